@@ -259,16 +259,14 @@ async def test_what_is_archived_is_removed_with_the_session(api: Api, keeper: Ke
     assert not api.store.sessions
 
 
-async def test_checkpoints_make_chains_that_are_folded(
-    api: Api, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_checkpoints_make_chains_that_end(api: Api, keeper: Keeper, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chains, "MOST_LINKS", 3)
     session, lengths = await opened(api), list[int]()
     for number in range(7):
         await write(api, session, str(number))
         await pass_time(api, keeper)
         lengths.append(len((await saved_of(api, session)).links))
-    assert lengths == [1, 2, 3, 1, 2, 3, 1]
+    assert lengths == [1, 2, 3, 4, 5, 1, 2], "an awake session is not folded beside its saves"
     stored = await stored_of(api, session)
     assert stored.previous
     assert set(api.archive.objects) == {*(await saved_of(api, session)).links, *stored.previous.links}

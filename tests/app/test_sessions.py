@@ -30,6 +30,7 @@ async def test_a_session_shows_its_settings_but_not_the_values_of_env(api: Api) 
         "preview": {"visibility": "private", "ports": [3000, 8080]},
         "network": {"egress": "none"},
         "onWake": "bun start",
+        "sleepPolicy": {"checkpointEvery": 60},
         "env": {"TOKEN": "s3cret", "A": ""},
     }
     session = await api.session(**fields)
@@ -49,6 +50,8 @@ async def test_a_session_shows_its_settings_but_not_the_values_of_env(api: Api) 
         "preview": {"visibility": "private", "ports": [3000, 8080]},
         "network": {"egress": "none", "allow": [], "deny": []},
         "onWake": "bun start",
+        "sleepPolicy": {"checkpointEvery": 60},
+        "checkpointedAt": None,
         "envNames": ["A", "TOKEN"],
         "image": "default",
         "snapshotId": None,

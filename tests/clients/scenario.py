@@ -19,6 +19,7 @@ ALL_FIELDS = {
     "preview": {"visibility": "private", "ports": [8080, 3000]},
     "network": {"egress": "internet", "allow": ["api.example.com", "192.0.2.0/24"], "deny": ["192.0.2.1/32"]},
     "onWake": "echo awake",
+    "sleepPolicy": {"checkpointEvery": 600},
     "env": {"GREETING": "hello"},
     "image": "default",
 }
@@ -36,7 +37,12 @@ SESSIONS = (
     get("list-sessions-first-page", "/sessions", limit="1"),
     get("list-sessions-second-page", "/sessions", limit="1", offset="1"),
     Step("patch-session", "PATCH", "/sessions/$other", body={"ttl": 7200, "metadata": {"user": "u2"}}),
-    Step("patch-session-to-defaults", "PATCH", "/sessions/$other", body={"network": None, "onWake": None}),
+    Step(
+        "patch-session-to-defaults",
+        "PATCH",
+        "/sessions/$other",
+        body={"network": None, "onWake": None, "sleepPolicy": None},
+    ),
     post("sleep-session", "/sessions/$other/sleep", {"depth": "idle"}),
     post("wake-session", "/sessions/$other/wake"),
     post("sleep-session-deeply", "/sessions/$other/sleep", {"depth": "deep-sleep"}),
@@ -219,6 +225,7 @@ FORK_FIELDS = {
     "preview": {"visibility": "private", "ports": [3000]},
     "network": {"egress": "none", "allow": [], "deny": []},
     "onWake": None,
+    "sleepPolicy": {"checkpointEvery": "never"},
     "env": {"GREETING": "hello"},
 }
 SNAPSHOTS = (

@@ -18,7 +18,7 @@ import pytest
 from buntime.account import AccountStatus, hash_key
 from buntime.errors import SessionLimitExceeded, Unavailable
 from buntime.image import NamedImage
-from buntime.session import Event, Session, State
+from buntime.session import NEVER, Event, SavedVolume, Session, State
 from buntime.stores import committing, database, images, log, preview_tokens, sessions
 from buntime.stores.sqlite import SqliteStore
 from tests.contracts.examples import (
@@ -121,8 +121,8 @@ def migrations_until(version: int, copies: Path) -> Path:
     return copies
 
 
-def insert_session_of_version_7(connection: sqlite3.Connection, added: Session) -> None:
-    """As buntime with this version of the store, or the one before it, wrote it."""
+def insert_session_of_version_7(connection: sqlite3.Connection, added: Session, **later: object) -> None:
+    """As buntime with this version of the store, or the one before it, wrote it. `later`: columns of later versions."""
     row: dict[str, object] = {
         **{name: getattr(added, name) for name in ("id", "account", "created_at", "expires_at", "last_active")},
         **{name: getattr(added, name) for name in ("sandbox", "volume", "image", "image_name", "host", "epoch")},
@@ -132,6 +132,7 @@ def insert_session_of_version_7(connection: sqlite3.Connection, added: Session) 
         "state": added.state.value,
         "snapshot": json.dumps(asdict(added.saved)) if added.saved else None,
         "previous": json.dumps(asdict(added.previous)) if added.previous else None,
+        **later,
     }
     columns, values = ", ".join(row), ", ".join(f":{name}" for name in row)
     connection.execute(f"INSERT INTO sessions ({columns}) VALUES ({values})", row)
@@ -507,7 +508,7 @@ async def test_a_store_of_an_older_version_keeps_and_counts_its_sessions(
 async def test_a_store_without_snapshots_keeps_what_it_has(
     store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    full = replace(FULL, made_of=None)
+    full = replace(FULL, made_of=None, checkpoint_every=None)
     on_image = replace(session("ses_b", account="acc_two"), image="root-1", image_name="a")
     a_token = token(session=full.id)
     with monkeypatch.context() as patch:
@@ -524,7 +525,7 @@ async def test_a_store_without_snapshots_keeps_what_it_has(
             preview_tokens.add_preview_token(connection, a_token, 9)
     async with opened(store_path) as store:
         with closing(database.connect(store_path)) as connection:
-            assert connection.execute("PRAGMA user_version").fetchone()[0] == 8
+            assert connection.execute("PRAGMA user_version").fetchone()[0] == 9
         assert await store.find_key(key().hash) == (key(), account())
         assert {found.id: found for found in await store.all_sessions()} == {full.id: full, on_image.id: on_image}
         assert await store.list_images("acc_two") == [NamedImage("a", "root-1", 5, NOW)]
@@ -540,7 +541,7 @@ async def test_a_store_without_snapshots_keeps_what_it_has(
 async def test_a_store_that_does_not_say_what_sessions_were_made_of_keeps_what_it_has(
     store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old = replace(FULL, made_of=None)
+    old = replace(FULL, made_of=None, checkpoint_every=None)
     with monkeypatch.context() as patch:
         patch.setattr(database, "MIGRATIONS", migrations_until(7, tmp_path / "old"))
         async with opened(store_path) as store:
@@ -554,6 +555,34 @@ async def test_a_store_that_does_not_say_what_sessions_were_made_of_keeps_what_i
         await store.add_session(new, None, 2)
     async with opened(store_path) as store:
         assert {found.id: found for found in await store.all_sessions()} == {old.id: old, new.id: new}
+
+
+async def test_a_store_without_checkpoints_keeps_what_it_has(
+    store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert FULL.previous
+    old = replace(FULL, checkpoint_every=None, previous=replace(FULL.previous, is_checkpoint=False))
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "MIGRATIONS", migrations_until(8, tmp_path / "old"))
+        async with opened(store_path) as store:
+            await store.add_account(account())
+        with closing(database.connect(store_path)) as connection:
+            assert connection.execute("PRAGMA user_version").fetchone()[0] == 8
+            insert_session_of_version_7(connection, old, made_of=old.made_of)
+            without_the_field(connection)
+    new = replace(session(), checkpoint_every=NEVER, saved=SavedVolume("ses_one/1", 1, NOW, is_checkpoint=True))
+    async with opened(store_path) as store:
+        assert await store.all_sessions() == [old]
+        await store.add_session(new, None, 2)
+    async with opened(store_path) as store:
+        assert {found.id: found for found in await store.all_sessions()} == {old.id: old, new.id: new}
+
+
+def without_the_field(connection: sqlite3.Connection) -> None:
+    """Earlier versions did not say of what was saved whether it is a checkpoint."""
+    for column in ("snapshot", "previous"):
+        connection.execute(f"UPDATE sessions SET {column} = json_remove({column}, '$.is_checkpoint')")
+    assert "is_checkpoint" not in "".join(map(str, connection.execute("SELECT * FROM sessions").fetchone()))
 
 
 def test_adding_a_session_is_no_more_work_with_many(store_path: Path) -> None:

@@ -223,7 +223,10 @@ def test_an_unknown_option_of_exec_is_named() -> None:
         ("create --cpu lots", "'--cpu': 'lots' is not a number."),
         ("create --port web", "'--port': 'web' is not a whole number."),
         ("create --egress no", "'--egress': 'no' is not one of 'internet', 'none'."),
-        ("update demo --default x", "'x' is not one of 'metadata', 'preview', 'network', 'env', 'on-wake'."),
+        (
+            "update demo --default x",
+            "'x' is not one of 'metadata', 'preview', 'network', 'env', 'on-wake', 'sleep-policy'.",
+        ),
         ("logs demo --tail -1", "'--tail': must be at least 0, not -1."),
         ("ls --server prod", "--server goes before the command. Write: buntime --server NAME ls"),
         ("ls prod", "buntime ls takes no 'prod'."),

@@ -16,6 +16,8 @@ WHOLE = session(
     preview=PREVIEW,
     network=NETWORK,
     onWake=None,
+    sleepPolicy={"checkpointEvery": 300},
+    checkpointedAt="2024-01-19T10:31:00Z",
     envNames=["LEVEL"],
     image="python",
     snapshotId=None,
@@ -45,7 +47,10 @@ class Patched:
         (("--deny", "10.0.0.0/8"), {"network": {**NETWORK, "deny": ["10.0.0.0/8"]}}),
         (("--env", "A=1"), {"env": {"A": "1"}}),
         (("--on-wake", "bun s.ts"), {"onWake": "bun s.ts"}),
+        (("--checkpoint-every", "10m"), {"sleepPolicy": {"checkpointEvery": 600}}),
+        (("--checkpoint-every", "never"), {"sleepPolicy": {"checkpointEvery": "never"}}),
         (("--default", "on-wake", "--default", "network"), {"onWake": None, "network": None}),
+        (("--default", "sleep-policy"), {"sleepPolicy": None}),
     ],
 )
 def test_update_changes_what_it_names_and_keeps_the_rest(options: tuple[str, ...], sent: dict[str, Any]) -> None:
@@ -109,3 +114,5 @@ def test_inspect_shows_every_field_of_the_session() -> None:
     assert (told["metadata.team"], told["memory"], told["variables"]) == ("web", "1024 MB", "LEVEL")
     assert (told["open ports"], told["allowed"], told["on wake"]) == ("8080, 3000", "example.com", "–")
     assert (told["image"], told["from snapshot"]) == ("python", "–")
+    assert told["checkpoints"] == "every 300 s"
+    assert told["last archived"].endswith("(2024-01-19T10:31:00Z)")

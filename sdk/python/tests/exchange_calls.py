@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from buntime_sdk import AsyncFileWatch, BuntimeError, File, FileWatch, NetworkSettings, PreviewSettings
+from buntime_sdk import AsyncFileWatch, BuntimeError, File, FileWatch, NetworkSettings, PreviewSettings, SleepPolicy
 
 SESSION = "ses_abc123def456ghi789"
 PROCESS = "proc_abc123def456ghi789"
@@ -117,7 +117,9 @@ SESSIONS: Mapping[str, Exchange] = {
     "delete-image-of-the-operator": Exchange("client", lambda client: client.images.delete("small")),
     "rate-limit-exceeded": Exchange("client", lambda client: client.sessions.list()),
     "patch-session": Exchange("session", lambda session: session.update(ttl=7200, metadata={"user": "u2"})),
-    "patch-session-to-defaults": Exchange("session", lambda session: session.update(network=None, on_wake=None)),
+    "patch-session-to-defaults": Exchange(
+        "session", lambda session: session.update(network=None, on_wake=None, sleep_policy=None)
+    ),
     "sleep-session": Exchange("session", lambda session: session.sleep()),
     "sleep-session-deeply": Exchange("session", lambda session: session.sleep("deep-sleep")),
     "session-busy": Exchange("session", lambda session: session.sleep("idle")),
@@ -171,6 +173,7 @@ SNAPSHOTS: Mapping[str, Exchange] = {
             preview=PreviewSettings("private", (3000,)),
             network=NetworkSettings("none"),
             on_wake=None,
+            sleep_policy=SleepPolicy("never"),
             env={"GREETING": "hello"},
         ),
         lambda made, on: _forked(made),
@@ -367,6 +370,7 @@ def _all_fields() -> dict[str, Any]:
         "preview": PreviewSettings("private", (8080, 3000)),
         "network": NetworkSettings("internet", ("api.example.com", "192.0.2.0/24"), ("192.0.2.1/32",)),
         "on_wake": "echo awake",
+        "sleep_policy": {"checkpoint_every": 600},
         "env": {"GREETING": "hello"},
         "image": "default",
     }

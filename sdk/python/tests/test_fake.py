@@ -28,6 +28,7 @@ from buntime_sdk import (
     Result,
     Session,
     SessionNotFound,
+    SleepPolicy,
     Stderr,
     Stdout,
     TerminalNotFound,
@@ -158,7 +159,9 @@ def test_sessions_are_listed_by_page_state_and_metadata() -> None:
 def test_a_session_can_be_updated_put_to_sleep_woken_and_deleted() -> None:
     fake = FakeBuntime().on_execute("x", "")
     with fake.sessions.create(ttl=300) as session:
-        session.update(metadata={"a": 1}, on_wake="serve", env={"B": "2", "A": "1"})
+        assert (session.refresh().sleep_policy, session.checkpointed_at) == (SleepPolicy("never"), None)
+        session.update(metadata={"a": 1}, on_wake="serve", env={"B": "2", "A": "1"}, sleep_policy=SleepPolicy(60))
+        assert session.sleep_policy.checkpoint_every == 60
         assert (session.metadata, session.on_wake, session.env_names) == ({"a": 1}, "serve", ("A", "B"))
         session.sleep("deep-sleep")
         assert fake.sessions.get(session.id).state == "deep-sleep"

@@ -24,7 +24,7 @@ RECORDED_ID = re.compile(r"(ses|proc|ctx|snp)_abc123def456ghi789")
 KINDS = {"ses": "sessionId", "proc": "processId", "ctx": "contextId", "snp": "snapshotId"}
 # Names that users choose, values that may be null, and what depends on the program.
 OF_THE_USER = frozenset({"metadata", "details", "ports", "filesWritten", "envNames", "allow", "deny", "json", "rows"})
-NULLABLE = frozenset({"exitCode", "reason", "endedAt", "name", "onWake", "expiresAt"})
+NULLABLE = frozenset({"exitCode", "reason", "endedAt", "name", "onWake", "expiresAt", "checkpointedAt"})
 
 CONVERSATION = """
     create-session get-session create-session-all-fields get-session-all-fields list-sessions list-sessions-filtered

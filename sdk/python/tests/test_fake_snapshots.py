@@ -123,12 +123,15 @@ def test_a_fork_inherits_settings_but_not_ttl_and_metadata() -> None:
         network={"egress": "none"},
         on_wake="make",
         env={"A": "1"},
+        sleep_policy={"checkpoint_every": 60},
     )
     source.sleep("deep-sleep")
+    assert source.checkpointed_at
     with source.fork() as fork:
         for seen in (fork, fake.sessions.get(fork.id)):
             assert (seen.resource_limits.memory, seen.preview.ports, seen.network.egress) == (2048, (3000,), "none")
             assert (seen.on_wake, seen.env_names, seen.image, seen.metadata) == ("make", ("A",), "default", {})
+            assert (seen.sleep_policy.checkpoint_every, seen.checkpointed_at) == (60, None)
             assert seen.expires_at - seen.created_at == timedelta(days=1)
         assert fork.files.read("a.txt") == "one"
         fork.files.write("a.txt", "two")

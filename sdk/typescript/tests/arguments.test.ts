@@ -187,17 +187,20 @@ test("a new session knows what it was made with", async () => {
     preview: { ports: [3000] },
     network: { egress: "none" },
     onWake: "echo",
+    sleepPolicy: { checkpointEvery: 60 },
     env: { B: "2", A: "1" },
   });
-  const { metadata, preview, network, onWake, envNames, snapshotId } = made;
+  const { metadata, preview, network, onWake, sleepPolicy, checkpointedAt, envNames, snapshotId } = made;
   const { state, lastActive, filesCount, activeProcesses } = made;
-  const settings = { metadata, preview, network, onWake, envNames, snapshotId };
+  const settings = { metadata, preview, network, onWake, sleepPolicy, checkpointedAt, envNames, snapshotId };
   const seen = { ...settings, state, lastActive, filesCount, activeProcesses };
   expect(seen).toEqual({
     metadata: { user: "u1" },
     preview: { visibility: "public", ports: [3000] },
     network: { egress: "none", allow: [], deny: [] },
     onWake: "echo",
+    sleepPolicy: { checkpointEvery: 60 },
+    checkpointedAt: null,
     envNames: ["A", "B"],
     snapshotId: null,
     state: "active",
@@ -211,6 +214,8 @@ test("a new session knows what it was made with", async () => {
     preview: made.preview,
     network: made.network,
     onWake: made.onWake,
+    sleepPolicy: made.sleepPolicy,
+    checkpointedAt: made.checkpointedAt,
     envNames: made.envNames,
     snapshotId: made.snapshotId,
     state: made.state,

@@ -76,7 +76,7 @@ async function namesIn(text: string): Promise<unknown> {
 function shapeOf(value: unknown, name = ""): unknown {
   if (["metadata", "details", "ports", "filesWritten", "envNames", "allow", "deny"].includes(name))
     return Array.isArray(value) ? [] : {};
-  if (value === null || ["exitCode", "reason", "endedAt", "name", "onWake", "expiresAt"].includes(name))
+  if (value === null || ["exitCode", "reason", "endedAt", "name", "onWake", "expiresAt", "checkpointedAt"].includes(name))
     return "may be null";
   if (Array.isArray(value)) return value.slice(0, 1).map((entry) => shapeOf(entry));
   if (typeof value !== "object") return typeof value;

@@ -126,12 +126,15 @@ test("a fork inherits settings but not ttl and metadata", async () => {
     network: { egress: "none" },
     onWake: "make",
     env: { A: "1" },
+    sleepPolicy: { checkpointEvery: 60 },
   });
   await source.sleep("deep-sleep");
+  expect(source.checkpointedAt).not.toBeNull();
   const fork = await source.fork();
   for (const seen of [fork, await fake.sessions.get(fork.id)]) {
     expect([seen.resourceLimits.memory, seen.preview.ports, seen.network.egress]).toEqual([2048, [3000], "none"]);
     expect([seen.onWake, seen.envNames, seen.image, seen.metadata]).toEqual(["make", ["A"], "default", {}]);
+    expect([seen.sleepPolicy, seen.checkpointedAt]).toEqual([{ checkpointEvery: 60 }, null]);
     expect(Date.parse(seen.expiresAt) - Date.parse(seen.createdAt)).toBe(86_400_000);
   }
   await fork.files.write("a.txt", "two");
