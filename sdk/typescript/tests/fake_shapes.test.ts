@@ -78,6 +78,7 @@ function shapeOf(value: unknown, name = ""): unknown {
     return Array.isArray(value) ? [] : {};
   if (value === null || ["exitCode", "reason", "endedAt", "name", "onWake", "expiresAt", "checkpointedAt"].includes(name))
     return "may be null";
+  if (name === "checkpointEvery") return "seconds or never";
   if (Array.isArray(value)) return value.slice(0, 1).map((entry) => shapeOf(entry));
   if (typeof value !== "object") return typeof value;
   return Object.fromEntries(
