@@ -76,7 +76,10 @@ async function namesIn(text: string): Promise<unknown> {
 function shapeOf(value: unknown, name = ""): unknown {
   if (["metadata", "details", "ports", "filesWritten", "envNames", "allow", "deny"].includes(name))
     return Array.isArray(value) ? [] : {};
-  if (value === null || ["exitCode", "reason", "endedAt", "name", "onWake", "expiresAt", "checkpointedAt"].includes(name))
+  if (
+    value === null ||
+    ["exitCode", "reason", "endedAt", "name", "onWake", "expiresAt", "checkpointedAt"].includes(name)
+  )
     return "may be null";
   if (name === "checkpointEvery") return "seconds or never";
   if (Array.isArray(value)) return value.slice(0, 1).map((entry) => shapeOf(entry));
