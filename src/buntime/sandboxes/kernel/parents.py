@@ -20,6 +20,7 @@ class Parents:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._marks: dict[str, set[str]] = {}  # by volume
+        self._making: dict[str, str] = {}  # volume → the mark of the one that is being made
         self._inherited: dict[str, int] = {}
         self.own: dict[str, int] = {}  # volume → bytes that only its parents have, as of its last measurement
 
@@ -50,13 +51,13 @@ class Parents:
 
     def add(self, volume: str, mark: str, source: int) -> None:
         """Keeps what was written to the subvolume before the call. Durable."""
-        self._marks.setdefault(volume, set()).add(mark)  # before it is there: `forget` may come meanwhile
+        self._making[volume] = mark  # the volume may be removed meanwhile
         try:
             with opened(self._directory) as directory:
                 subvolumes.snapshot(directory, f"{volume}.{mark}", source, read_only=True)
-        except BaseException:
-            self._marks[volume].discard(mark)
-            raise
+            self._marks.setdefault(volume, set()).add(mark)
+        finally:
+            self._making.pop(volume, None)
 
     def drop(self, volume: str, but: str = "") -> list[str]:
         """Removes the volume's parents, except the one with the mark `but`. Idempotent. Returns the removed marks.
@@ -85,6 +86,8 @@ class Parents:
     def forget(self, volume: str) -> None:
         """The volume is gone. Idempotent. Raises OSError."""
         self.drop(volume)
+        if making := self._making.get(volume):
+            self.remove(volume, making)
         self._marks.pop(volume, None)
         if self._inherited.pop(volume, None) is not None:
             (self._directory / f"{volume}.{INHERITED}").unlink(missing_ok=True)
