@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from buntime.archives.opening import open_archive
+from buntime.archives.opening import is_directory, open_archive
 from buntime.archives.s3 import S3Archive
 
 KEYS = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret"}
@@ -16,6 +16,7 @@ def put_one(location: str, default: Path) -> None:
 
 def test_without_a_location_it_is_the_default_directory(tmp_path: Path) -> None:
     put_one("", tmp_path / "default")
+    assert is_directory("")
     assert (tmp_path / "default/sessions/one").exists()
 
 
@@ -24,11 +25,13 @@ def test_a_path_or_a_file_url_is_that_directory(tmp_path: Path, form: str) -> No
     put_one(form.format(tmp_path), tmp_path / "default")
     assert (tmp_path / "a b/sessions/one").exists()
     assert not (tmp_path / "default").exists()
+    assert is_directory(form.format(tmp_path))
 
 
 @pytest.mark.parametrize("location", ["s3://bucket", "s3://bucket/", "s3://bucket/some/pre.fix_1/", "S3://b"])
 def test_an_s3_url_is_a_bucket(tmp_path: Path, location: str) -> None:
     assert isinstance(open_archive(location, tmp_path / "default", KEYS), S3Archive)
+    assert not is_directory(location)
     assert not (tmp_path / "default").exists()
 
 

@@ -6,9 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buntime.lifecycle.decisions import Step, coldest_suspended, least_recently_used, next_due, next_step
+from buntime.lifecycle.decisions import (
+    Step,
+    archived_until,
+    before_checkpoint,
+    coldest_suspended,
+    least_recently_used,
+    next_due,
+    next_step,
+)
 from buntime.plan import Limits
-from buntime.session import Session, State
+from buntime.session import SavedVolume, Session, State
 
 IDLE, DEEP = 300.0, 1800.0
 EXPIRES = 100_000
@@ -112,3 +120,31 @@ def test_eviction_chooses_the_least_recently_used_archived_volumes_up_to_the_siz
 def test_a_volume_of_a_session_that_is_awake_is_never_chosen() -> None:
     awake = replace(session(State.IDLE, name="first"), archived=False)
     assert least_recently_used([awake], SIZES, 1) == []
+
+
+@given(every=st.integers(5, 86_400), took=st.floats(0, 1e6))
+def test_a_checkpoint_begins_early_enough_to_end_in_time_and_takes_at_most_half_of_the_time(
+    every: int, took: float
+) -> None:
+    wait = before_checkpoint(every, took)
+    assert every / 2 <= wait < every
+    assert wait + took <= every or wait == every / 2
+
+
+@pytest.mark.parametrize(
+    ("taken_at", "current", "now", "until"),
+    [
+        (None, 0.0, 50_000.0, NEVER_TOUCHED),
+        (None, 20_000.0, 50_000.0, 20_000.0),
+        (30_000, 0.0, 50_000.0, 30_000),
+        (30_000, 20_000.0, 50_000.0, 30_000),
+        (30_000, 40_000.0, 50_000.0, 40_000.0),
+        (30_000, 40_000.0, 25_000.0, 25_000.0),
+    ],
+)
+def test_what_is_archived_is_known_from_the_last_save_or_the_last_look(
+    taken_at: int | None, current: float, now: float, until: float
+) -> None:
+    """The last one: the clock was set back."""
+    saved = None if taken_at is None else SavedVolume("ses_a/1", 1, taken_at)
+    assert archived_until(replace(session(State.ACTIVE), saved=saved), current, now) == until

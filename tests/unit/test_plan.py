@@ -94,6 +94,11 @@ def test_a_whole_number_of_cores_is_accepted() -> None:
     assert plan_settings.parse(PAID, ["most.cpu=2"]) == {"most": {"cpu": 2}}
 
 
+@pytest.mark.parametrize("seconds", [0, 5, 86400])
+def test_checkpoints_have_a_number_of_seconds_or_0_for_never(seconds: int) -> None:
+    assert plan_settings.parse(PAID, [f"checkpoint_every={seconds}"]) == {"checkpoint_every": seconds}
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -107,6 +112,9 @@ def test_a_whole_number_of_cores_is_accepted() -> None:
         (["most.cpu=nan"], r"most\.cpu must be more than 0"),
         (["most.cpu=inf"], r"most\.cpu must be more than 0"),
         (["may_set_limits=1"], "may_set_limits must be true or false, not 1"),
+        (["checkpoint_every=4"], "checkpoint_every must be 5 to 86400, or 0 for never, not 4"),
+        (["checkpoint_every=86401"], "checkpoint_every must be 5 to 86400"),
+        (["checkpoint_every=-1"], "checkpoint_every must be more than 0"),
         (["most=1"], "table of limits"),
         (["most=1", "most.cpu=1"], "both whole and in part"),
         (["most.ram=1"], "ram"),
