@@ -11,11 +11,11 @@ from pathlib import Path
 
 from bench import archived, trees
 from bench.context import Context, beside, sessions, stopwatch
-from bench.report import Baseline, Check, Row, ratio
+from bench.report import Baseline, Row, ratio
 from bench.statistics import summarise
 from tests.contracts.seaweed import BUCKET, seaweed
 
-MOST_OF_FEW, MOST_OF_MANY, MOST_MS = 1.5, 0.3, 3000.0
+MOST_OF_FEW, MOST_OF_MANY = 1.5, 0.3
 POOL = 4
 SETTINGS = {"BUNTIME_CACHE_GB": "0", "BUNTIME_TICK_MS": "200"}
 
@@ -38,18 +38,17 @@ async def measure_few(context: Context) -> list[Row]:
 async def measure_many(context: Context) -> list[Row]:
     files = context.scale.archived_files
     times = await _woken(context, files, context.scale.wakes_of_many)
-    within = Check("p50", summarise(times.wakes).p50, MOST_MS, " ms")
-    return [_row("wake-many", files, times, MOST_OF_MANY, within)]
+    return [_row("wake-many", files, times, MOST_OF_MANY)]
 
 
-def _row(figure: str, files: int, times: Times, most: float, *checks: Check) -> Row:
+def _row(figure: str, files: int, times: Times, most: float) -> Row:
     measured, baseline, durable = (summarise(each) for each in (times.wakes, times.plain, times.durable))
     return Row(
         figure=figure,
         what=f"first execute after deep sleep, {files * trees.FILE_BYTES / 1e6:.0f} MB in {files} files, from S3",
         measured=measured,
         baselines=(Baseline("zstd -d and tar -x", baseline), Baseline("the same, then sync", durable)),
-        checks=(ratio("p50", measured.p50, baseline.p50, most), *checks),
+        checks=(ratio("p50", measured.p50, baseline.p50, most),),
         note=f"the longest chain: {times.longest} objects",
     )
 

@@ -6,7 +6,7 @@ import { isHidden } from "./hidden";
 import { type Path, bytesOf, distinct, inside, shown, startsWith } from "./names";
 import { Pace } from "./pace";
 import { collect } from "./thrift";
-import { type Kind, walk } from "./walk";
+import { type Kind, tally, walk } from "./walk";
 
 const MOST_ENTRIES = 200_000;
 const MOST_CHARACTERS = 32 << 20; // of all paths together: a deep tree has few entries but long paths
@@ -134,13 +134,14 @@ export async function countFiles(workspace: string): Promise<number> {
   const pace = new Pace();
   let [files, visited] = [0, 0];
   try {
-    for (const { kind, name } of walk(`${workspace}/.`)) {
-      if (kind === "file" && !isHidden(name)) files++;
-      if (++visited >= MOST_COUNTED) break;
+    for (const seen of tally(`${workspace}/.`, isHidden)) {
+      files += seen.files;
+      visited += seen.entries;
+      if (visited >= MOST_COUNTED) break;
       if (pace.due) await pace.rest();
     }
   } catch (thrown) {
     if (errnoOf(thrown) === "") throw thrown; // otherwise the session removed or replaced it
   }
-  return files;
+  return Math.min(files, MOST_COUNTED);
 }

@@ -35,8 +35,11 @@ const LONGEST = 1000; // bytes of a path to which a name (255) can be added
 const BUFFER = 32 << 10; // bytes of directory records read at once
 const VANISHED = ["ENOENT", "ENOTDIR", "ELOOP", "EACCES"]; // since the parent was read; ELOOP: now a symbolic link
 const DIRECTORY = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
-const KINDS: Record<number, Kind> = { 4: "directory", 8: "file", 10: "symlink" };
+const FILE = 8;
+const KINDS: Record<number, Kind> = { 4: "directory", [FILE]: "file", 10: "symlink" };
 const UNKNOWN = 0;
+const [LENGTH_AT, TYPE_AT, NAME_AT] = [16, 18, 19]; // in a `struct linux_dirent64`
+const DOT = 46; // "."
 
 interface Opened {
   readonly entry: Entry | null; // null: the root
@@ -47,25 +50,53 @@ interface Opened {
 }
 
 /** The entries below `root`. Raises what opening it raises, and ELOOP for a symbolic link. `link/.` follows a link. */
-export function* walk(root: string | Buffer, way: Way = {}): Generator<Entry, void, undefined> {
+export function walk(root: string | Buffer, way: Way = {}): Generator<Entry, void, undefined> {
+  return descend(
+    root,
+    (directory, records) => read(directory, records, way),
+    way.contentsFirst ? (entry) => entry : null,
+  );
+}
+
+export interface Tally {
+  readonly entries: number;
+  readonly files: number; // regular ones
+}
+
+/** Counts of what is below `root`, a few hundred entries at a time. Makes nothing of a file but a count, so this takes a
+ * fraction of the time of `walk`. `skips`: files that do not count, by their names, which begin with a dot. Raises what
+ * `walk` does.
+ */
+export function tally(root: string | Buffer, skips: (name: string) => boolean): Generator<Tally, void, undefined> {
+  return descend(root, (directory, records) => count(directory, records, skips), null);
+}
+
+type Read<T> = (directory: Opened, records: Uint8Array) => Generator<T, void, undefined>;
+
+/** `last`: what comes of a directory after its contents. */
+function* descend<T>(
+  root: string | Buffer,
+  read: Read<T>,
+  last: ((directory: Entry) => T) | null,
+): Generator<T, void, undefined> {
   const records = new Uint8Array(BUFFER);
   const opened: Opened[] = [];
   try {
     opened.push(open(root, null));
-    yield* read(opened[0]!, records, way);
+    yield* read(opened[0]!, records);
     while (opened.length > 0) {
       const current = opened.at(-1)!;
       const next = current.directories.pop();
       if (next === undefined) {
         opened.pop();
         if (current.fd >= 0) closeSync(current.fd);
-        if (way.contentsFirst && current.entry !== null) yield current.entry;
+        if (last !== null && current.entry !== null) yield last(current.entry);
         continue;
       }
       const inner = unless(VANISHED, () => open(next.at, next));
       if (inner === undefined) continue;
       opened.push(inner);
-      yield* read(inner, records, way);
+      yield* read(inner, records);
       if (inner.prefix === next.at) close(opened);
     }
   } finally {
@@ -99,6 +130,25 @@ function* read(directory: Opened, records: Uint8Array, way: Way): Generator<Entr
   }
 }
 
+function* count(directory: Opened, records: Uint8Array, skips: (name: string) => boolean): Generator<Tally> {
+  for (let size; (size = readDirectory(directory.fd, records)) > 0;) {
+    const view = viewOf(records, size);
+    let [entries, files] = [0, 0];
+    for (let at = 0; at < size; at += view.readUInt16LE(at + LENGTH_AT)) {
+      entries++;
+      if (view[at + TYPE_AT] === FILE && view[at + NAME_AT] !== DOT) {
+        files++;
+        continue;
+      }
+      const named = nameOf(view, at);
+      const entry = named && entryOf(directory, ...named, view[at + TYPE_AT]!);
+      if (entry?.kind === "directory") directory.directories.push(entry);
+      else if (entry?.kind === "file" && !skips(entry.name)) files++;
+    }
+    yield { entries, files };
+  }
+}
+
 function entryOf(directory: Opened, name: string, bytes: Buffer | null, type: number): Entry | undefined {
   const path = directory.entry === null ? name : `${directory.entry.path}/${name}`;
   const slash = directory.prefix.endsWith("/") ? "" : "/";
@@ -122,13 +172,21 @@ export function kindOf(at: string | Buffer): Kind {
 
 /** The name, its bytes when they are not UTF-8, and the type of each `struct linux_dirent64`. */
 function* parse(records: Uint8Array, size: number): Generator<[string, Buffer | null, number], void, undefined> {
-  const view = Buffer.from(records.buffer, records.byteOffset, size);
-  for (let at = 0; at < size; at += view.readUInt16LE(at + 16)) {
-    const start = at + 19;
-    const end = view.indexOf(0, start);
-    const name = view.toString("utf8", start, end);
-    if (name === "." || name === "..") continue;
-    const odd = name.includes("\uFFFD") && !Buffer.from(name).equals(view.subarray(start, end));
-    yield [name, odd ? Buffer.from(view.subarray(start, end)) : null, view[at + 18]!];
+  const view = viewOf(records, size);
+  for (let at = 0; at < size; at += view.readUInt16LE(at + LENGTH_AT)) {
+    const named = nameOf(view, at);
+    if (named !== null) yield [...named, view[at + TYPE_AT]!];
   }
+}
+
+const viewOf = (records: Uint8Array, size: number) => Buffer.from(records.buffer, records.byteOffset, size);
+
+/** The name of the record, and its bytes when they are not UTF-8. Null: of the directory itself, or the one above. */
+function nameOf(view: Buffer, at: number): [string, Buffer | null] | null {
+  const start = at + NAME_AT;
+  const end = view.indexOf(0, start);
+  const name = view.toString("utf8", start, end);
+  if (name === "." || name === "..") return null;
+  const odd = name.includes("\uFFFD") && !Buffer.from(name).equals(view.subarray(start, end));
+  return [name, odd ? Buffer.from(view.subarray(start, end)) : null];
 }

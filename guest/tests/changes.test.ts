@@ -85,9 +85,10 @@ test("a missing workspace has no written files", async () => {
 });
 
 test("the status counts regular files", async () => {
-  await guest.run({ command: "mkdir a; touch a/1 a/2 3; ln -s 3 4; mkfifo 5" });
+  await guest.run({ command: "mkdir a .b; touch a/1 a/2 3 .b/.4 .b/5; ln -s 3 6; ln -s a 7; mkfifo 8" });
+  await guest.run({ command: "mkdir $'\\xff'; touch $'\\xff/\\xfe' $'\\xff/.\\xfe'" });
   utimesSync(guest.at("3"), 0, 0);
-  expect(await (await guest.get("/status")).json()).toEqual({ files: 3 });
+  expect(await (await guest.get("/status")).json()).toEqual({ files: 7 });
 });
 
 test.each([255, 256, 4095])("a workspace that is a link to a name of %p characters holds no files", async (length) => {
