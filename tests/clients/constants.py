@@ -28,6 +28,7 @@ _TIMES = {  # seconds after _CREATED
     "createdAt": 0,
     "modified": 30,
     "lastActive": 60,
+    "checkpointedAt": 60,
     "startedAt": 60,
     "time": 61,
     "endedAt": 65,
