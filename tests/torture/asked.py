@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from buntime.plan import SHORTEST_CHECKPOINT
 from tests.acceptance.client import Client, Reply, Session
 from tests.torture.content import Content, Expected, Lost
 from tests.torture.shelf import Kept, Shelf
@@ -244,7 +245,9 @@ class CreatesFrom(Asked):
 
     @property
     def body(self) -> Mapping[str, object]:
-        return {self._field: self._kept.name, "metadata": {COPY: self.key}, "resourceLimits": LIMITS}
+        policy = {"checkpointEvery": SHORTEST_CHECKPOINT}
+        settings = {"metadata": {COPY: self.key}, "resourceLimits": LIMITS, "sleepPolicy": policy}
+        return {self._field: self._kept.name, **settings}
 
     def made_of(self, *, replayed: bool, is_first: bool, at_death: Content) -> Expected:
         return self._kept.expected

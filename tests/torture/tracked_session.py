@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from buntime.plan import SHORTEST_CHECKPOINT
 from tests.acceptance.client import Client, Reply, Session
 from tests.torture.content import Content, Expected, Lost, Seen, Version
 from tests.torture.victim import Gone, retry, send
@@ -262,8 +263,12 @@ WAYS_TO_WAKE: dict[str, Callable[[TrackedSession], Iterator[Reply]]] = {
 
 def begun(client: Client, name: str) -> TrackedSession:
     """Creates a session."""
-    on_wake = {"onWake": ON_WAKE} if random.Random(name).random() < 0.5 else {}
-    session = client.open(ttl=86400, resourceLimits=LIMITS, **on_wake)
+    chance, fields = random.Random(name), dict[str, object]()
+    if chance.random() < 0.5:
+        fields["onWake"] = ON_WAKE
+    if chance.random() < 0.5:
+        fields["sleepPolicy"] = {"checkpointEvery": SHORTEST_CHECKPOINT}
+    session = client.open(ttl=86400, resourceLimits=LIMITS, **fields)
     tracked = TrackedSession(session, name, Expected(Content({}, dict.fromkeys((TEXT, COUNT, MARK), Version()))))
     tracked.run(BEGIN)
     return tracked

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from buntime.plan import SHORTEST_CHECKPOINT
 from tests.torture.tracked_session import TrackedSession
 from tests.torture.victim import NO_STEP, dies_within
 from tests.torture.world import World
@@ -17,6 +18,7 @@ WRITING = "writing"
 BY_TIMER = "by timer"
 ARCHIVED_SECONDS = 30.0
 DEATH_SECONDS = 2.0
+CHECKPOINT_SECONDS = 3.0 + SHORTEST_CHECKPOINT
 LIE_SECONDS = 1.0
 A_START = "some time during startup"
 STARTS = (0.5, 0.7, 0.9)  # seconds after launch: between opening the store and the first requests
@@ -172,7 +174,9 @@ def kill_at_step(step: str, rng: random.Random) -> Trigger:
     """Returns a trigger that kills the server when it reaches the step, in whatever operation that is."""
     cache = rng.choice([NO_CACHE, {}])
     between = wait_for_eviction if cache else wait_a_little
-    ways_to_sleep = (*ON_DEMAND, AWAKE) if step.startswith("suspend") else ("deep", "idle, then deep")
+    ways_to_sleep: tuple[str, ...] = (*ON_DEMAND, AWAKE) if step.startswith("suspend") else ("deep", "idle, then deep")
+    if step.startswith("checkpoint"):
+        ways_to_sleep, between = (AWAKE,), wait_for_checkpoint
     return Trigger(f"killed at {step}", {**ONLY_ON_DEMAND, **cache}, ways_to_sleep, between=between, step=step)
 
 
@@ -180,6 +184,11 @@ def wait_a_little(world: World) -> None:
     """Gives the server time to die while it archives, which it does in the background."""
     if world.victim.step.startswith("archive"):
         dies_within(world.victim, DEATH_SECONDS)
+
+
+def wait_for_checkpoint(world: World) -> None:
+    """Gives the server time to die in a checkpoint."""
+    dies_within(world.victim, CHECKPOINT_SECONDS)
 
 
 def order(cycles: int, rng: random.Random) -> list[Trigger]:
