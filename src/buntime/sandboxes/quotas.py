@@ -3,6 +3,7 @@
 import asyncio
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ FASTEST = 1 << 30  # bytes that we expect a session to write in a second
 SOONEST, LATEST = 0.05, 5.0  # seconds between looks at the charges of a volume
 NEAR, NEAR_SECONDS = 64 * MB, 0.02  # so close to the kernel's limit, a volume is measured again after so many seconds
 PART, CREDIT = 0.1, 1.0  # of the time a volume may be measured; seconds that it may save up
+SETTLE_SECONDS = 3.0
 SYNC_SECONDS = 1.0  # between syncs for a volume
 LONGEST_WAIT = 1.0  # seconds that a client's write waits for a measurement
 LEAST_KNOWN = 64 * MB  # more new content of a volume that has a parent is measured: so much the parent may keep
@@ -59,6 +61,7 @@ class Quotas:
         self._tasks = tasks
         self._sync = sync
         self._watches: dict[str, Watch] = {}
+        self._settling: deque[tuple[float, str]] = deque()  # when each volume is to be measured
         self._scan = asyncio.Semaphore()  # one at a time on this host
         self.measured = 0  # since the start
 
@@ -72,15 +75,22 @@ class Quotas:
                 share = self._volumes.shares.get(volume)
                 if share is not None and now >= self._watch(volume).look_at:
                     self._look(volume, share, now)
+            self._settle(now)
             if now >= forget_at:
                 forget_at = now + PAST_SECONDS
                 await asyncio.to_thread(self._volumes.forget_past)
                 self._watches = {name: watch for name, watch in self._watches.items() if name in self._volumes.shares}
 
     def settle(self, volume: str) -> None:
-        """Begins to measure a volume that nothing uses any more, so that its next sandbox has the right limit."""
-        if volume in self._volumes.shares:
-            self._tasks.start(self._measure(volume), f"measure {volume}")
+        """Measures a volume that nothing uses any more, so that its next sandbox has the right limit. First comes what
+        somebody may wait for: it is being archived."""
+        self._settling.append((time.monotonic() + SETTLE_SECONDS, volume))
+
+    def _settle(self, now: float) -> None:
+        while self._settling and self._settling[0][0] <= now:
+            _, volume = self._settling.popleft()
+            if volume in self._volumes.shares:
+                self._tasks.start(self._measure(volume), f"measure {volume}")
 
     async def make_room(self, volume: str, size: int) -> None:
         """Before a client writes so many bytes: measures the volume if the kernel would refuse them, maybe wrongly."""
