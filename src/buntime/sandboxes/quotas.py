@@ -61,12 +61,19 @@ class Quotas:
         self._tasks = tasks
         self._sync = sync
         self._watches: dict[str, Watch] = {}
-        self._settling: deque[tuple[float, str]] = deque()  # when each volume is to be measured
+        self._settling: deque[asyncio.TimerHandle] = deque()  # volumes that will be measured
         self._scan = asyncio.Semaphore()  # one at a time on this host
         self.measured = 0  # since the start
 
     async def keep(self, awake: Callable[[], Collection[str]]) -> None:
         """Runs forever. `awake`: volumes that running processes use."""
+        try:
+            await self._keep(awake)
+        finally:
+            for timer in self._settling:
+                timer.cancel()
+
+    async def _keep(self, awake: Callable[[], Collection[str]]) -> None:
         forget_at = 0.0
         while True:
             await asyncio.sleep(SOONEST)
@@ -75,7 +82,6 @@ class Quotas:
                 share = self._volumes.shares.get(volume)
                 if share is not None and now >= self._watch(volume).look_at:
                     self._look(volume, share, now)
-            self._settle(now)
             if now >= forget_at:
                 forget_at = now + PAST_SECONDS
                 await asyncio.to_thread(self._volumes.forget_past)
@@ -84,13 +90,13 @@ class Quotas:
     def settle(self, volume: str) -> None:
         """Measures a volume that nothing uses any more, so that its next sandbox has the right limit. First comes what
         somebody may wait for: it is being archived."""
-        self._settling.append((time.monotonic() + SETTLE_SECONDS, volume))
+        timer = asyncio.get_running_loop().call_later(SETTLE_SECONDS, self._settle, volume)
+        self._settling.append(timer)
 
-    def _settle(self, now: float) -> None:
-        while self._settling and self._settling[0][0] <= now:
-            _, volume = self._settling.popleft()
-            if volume in self._volumes.shares:
-                self._tasks.start(self._measure(volume), f"measure {volume}")
+    def _settle(self, volume: str) -> None:
+        self._settling.popleft()  # they come in order
+        if volume in self._volumes.shares:
+            self._tasks.start(self._measure(volume), f"measure {volume}")
 
     async def make_room(self, volume: str, size: int) -> None:
         """Before a client writes so many bytes: measures the volume if the kernel would refuse them, maybe wrongly."""
