@@ -1,6 +1,7 @@
 """Runs the scenario against a real server: `python -m tests.clients.exchanges record` writes `sdk/exchanges`."""
 
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlencode
 
+from tests.acceptance import traces
 from tests.acceptance.client import PATIENCE
 from tests.acceptance.conftest import fresh_server
 from tests.acceptance.server import Server
@@ -52,6 +54,8 @@ class Recorder:
 
     def _make(self, step: Step) -> None:
         deadline = time.monotonic() + AGAIN_SECONDS
+        if step.loses:
+            _lose(self._server, self._filled(step.loses))
         while True:
             path, query, body = self._filled(step.path), self._filled(step.query), self._filled(step.body)
             connection = self._sent(step, path, query, body)
@@ -109,6 +113,13 @@ def _image(server: Server) -> Iterator[None]:
         server.cli("images", "add", "small", directory)
     yield
     server.cli("images", "remove", "small")
+
+
+def _lose(server: Server, session: str) -> None:
+    """The host loses the session's volume, and its sandbox ends."""
+    volume = traces.volume_of(server.config, session)
+    traces.kill_sandbox(server.config, session)
+    subprocess.run(["btrfs", "-q", "subvolume", "delete", server.config.data_dir / "volumes" / volume], check=True)
 
 
 def _key(server: Server, plan: str, *numbers: str) -> str:
