@@ -1,7 +1,6 @@
 """Runs the scenario against a real server: `python -m tests.clients.exchanges record` writes `sdk/exchanges`."""
 
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -55,7 +54,7 @@ class Recorder:
     def _make(self, step: Step) -> None:
         deadline = time.monotonic() + AGAIN_SECONDS
         if step.loses:
-            _lose(self._server, self._filled(step.loses))
+            traces.lose_volume(self._server.config, self._filled(step.loses))
         while True:
             path, query, body = self._filled(step.path), self._filled(step.query), self._filled(step.body)
             connection = self._sent(step, path, query, body)
@@ -113,13 +112,6 @@ def _image(server: Server) -> Iterator[None]:
         server.cli("images", "add", "small", directory)
     yield
     server.cli("images", "remove", "small")
-
-
-def _lose(server: Server, session: str) -> None:
-    """The host loses the session's volume, and its sandbox ends."""
-    volume = traces.volume_of(server.config, session)
-    traces.kill_sandbox(server.config, session)
-    subprocess.run(["btrfs", "-q", "subvolume", "delete", server.config.data_dir / "volumes" / volume], check=True)
 
 
 def _key(server: Server, plan: str, *numbers: str) -> str:
