@@ -265,7 +265,8 @@ async def test_a_body_may_be_an_empty_object_alone(api: Api, keeper: Keeper) -> 
     session = await checkpointed(api, keeper)
     await lose_and_start(api, session)
     path = f"/sessions/{session}/recover"
-    for body in ({"force": True}, [], "now"):
+    bodies: tuple[object, ...] = ({"force": True}, [], "now")
+    for body in bodies:
         assert (await api.call("POST", path, body)).refusal == (400, "invalid_request")
     assert (await api.call("POST", path, {})).status == 200
 

@@ -42,10 +42,11 @@ CONVERSATION = """
     list-processes process-input process-input-base64 close-process-input process-logs process-logs-from-cursor
     signal-process get-process-killed get-process-exited follow-process-logs invalid-state create-context
     sleep-session wake-session sleep-session-deeply wake-session-from-deep-sleep context-lost
-    recover-session-not-lost list-contexts-with-a-lost-one create-snapshot create-snapshot-all-fields get-snapshot list-snapshots
+    list-contexts-with-a-lost-one create-snapshot create-snapshot-all-fields get-snapshot list-snapshots
     list-snapshots-filtered fork-session fork-session-all-fields fork-session-partly restore-session create-image
     create-image-of-snapshot delete-image create-session-from-snapshot get-session-from-snapshot delete-snapshot
-    snapshot-not-found invalid-request delete-session session-not-found session-not-found-by-a-run
+    snapshot-not-found recover-session-not-lost invalid-request delete-session session-not-found
+    session-not-found-by-a-run
 """
 
 
