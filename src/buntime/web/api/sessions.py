@@ -176,7 +176,7 @@ async def wake_session(call: Call[NoQuery, None]) -> wire.Woken:
     body=wire.Recover,
     body_optional=True,
     answer=wire.Recovered,
-    errors=(SessionNotFound, errors.SessionBusy),
+    errors=(SessionNotFound, errors.SessionBusy, errors.InvalidState),
     idempotent=True,
     settles=True,
 )
