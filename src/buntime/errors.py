@@ -270,6 +270,31 @@ class SessionDamaged(InvalidState):
     """The session's files cannot be brought back, now or later. `details.reason` says why."""
 
 
+class FilesLost(SessionDamaged):
+    """The session's volume is lost, and requests do not go on from an older state by themselves."""
+
+    def __init__(self, age: int | None) -> None:
+        """`age`: seconds since the newest state was taken that the archive has. None: it has none."""
+        message, details = "The session's files are not on this host any more", {"recoverable": age is not None}
+        if age is None:
+            super().__init__(f"{message}, and the archive has no copy of them.", reason="volume_lost", **details)
+        else:
+            super().__init__(
+                f"{message}. The archive has them as they were {age} seconds ago. To continue from there, and give up "
+                "what changed since, send POST /sessions/{sessionId}/recover.",
+                reason="volume_lost",
+                **details,
+                ageSeconds=age,
+            )
+
+
+class NotLost(InvalidState):
+    """There is nothing to recover."""
+
+    def __init__(self) -> None:
+        super().__init__("The session's files are not lost: there is nothing to recover.", reason="not_lost")
+
+
 class SnapshotDamaged(InvalidState):
     """The snapshot's or image's files cannot be brought back, now or later."""
 

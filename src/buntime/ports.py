@@ -149,11 +149,13 @@ class Store(Protocol):
         on how many exist."""
         ...
 
-    async def change_session(self, old: Session, new: Session) -> Session:
-        """Replaces `old` by `new`, and returns `new` with its version raised by one.
+    async def change_session(self, old: Session, new: Session, answer: Answer | None = None) -> Session:
+        """Replaces `old` by `new` and stores the answer (if any) together, or neither. Returns `new` with its version
+        raised by one.
 
         Keeps activity that was noted meanwhile: `last_active` never goes back. Raises StaleSession when the stored
-        version is not `old.version` or the session is gone, ValueError when `new` has another id or account.
+        version is not `old.version` or the session is gone, ValueError when `new` has another id or account,
+        IdempotencyInProgress as `add_session` does.
         """
         ...
 
@@ -715,6 +717,7 @@ class Volumes(Protocol):
 
         `increments`: streams that go on from `content`, each from the one before. They are asked for one after another,
         each when the one before was read to its end. `keep`: a mark, under which the state is kept as a parent.
+        The volume may have had another id when they were sent: of a session that was recovered.
 
         Raises what the streams raise, ValueError when they are no such streams, and Unavailable.
         """

@@ -303,10 +303,40 @@ def test_a_wake_is_whole_or_begins_again(history: History, step: str, cache_gb: 
     history.is_as_before()
 
 
+@pytest.mark.parametrize("step", steps.RECOVER)
+def test_a_recovery_is_whole_or_not_begun_and_never_happens_twice(history: History, step: str) -> None:
+    session, key = history.client.open(), str(uuid4())
+    session.output(f"{KEPT}; echo kept > file")
+    deep_sleep(session)
+    session.output("echo since > file; sleep 200000 &")
+
+    def recover() -> Reply:
+        path = f"/sessions/{session.id}/recover"
+        return history.client.call("POST", path, headers={"Idempotency-Key": key})
+
+    def lose_and_recover() -> Reply:
+        traces.lose_volume(history.server.config, session.id)
+        return recover()
+
+    assert history.crash(step, lose_and_recover) is None
+    history.server.start()
+    assert state(session) == "deep-sleep"
+    again = recover()
+    assert (again.done()["state"], again.headers.get("idempotent-replayed")) == ("deep-sleep", "true")
+    assert session.output("cat file; stat -c %s big; pgrep -x -c sleep || true") == f"kept\n{40 << 20}\n0\n"
+    session.write("file", "later").done()
+    deep_sleep(session)
+    assert recover().body == again.body
+    assert session.text("file") == "later"
+    history.is_tidy()
+    session.delete().done()
+    history.is_as_before()
+
+
 def test_every_step_that_is_named_is_one_at_which_a_server_is_killed() -> None:
     at_create, down = (
         (*steps.CREATE, *steps.DELETE),
         (*steps.SUSPEND, *steps.SLEEP, *steps.ARCHIVE, *steps.FOLD, *steps.CHECKPOINT, *steps.EVICT, *steps.SHED),
     )
-    here = {*at_create, *down, *steps.ATTACH, *steps.WAKE}
+    here = {*at_create, *down, *steps.ATTACH, *steps.WAKE, *steps.RECOVER}
     assert here | set(AT_COPIES) == set(named_steps())

@@ -162,6 +162,13 @@ def kill_sandbox(config: Config, session_id: str) -> None:
         os.close(handle)
 
 
+def lose_volume(config: Config, session_id: str) -> None:
+    """Ends a session's sandbox and removes its volume, as a disk that is lost does."""
+    kill_sandbox(config, session_id)
+    volume = config.data_dir / "volumes" / volume_of(config, session_id)
+    subprocess.run(["btrfs", "-q", "subvolume", "delete", volume], check=True)
+
+
 def _processes(config: Config) -> Iterator[str]:
     """Yields the processes that are in the server's cgroups or use its data directory."""
     cgroup, data_dir = f"/buntime-{config.instance}/", str(config.data_dir)

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlencode
 
+from tests.acceptance import traces
 from tests.acceptance.client import PATIENCE
 from tests.acceptance.conftest import fresh_server
 from tests.acceptance.server import Server
@@ -52,6 +53,8 @@ class Recorder:
 
     def _make(self, step: Step) -> None:
         deadline = time.monotonic() + AGAIN_SECONDS
+        if step.loses:
+            traces.lose_volume(self._server.config, self._filled(step.loses))
         while True:
             path, query, body = self._filled(step.path), self._filled(step.query), self._filled(step.body)
             connection = self._sent(step, path, query, body)

@@ -20,6 +20,7 @@ class Step:
     account: str = "paid"  # whose key is sent: see `exchanges.ACCOUNTS`
     status: int = 200  # the expected status; any other fails the recording
     keep: Mapping[str, str] = field(default_factory=dict)  # name → field of the answer
+    loses: str = ""  # id of the session whose volume the host loses before the request
     again: bool = False  # repeat until the answer has this status
     on_ready: "Step | None" = None  # runs after the first event of a stream; the second event ends the stream
 
@@ -54,6 +55,8 @@ def execute_until(command: str, on_ready: Step) -> Step:
 
 def _with_query(name: str, method: str, path: str, fields: dict[str, Any]) -> Step:
     own = {
-        key: fields.pop(key) for key in ("account", "status", "keep", "again", "on_ready", "headers") if key in fields
+        key: fields.pop(key)
+        for key in ("account", "status", "keep", "again", "on_ready", "headers", "loses")
+        if key in fields
     }
     return Step(name, method, path, query=fields.pop("query", {}) | fields, **own)

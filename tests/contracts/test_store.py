@@ -206,6 +206,18 @@ async def test_a_change_raises_the_version_and_returns_what_is_stored(store: Sto
     assert await store.get_session("ses_full") == changed
 
 
+async def test_a_change_and_its_answer_are_stored_together_or_not_at_all(store: Store) -> None:
+    await store.add_session(session(), None, 1)
+    with pytest.raises(StaleSession):
+        await store.change_session(replace(session(), version=9), session(), answer())
+    assert await store.find_answer("acc_one", "k") is None
+    changed = await store.change_session(session(), session().after(Event.SUSPEND), answer())
+    assert await store.find_answer("acc_one", "k") == answer()
+    with pytest.raises(IdempotencyInProgress):
+        await store.change_session(changed, changed.after(Event.DELETE), answer(body=b"second"))
+    assert await store.get_session("ses_one") == changed
+
+
 async def test_a_change_of_an_old_version_is_stale(store: Store) -> None:
     await store.add_session(session(), None, 1)
     changed = await store.change_session(session(), session().after(Event.SUSPEND))

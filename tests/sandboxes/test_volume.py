@@ -181,7 +181,7 @@ def test_nothing_is_left_of_interrupted_content(volumes: Volumes) -> None:
         assert (volumes.all(), left_over(volumes)) == (set(), [])
 
 
-def test_an_incomplete_or_foreign_stream_is_refused_and_leaves_nothing(volumes: Volumes) -> None:
+def test_an_incomplete_stream_is_refused_and_leaves_nothing(volumes: Volumes) -> None:
     (upper(volumes) / "file").write_bytes(os.urandom(4 * MB))
     pieces = sent(volumes)
     volumes.destroy(SANDBOX)
@@ -191,9 +191,15 @@ def test_an_incomplete_or_foreign_stream_is_refused_and_leaves_nothing(volumes: 
         with pytest.raises(ValueError, match="no whole stream"):
             volumes.receive(SANDBOX, 64, iter([wrong]))
         assert (volumes.all(), left_over(volumes)) == (set(), [])
-    with pytest.raises(ValueError, match="not the stream"):
-        volumes.receive("sbzzzzzzzzzzzz", 64, iter(pieces))
-    assert (volumes.all(), left_over(volumes)) == (set(), [])
+
+
+def test_a_volume_can_have_another_id_than_when_it_was_sent(volumes: Volumes) -> None:
+    (upper(volumes) / "file").write_bytes(b"kept")
+    pieces = sent(volumes)
+    volumes.destroy(SANDBOX)
+    volumes.receive("sbzzzzzzzzzzzz", 64, iter(pieces))
+    assert (volumes.all(), left_over(volumes)) == ({"sbzzzzzzzzzzzz"}, [])
+    assert (volumes.upper("sbzzzzzzzzzzzz") / "file").read_bytes() == b"kept"
 
 
 def test_an_existing_volume_is_never_replaced(volumes: Volumes) -> None:

@@ -3,12 +3,17 @@
 import json
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import httpx2
 from buntime_cli.app import app
-from buntime_sdk import Session
+from buntime_sdk import Buntime, Session
 from buntime_sdk.testing import FakeBuntime
 from typer.testing import CliRunner, Result
+
+EXCHANGES = Path(__file__).parents[2] / "sdk" / "exchanges"
+SESSION = "ses_abc123def456ghi789"
 
 
 def runs(fake: FakeBuntime | None, *words: str) -> Result:
@@ -49,6 +54,35 @@ def test_a_snapshot_prints_its_id_alone_to_stdout() -> None:
     assert runs(fake, "snapshot", session.id).stderr == "3 B, stays until you delete it\n"
     told = json.loads(prints(fake, "snapshot", "demo", "--json"))
     assert (told["sessionId"], told["sizeBytes"], told["expiresAt"]) == (session.id, 3, None)
+
+
+def test_a_session_that_lost_nothing_is_not_recovered() -> None:
+    fake = FakeBuntime()
+    session = named(fake, "demo")
+    assert "not lost" in is_refused(fake, "recover", "demo")
+    assert session.files.read("a.txt") == "one"
+
+
+def test_a_recovery_says_how_old_the_files_are() -> None:
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        name = "recover-session" if request.method == "POST" else "get-session"
+        told = json.loads((EXCHANGES / f"{name}.json").read_text())["response"]["body"]
+        return httpx2.Response(200, json=told)
+
+    def printed(*words: str) -> str:
+        client = Buntime(base_url="http://server.invalid", api_key="btk_a", transport=httpx2.MockTransport(answer))
+        done = CliRunner().invoke(app, ("recover", SESSION, *words), obj=client, prog_name="buntime")
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    wakes = "The next command wakes it."
+    assert printed() == f"{SESSION} continues with its files as they were 2 min 20 s ago. {wakes}\n"
+    assert json.loads(printed("--json")) == {
+        "sessionId": SESSION,
+        "state": "deep-sleep",
+        "recoveredFrom": "2024-01-19T10:31:00Z",
+        "ageSeconds": 140,
+    }
 
 
 def test_snapshots_are_listed_as_a_table_as_ids_and_as_json() -> None:

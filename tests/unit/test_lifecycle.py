@@ -11,6 +11,7 @@ from buntime.lifecycle.decisions import (
     archived_until,
     before_checkpoint,
     coldest_suspended,
+    is_lost,
     least_recently_used,
     next_due,
     next_step,
@@ -148,3 +149,24 @@ def test_what_is_archived_is_known_from_the_last_save_or_the_last_look(
     """The last one: the clock was set back."""
     saved = None if taken_at is None else SavedVolume("ses_a/1", 1, taken_at)
     assert archived_until(replace(session(State.ACTIVE), saved=saved), current, now) == until
+
+
+@pytest.mark.parametrize(
+    ("state", "archived", "saved", "lost"),
+    [
+        (State.ACTIVE, False, None, True),
+        (State.IDLE, False, False, True),
+        (State.DEEP_SLEEP, False, False, True),
+        (State.DEEP_SLEEP, True, False, False),  # as every session whose volume was evicted
+        (State.DEEP_SLEEP, True, True, True),  # it was awake when its volume was lost
+        (State.DEEP_SLEEP, True, None, True),
+    ],
+)
+def test_files_are_lost_where_a_wake_would_not_go_on_from_the_newest_ones(
+    state: State, archived: bool, saved: bool | None, lost: bool
+) -> None:
+    """`saved`: whether the newest saved state is a checkpoint; None: there is none."""
+    newest = None if saved is None else SavedVolume("ses/1-a", 1, 1, is_checkpoint=saved)
+    one = replace(session(state, archived=archived), saved=newest)
+    assert is_lost(one, is_here=False) is lost
+    assert not is_lost(one, is_here=True)

@@ -127,6 +127,13 @@ SESSIONS: Mapping[str, Exchange] = {
     "wake-session-from-deep-sleep": Exchange(
         "session", lambda session: session.wake(), lambda woken, session: [woken, session]
     ),
+    "recover-session-not-lost": Exchange("session", lambda session: session.recover()),
+    "recover-session": Exchange("session", lambda session: session.recover(), lambda made, session: [made, session]),
+    "recover-session-replayed": Exchange(
+        "session",
+        lambda session: session.recover(idempotency_key="key-of-example"),
+        lambda made, session: [made, session],
+    ),
     "create-preview-token": Exchange("session", lambda session: session.preview_token(port=3000, ttl=3600)),
     "create-preview-token-for-all-ports": Exchange("session", lambda session: session.preview_token()),
     "revoke-preview-token": Exchange(

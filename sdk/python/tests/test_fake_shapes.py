@@ -45,10 +45,12 @@ CONVERSATION = """
     list-contexts-with-a-lost-one create-snapshot create-snapshot-all-fields get-snapshot list-snapshots
     list-snapshots-filtered fork-session fork-session-all-fields fork-session-partly restore-session create-image
     create-image-of-snapshot delete-image create-session-from-snapshot get-session-from-snapshot delete-snapshot
-    snapshot-not-found invalid-request delete-session session-not-found session-not-found-by-a-run
+    snapshot-not-found recover-session-not-lost invalid-request delete-session session-not-found
+    session-not-found-by-a-run
 """
 
 
+LOST = ("recover-session", "recover-session-replayed")  # a fake loses no files
 REPLAYED = ("create-session-replayed", "execute-replayed", "restore-session-replayed")
 RUN_AGAIN = ("execute-with-key", "execute-replayed")
 RESPONSES: dict[str, dict[str, Any]] = {
@@ -204,6 +206,6 @@ def test_file_changes_have_the_servers_fields() -> None:
 
 def test_every_exchange_is_compared_except_those_listed() -> None:
     """The others are pages, which have their own test above, and an error in a stream."""
-    compared = {*CONVERSATION.split(), *REFUSED, *REPLAYED, "watch-files"}
+    compared = {*CONVERSATION.split(), *REFUSED, *REPLAYED, *LOST, "watch-files"}
     rest = RESPONSES.keys() - compared
     assert {name for name in rest if not name.endswith("-page")} == {"stream-memory-limit-exceeded"}

@@ -26,6 +26,7 @@ import type {
   PreviewToken,
   ResourceLimits,
   SleepPolicy,
+  Recovered,
   RunOptions,
   SessionShape,
   SessionState,
@@ -225,6 +226,21 @@ export class SessionHandle implements AsyncDisposable {
   async restore(snapshotId: string, options: KeyedOptions = {}): Promise<Session> {
     const json = { snapshotId: requireId(snapshotId, "snapshotId") };
     return this.seen(await this.#calls.json<SessionShape>(this.#keyed("/restore", json, options)));
+  }
+
+  /**
+   * Continues from the newest checkpoint or deep sleep in the archive, after the server has lost the files. Calls then
+   * throw `InvalidState` with the reason `volume_lost` in `details`. What changed since is given up for good: the result
+   * says how old the state is. The session is in deep sleep then, and is not woken; `refresh` shows that. An idempotency
+   * key is sent by default, so a retry gets the same result. Throws `InvalidState`, with the reason `not_lost` when no
+   * files are lost, and `volume_lost` when the archive has none.
+   */
+  async recover(options: KeyedOptions = {}): Promise<Recovered> {
+    const { signal, idempotencyKey = newKey() } = options;
+    const call = { method: "POST", path: this.#path("/recover"), signal, idempotencyKey } as const;
+    const { recoveredFrom, ageSeconds } = await this.#calls.json<Recovered>(call);
+    this.#existed = true;
+    return { recoveredFrom, ageSeconds };
   }
 
   /**

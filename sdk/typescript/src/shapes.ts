@@ -114,6 +114,14 @@ export interface Woken {
   wakeTimeMs: number;
 }
 
+/** What a recovered session continues from. What changed since is lost. */
+export interface Recovered {
+  /** When the state of the files was taken. */
+  recoveredFrom: string;
+  /** How many seconds ago that was. */
+  ageSeconds: number;
+}
+
 export interface PreviewToken {
   /** Opens the preview in a browser. */
   url: string;

@@ -80,6 +80,11 @@ const forkMany: Calling = async (client, { count, ...fields }) =>
 const createImage: Calling = ({ images }, { name, ...fields }) => images.create(name, fields, { idempotencyKey: KEY });
 const restore: Calling = (client, { snapshotId }) => session(client).restore(snapshotId, { idempotencyKey: KEY });
 
+const recover: Calling = async (client) => {
+  const recovered = await session(client).recover({ idempotencyKey: KEY });
+  return { sessionId: S, state: "deep-sleep", ...recovered };
+};
+
 const CALLS: Record<string, Calling> = {
   "create-session": create,
   "create-session-all-fields": create,
@@ -115,6 +120,9 @@ const CALLS: Record<string, Calling> = {
   "fork-session-partly": forkMany,
   "restore-session": restore,
   "restore-session-replayed": restore,
+  "recover-session": recover,
+  "recover-session-replayed": recover,
+  "recover-session-not-lost": recover,
   "create-image": createImage,
   "create-image-of-snapshot": createImage,
   "delete-image": ({ images }) => images.delete("app"),

@@ -104,6 +104,7 @@ test("the fake returns the same fields as a server", async () => {
     ["invalid-state", "process-logs", "signal-process", "get-process-exited", "sleep-session", "wake-session"],
     ["create-snapshot", "create-snapshot-all-fields", "get-snapshot", "list-snapshots", "list-snapshots-filtered"],
     ["fork-session", "fork-session-all-fields", "fork-session-partly", "restore-session", "create-image"],
+    ["recover-session-not-lost"],
     ["create-image-of-snapshot", "delete-image", "sleep-session-deeply", "wake-session-from-deep-sleep"],
     ["create-session-from-snapshot", "get-session-from-snapshot", "delete-snapshot", "snapshot-not-found"],
     ["invalid-request", "delete-session", "session-not-found"],

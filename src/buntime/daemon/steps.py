@@ -85,6 +85,7 @@ RESTORE: Final = (  # to a snapshot; the steps of a restore from the archive are
     "restore: stored",
     "restore: stopped",
 )
+RECOVER: Final = ("recover: stored",)
 MAKE_IMAGE: Final = (
     "image: described",
     "image: packed",

@@ -13,6 +13,7 @@ from buntime.lifecycle.layers import Layers
 from buntime.lifecycle.leases import Leases
 from buntime.lifecycle.monitor import Monitor, Unwatched
 from buntime.lifecycle.observations import Observations
+from buntime.lifecycle.recovering import Recovering
 from buntime.lifecycle.relief import Relief
 from buntime.lifecycle.restoring import Restoring
 from buntime.lifecycle.saving import Saving
@@ -31,6 +32,7 @@ class Lifecycle:
     layers: Layers
     transitions: Transitions
     restoring: Restoring
+    recovering: Recovering
     relief: Relief
     leases: Leases
     endings: Endings
@@ -56,6 +58,7 @@ def assemble_lifecycle(
     parts = (store, sandboxes, saving, changes, holds, observations, archiving, layers, tasks)
     transitions = Transitions(*parts, monitor)
     restoring = Restoring(store, sandboxes, saving, layers, transitions, changes, holds, tasks, clock, monitor)
+    recovering = Recovering(store, sandboxes, saving, changes, holds, tasks)
     relief = Relief(store, sandboxes, transitions, archiving, layers)
     leases = Leases(store, sandboxes, changes, holds, transitions, layers, relief, clock)
     forgetting = (holds, observations, archiving, checkpoints, transitions)
@@ -69,6 +72,7 @@ def assemble_lifecycle(
         layers,
         transitions,
         restoring,
+        recovering,
         relief,
         leases,
         endings,

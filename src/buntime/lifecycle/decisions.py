@@ -48,6 +48,15 @@ def next_due(session: Session, idle_after: float, deep_sleep_after: float) -> fl
     return 0.0
 
 
+def is_lost(session: Session, *, is_here: bool) -> bool:
+    """Whether files of the session are lost that the archive does not have, or a wake would not go on by itself.
+    `is_here`: the volume is on this host."""
+    if is_here:
+        return False
+    is_archived = session.state is State.DEEP_SLEEP and session.archived  # or it lost its volume before a start
+    return not is_archived or session.saved is None or session.saved.is_checkpoint
+
+
 EARLY = 1.0  # seconds by which a checkpoint begins earlier: so long it may take to be noticed
 
 

@@ -161,7 +161,7 @@ class Layers:
             if self._sandboxes.volumes.exists(session.volume):
                 return
             if session.state is not State.DEEP_SLEEP:
-                raise errors.SessionDamaged("The session's files are not on this host any more.", reason="volume_lost")
+                raise self._saving.lost(session)
             restored = await self._saving.restore(session)
             await self._changes.change(
                 session_id, lambda s: replace(s, saved=restored.saved, previous=restored.previous)

@@ -285,7 +285,7 @@ class Saving:
         or there never was one, or the newest is a checkpoint: what changed after it would silently be lost.
         """
         if session.saved is None or session.saved.is_checkpoint:
-            raise errors.SessionDamaged("The session's files are not on this host any more.", reason="volume_lost")
+            raise self.lost(session)
         broken: set[str] = set()
         while (saved := chains.longest_whole((session.saved, session.previous), broken)) is not None:
             try:
@@ -298,9 +298,33 @@ class Saving:
                 return session
             log.error("previous_snapshot_used", session=session.id, object=saved.name, taken_at=saved.taken_at)
             return replace(session, saved=replace(saved, is_checkpoint=False), previous=None)
-        raise errors.SessionDamaged(
-            "The session's files cannot be brought back: no snapshot of them is whole.", reason="snapshot_damaged"
-        )
+        raise _none_whole()
+
+    def lost(self, session: Session) -> errors.FilesLost:
+        """What requests to a session get whose volume is lost."""
+        return errors.FilesLost(None if session.saved is None else self.age_of(session.saved))
+
+    def age_of(self, saved: SavedVolume) -> int:
+        """Seconds since the state was taken."""
+        return max(0, int(self._clock()) - saved.taken_at)
+
+    async def newest_there(self, session: Session) -> SavedVolume:
+        """The newest saved state of the session of which the archive has every object.
+
+        Raises Unavailable when the archive cannot be reached, SessionDamaged when there is none.
+        """
+        try:
+            there = await asyncio.to_thread(self._archive.names, f"{session.id}/")
+        except ArchiveUnavailable as away:
+            raise self._away(session, away) from away
+        candidates = (session.saved, session.previous)
+        missing = {*chains.names(candidates)}.difference(there)
+        saved = chains.longest_whole(candidates, missing)
+        if missing:
+            log.error("objects_missing", owner=session.id, objects=sorted(missing))
+        if saved is None:
+            raise _none_whole()
+        return saved
 
     async def restore_layer(self, layer: Layer) -> None:
         """Puts the layer on this host. Raises Unavailable as `restore` does, and LayerDamaged."""
@@ -311,6 +335,10 @@ class Saving:
         except BrokenLink as found:
             self._note_damage(layer, found)
             raise LayerDamaged from found
+
+    def _away(self, owner: Owner, away: ArchiveUnavailable) -> errors.Unavailable:
+        log.warning("archive_unavailable", owner=owner.id, reason=str(away))
+        return errors.Unavailable("The archive that holds the session's files cannot be reached.", RETRY_SECONDS)
 
     def _note_damage(self, owner: Owner, found: BrokenLink) -> None:
         self.numbers.damaged += 1
@@ -328,10 +356,7 @@ class Saving:
             except Interrupted:
                 raise errors.Unavailable("The files are being deleted, or the server stops.", 2) from None
             except ArchiveUnavailable as away:
-                log.warning("archive_unavailable", owner=owner.id, reason=str(away))
-                raise errors.Unavailable(
-                    "The archive that holds the session's files cannot be reached.", RETRY_SECONDS
-                ) from away
+                raise self._away(owner, away) from away
         self.numbers.restored += 1
 
     def _receive_again(
@@ -474,6 +499,12 @@ def _of_link(name: str, content: Iterator[bytes]) -> Iterator[bytes]:
         yield from content
     except (Damaged, ObjectMissing) as wrong:
         raise BrokenLink(name, wrong) from wrong
+
+
+def _none_whole() -> errors.SessionDamaged:
+    return errors.SessionDamaged(
+        "The session's files cannot be brought back: no snapshot of them is whole.", reason="snapshot_damaged"
+    )
 
 
 def _label(owner: Owner, links: Sequence[str]) -> bytes:

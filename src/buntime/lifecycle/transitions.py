@@ -151,7 +151,7 @@ class Transitions:
             log.error("volume_lost", session=session.id, volume=session.volume)
             self._monitor.lost("volume")
         if session.state is not State.DEEP_SLEEP:
-            raise errors.SessionDamaged("The session's files are not on this host any more.", reason="volume_lost")
+            raise self._saving.lost(session)
         try:
             return await self._saving.restore(session)
         except errors.Unavailable:

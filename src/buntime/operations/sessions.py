@@ -19,6 +19,7 @@ from buntime.daemon.tasks import Tasks
 from buntime.ids import new_session_id
 from buntime.image import DEFAULT_IMAGE
 from buntime.lifecycle.assembly import Lifecycle
+from buntime.lifecycle.recovering import Recovered
 from buntime.operations.entrance import Entrance
 from buntime.operations.images import Images
 from buntime.operations.kept import Kept
@@ -277,6 +278,17 @@ class Sessions:
         await self._lifecycle.leases.wake(session.id)
         milliseconds = int((self._clock() - started) * 1000)
         return Woken(await self.get(caller, session_id), session.state, max(milliseconds, 0))
+
+    async def recover(
+        self, caller: Caller, session_id: str, answer: Callable[[Recovered], Answer] | None = None
+    ) -> Recovered:
+        """Continues from the newest state that the archive has of a session whose files are lost.
+
+        Does not wake the session and is not activity. Raises NotLost, SessionDamaged, SessionBusy and Unavailable.
+        """
+        session = await self._entrance.find(caller, session_id)
+        work = self._lifecycle.recovering.recover(session.id, answer)
+        return await self._tasks.finish(work, f"recover {session_id}")
 
     def shown_as(self, caller: Caller, session: Session, state: State) -> SessionView:
         """The session as if it were in this state, with what was last seen inside it."""

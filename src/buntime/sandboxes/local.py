@@ -52,6 +52,7 @@ LEAVE_SECONDS, LEAVE_WAITS = 0.5, 6  # for the first requests after attaches: th
 ATTACH_SECONDS = 2.0  # for the guest to answer from its new root
 ADOPTED_AT_ONCE, ADOPT_SECONDS = 256, 2.0  # a slower adoption makes way for the next one and goes on beside it …
 CROWD = 400  # … for READY_SECONDS, and as long again for every so many sandboxes: they share a host that may be busy
+MOST_TOLD = 100  # volumes of which the log has the names
 PARENT_TRIES, PARENT_SECONDS = 50, 0.1  # to remove parents at a start
 RULES_SECONDS = 1.0  # between checks of the network's rules
 
@@ -331,7 +332,7 @@ class LocalSandboxes:
         there = self._machinery.volumes.all()
         orphans = there - used - owned.keys() - layers
         if orphans:
-            log.info("orphans_removed", count=len(orphans))
+            log.info("orphans_removed", count=len(orphans), volumes=sorted(orphans)[:MOST_TOLD])
         await _each(orphans, self._removed_later)
         await asyncio.to_thread(self._machinery.packed.keep, there - orphans)
         current = {volume: owned[volume] for volume in there & owned.keys()}

@@ -133,7 +133,7 @@ class SqliteStore(KeptFiles):
     async def changed_sessions(self) -> Sequence[Session]:
         return self._index.changed()
 
-    async def change_session(self, old: Session, new: Session) -> Session:
+    async def change_session(self, old: Session, new: Session, answer: Answer | None = None) -> Session:
         _require_same(old, new)
 
         def committed(_: None) -> Session:
@@ -141,7 +141,8 @@ class SqliteStore(KeptFiles):
                 self._log.due()
             return self._index.change(new, old.version + 1)
 
-        return await self._change(partial(sessions.change_session, new=new, expected=old.version), committed)
+        work = partial(sessions.change_session, new=new, expected=old.version)
+        return await self._change_and_answer(answer, work, committed)
 
     async def touch_session(self, session_id: str, now: int) -> None:
         if self._index.touch(session_id, now) and self._closing is None:

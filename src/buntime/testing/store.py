@@ -122,9 +122,12 @@ class FakeStore(FakeKeptFiles):
         self.seen = {session.id: session.version for session in self.sessions.values()}
         return changed
 
-    async def change_session(self, old: Session, new: Session) -> Session:
-        self.sessions[old.id] = self._changed(old, new)
-        return self.sessions[old.id]
+    async def change_session(self, old: Session, new: Session, answer: Answer | None = None) -> Session:
+        changed = self._changed(old, new)
+        if answer is not None:
+            self._add_first(answer)
+        self.sessions[old.id] = changed
+        return changed
 
     def _changed(self, old: Session, new: Session) -> Session:
         if (old.id, old.account) != (new.id, new.account):

@@ -146,7 +146,7 @@ class FakeVolumes(dict[str, FakeVolume]):
         changed = {path: file for path, file in volume.files.items() if old.get(path) is not file}
         gone = old.keys() - volume.files.keys()
         state = (changed, gone, volume.lower, volume.directories, volume.now)
-        whole = pickle.dumps((volume_id, bool(since), *state)) + END
+        whole = pickle.dumps((bool(since), *state)) + END
         for start in range(0, len(whole), PIECE):
             yield whole[start : start + PIECE]
 
@@ -185,8 +185,8 @@ class FakeVolumes(dict[str, FakeVolume]):
             whole = b"".join(stream)
             if not whole.endswith(END):
                 raise ValueError("no whole stream of a volume")
-            name, is_increment, changed, gone, *rest = pickle.loads(whole.removesuffix(END))  # of `send`
-            if name != volume_id or is_increment != (number > 0):
+            is_increment, changed, gone, *rest = pickle.loads(whole.removesuffix(END))  # of `send`
+            if is_increment != (number > 0):
                 raise ValueError(f"not the stream of {volume_id}")
             volume.files = {path: file for path, file in volume.files.items() if path not in gone} | changed
             volume.lower, volume.directories, volume.now = rest

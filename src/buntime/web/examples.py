@@ -134,6 +134,12 @@ ANSWERS: Mapping[str, Any] = {
         ]
     },
     "restoreSession": _SESSION,
+    "recoverSession": {
+        "sessionId": SESSION,
+        "state": "deep-sleep",
+        "recoveredFrom": "2024-01-19T10:31:00Z",
+        "ageSeconds": 140,
+    },
     "createImage": _MADE_IMAGE,
     "listImages": {"images": [_IMAGE], "total": 1},
     "deleteImage": {"deleted": True, "name": IMAGE},

@@ -102,6 +102,16 @@ class Woken:
 
 
 @dataclass(frozen=True, slots=True)
+class Recovered:
+    """When the state of the files was taken that a recovered session continues from, and its age then. What changed
+    since is lost.
+    """
+
+    age_seconds: int
+    recovered_from: datetime = read_by(time_or_none)
+
+
+@dataclass(frozen=True, slots=True)
 class File:
     """A file to write before a run. `mode`: permission bits in octal, such as `"755"`."""
 

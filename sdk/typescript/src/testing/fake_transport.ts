@@ -35,6 +35,7 @@ const SLEEPS_ON = new Set([
   "POST /sessions/{id}/snapshots",
   "POST /sessions/{id}/fork",
   "POST /sessions/{id}/restore",
+  "POST /sessions/{id}/recover",
 ]);
 const MOST_FORKS = 100;
 const OPERATIONS = [
@@ -253,6 +254,10 @@ export class FakeTransport implements Transport {
       case "POST /sessions/{id}/restore":
         this.#snapshots.restore(session, fields.snapshotId ?? "");
         return session.shape;
+      case "POST /sessions/{id}/recover":
+        refuse("invalid_state", "The session's files are not lost: there is nothing to recover.", {
+          reason: "not_lost",
+        });
       case "POST /sessions/{id}/sleep":
         session.requireUnused();
         session.sleep(fields.depth ?? "idle");

@@ -35,7 +35,7 @@ class Incoming:
         What is not moved away is removed at the end of the block.
 
         `facts`: the kernel's numbers of the file system. Raises what the streams raise, Unavailable, and ValueError
-        where they are not those of this volume, in this order.
+        where they are no such streams, or not in this order.
         """
         place = self.directory / volume
         try:
@@ -55,8 +55,8 @@ class Incoming:
     def _next(self, place: Path, before: Grown | None, volume: str, facts: Path) -> Grown:
         """What a stream has made. Removes the state that it stands on."""
         made = [entry for entry in place.iterdir() if before is None or entry != before.path]
-        if len(made) != 1 or made[0].name.partition(".")[0] != volume:
-            raise ValueError(f"not the stream of {volume}")
+        if len(made) != 1:  # its name is that of the volume that was sent, which may be another one now: see `receive`
+            raise ValueError(f"no stream of {volume}")
         if before is None:
             return Grown(made[0], {})
         with host_failures(), opened(made[0]) as state, opened(before.path) as old:

@@ -309,7 +309,7 @@ class Volumes:
         it is a layer. `increments`: streams of `send_since`, each of what changed since the one before. `keep`: see
         `keep`; not done where the streams have less than `least` bytes.
 
-        Raises what the streams raise; Unavailable; and ValueError where they are no streams of this volume, or the
+        Raises what the streams raise; Unavailable; and ValueError where they are no streams of a volume, or the
         volume exists already: an existing volume is never replaced.
         """
         if self.exists(sandbox):

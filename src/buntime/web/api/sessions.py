@@ -1,10 +1,11 @@
-"""Sessions: create, show, list, change, delete, sleep, wake."""
+"""Sessions: create, show, list, change, delete, sleep, wake, recover."""
 
 from msgspec import UNSET
 
 from buntime import errors, requests, session
 from buntime.errors import InvalidRequest, SessionNotFound
 from buntime.image import DEFAULT_IMAGE
+from buntime.lifecycle.recovering import Recovered
 from buntime.web.api.ids import session_id, snapshot_id
 from buntime.web.api.session_shapes import (
     asked_checkpoint_every,
@@ -17,7 +18,7 @@ from buntime.web.api.session_shapes import (
 )
 from buntime.web.operation import Call, operation
 from buntime.web.wire import sessions as wire
-from buntime.web.wire.shapes import NoQuery, encode, given
+from buntime.web.wire.shapes import NoQuery, encode, given, iso
 
 
 @operation(
@@ -168,6 +169,34 @@ async def wake_session(call: Call[NoQuery, None]) -> wire.Woken:
     return wire.Woken(**fields, woke_from=woken.woke_from.value, wake_time_ms=woken.milliseconds)  # type: ignore[arg-type]
 
 
+@operation(
+    "POST",
+    "/sessions/{sessionId}/recover",
+    tag="Sessions",
+    body=wire.Recover,
+    body_optional=True,
+    answer=wire.Recovered,
+    errors=(SessionNotFound, errors.SessionBusy, errors.InvalidState),
+    idempotent=True,
+    settles=True,
+)
+async def recover_session(call: Call[NoQuery, wire.Recover]) -> wire.Recovered:
+    """Continue a session whose files are lost from what the archive has of them.
+
+    For a session whose requests return 409 `invalid_state` with `details.reason` `volume_lost`. It is in deep sleep
+    then, and the next request wakes it with its files as of the last checkpoint or deep sleep. What changed since is
+    given up for good. If nothing is lost, the response is 409 with the reason `not_lost`, and nothing changes. This
+    does not wake the session and does not count as activity.
+    """
+    answer = call.answer
+    recovered = await call.operations.sessions.recover(
+        call.caller,
+        session_id(call.path["sessionId"]),
+        answer and (lambda recovered: answer(encode(_recovered(recovered)))),
+    )
+    return _recovered(recovered)
+
+
 OPERATIONS = (
     create_session,
     list_sessions,
@@ -176,4 +205,14 @@ OPERATIONS = (
     delete_session,
     sleep_session,
     wake_session,
+    recover_session,
 )
+
+
+def _recovered(recovered: Recovered) -> wire.Recovered:
+    return wire.Recovered(
+        session_id=recovered.session.id,
+        state="deep-sleep",
+        recovered_from=iso(recovered.taken_at),
+        age_seconds=recovered.age,
+    )

@@ -236,6 +236,17 @@ class Sleep(Request):
     )
 
 
+class Recover(Request):
+    """It has no fields."""
+
+
+class Recovered(Response):
+    session_id: str
+    state: Literal["deep-sleep"]
+    recovered_from: Annotated[Time, Meta(description="When the state was taken that the next wake restores.")]
+    age_seconds: Annotated[int, Meta(ge=0, description="How long ago that was. What changed since then is lost.")]
+
+
 class Woken(Session):
     woke_from: Annotated[SessionState, Meta(description="The state before the wake.")]
     wake_time_ms: Annotated[int, Meta(ge=0)]

@@ -1,4 +1,4 @@
-"""`buntime snapshot`, `restore` and `snapshots`: a session's files as they were."""
+"""`buntime snapshot`, `restore`, `recover` and `snapshots`: a session's files as they were."""
 
 import sys
 from datetime import UTC, datetime
@@ -11,7 +11,7 @@ from buntime_cli.commands.finding_snapshots import SnapshotName, SnapshotNames, 
 from buntime_cli.commands.naming import SessionName, find
 from buntime_cli.commands.options import AsJson, Variables
 from buntime_cli.commands.sessions import session_told
-from buntime_cli.commands.showing import plain, print_json, print_table, since, size, until
+from buntime_cli.commands.showing import plain, print_json, print_table, since, size, span, until
 from buntime_cli.commands.values import pairs
 from buntime_cli.time_spans import seconds
 
@@ -74,6 +74,24 @@ def restore_command(
             print_json(session_told(found))
         else:
             print(f"{found.id} has the files of {wanted}. Undo: buntime restore {found.id} before-restore")
+
+
+@taking.command("recover")
+def recover_command(context: typer.Context, session: SessionName, as_json: AsJson = False) -> None:
+    """Continue a session whose files are lost from its last checkpoint or deep sleep.
+
+    What changed since then is given up for good. Nothing happens if no files are lost.
+
+    Example: buntime recover demo
+    """
+    with connected(context, as_json) as client:
+        found = find(client, session)
+        recovered = found.recover()
+    at, age = recovered.recovered_from, recovered.age_seconds
+    if as_json:
+        print_json({"sessionId": found.id, "state": found.state, "recoveredFrom": at, "ageSeconds": age})
+    else:
+        print(f"{found.id} continues with its files as they were {span(age)} ago. The next command wakes it.")
 
 
 @kept.command("list")

@@ -28,6 +28,7 @@ LEFT_ASLEEP = frozenset(
     {
         *("GET /sessions/{id}", "PATCH /sessions/{id}", "DELETE /sessions/{id}", "POST /sessions/{id}/sleep"),
         *("POST /sessions/{id}/snapshots", "POST /sessions/{id}/fork", "POST /sessions/{id}/restore"),
+        "POST /sessions/{id}/recover",
     }
 )
 ACCOUNT_ROUTES = (
@@ -265,6 +266,9 @@ class FakeServer:
             case "POST /sessions/{id}/restore":
                 self._snapshots.restore(session, fields["snapshotId"])
                 return session.told
+            case "POST /sessions/{id}/recover":
+                message = "The session's files are not lost: there is nothing to recover."
+                refuse("invalid_state", message, reason="not_lost")
             case "POST /sessions/{id}/sleep":
                 session.require_unused()
                 session.sleep(fields.get("depth", "idle"))
