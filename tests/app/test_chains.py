@@ -69,8 +69,10 @@ async def folded(api: Api, session: str) -> SavedVolume:
 
 
 async def evict(api: Api, session: str) -> None:
-    await api.lifecycle.archiving.evict(session)
-    assert not api.sandboxes.volumes.exists((await stored_of(api, session)).volume)
+    volume = (await stored_of(api, session)).volume
+    while api.sandboxes.volumes.exists(volume):  # a fold that has just ended cleans up
+        await api.lifecycle.archiving.evict(session)
+        await asyncio.sleep(0)
 
 
 async def big_of(api: Api, session: str) -> str:

@@ -473,6 +473,18 @@ async def test_a_volume_that_is_back_is_used_and_archived(api: Api, keeper: Keep
     assert await content_of(api, session) == "two"
 
 
+async def test_a_volume_that_is_back_is_not_evicted_in_favour_of_a_checkpoint(api: Api, keeper: Keeper) -> None:
+    session = await opened(api)
+    await pass_time(api, keeper)
+    await write(api, session, "two")
+    stored = await stored_of(api, session)
+    volume = api.sandboxes.volumes[stored.volume]
+    await lose_the_volume(api, session)
+    api.sandboxes.volumes[stored.volume] = volume  # mounted again, without a start
+    await api.lifecycle.archiving.evict(session)
+    assert await content_of(api, session) == "two"
+
+
 async def test_a_checkpoint_below_a_damaged_deep_sleep_is_a_state_to_fall_back_to(api: Api, keeper: Keeper) -> None:
     session = await opened(api)
     await write(api, session, "one")

@@ -163,7 +163,9 @@ class Archiving:
             return  # a fold reads the volume: the next look finds it again
         async with self._holds.lock(session_id):
             session = await self._changes.present(session_id)
-            if session.state is State.DEEP_SLEEP and session.archived:
+            # a volume that was lost and is back is newer than a checkpoint
+            is_newer = session.saved is not None and session.saved.is_checkpoint
+            if session.state is State.DEEP_SLEEP and session.archived and not is_newer:
                 await self._sandboxes.volumes.remove(session.volume)
                 reached("evict: done")
                 log.info("volume_evicted", session=session_id)
