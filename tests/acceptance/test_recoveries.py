@@ -105,8 +105,9 @@ def test_a_volume_that_comes_back_later_is_removed_at_the_next_start(server: Ser
     session.write("file", "one").done()
     checkpoint(session)
     session.write("file", "two").done()
-    lost = server.config.data_dir / "volumes" / traces.volume_of(server.config, session.id)
-    away = server.config.data_dir / "away"
+    volumes, other = server.config.data_dir / "volumes", session.client.open()
+    lost = volumes / traces.volume_of(server.config, session.id)
+    away = volumes / traces.volume_of(server.config, other.id) / "away"  # a place that the start leaves alone
     traces.kill_sandbox(server.config, session.id)
     server.stop()
     lost.rename(away)
@@ -120,6 +121,7 @@ def test_a_volume_that_comes_back_later_is_removed_at_the_next_start(server: Ser
     assert lost.name not in traces.volumes(server.config)
     assert any("orphans_removed" in line and lost.name in line for line in server.said().splitlines())
     assert any("session_recovered" in line and lost.name in line for line in server.said().splitlines())
+    other.delete().done()
 
 
 def test_a_session_of_which_nothing_was_archived_stays_lost(server: Server, session: Session) -> None:
