@@ -554,12 +554,20 @@ async def test_a_volume_is_received_whole_or_not_at_all(host: Host) -> None:
         with pytest.raises(ValueError, match="no whole stream"):
             await _receive(host, session, wrong)
         assert not host.sandboxes.volumes.exists(session.volume)
-    other = replace(session, volume="volaaaaaaaaaaaa")
-    with pytest.raises(ValueError, match="not the stream"):
-        await _receive(host, other, pieces)
-    assert not host.sandboxes.volumes.exists(other.volume)
     await _receive(host, session, pieces)
     assert host.sandboxes.volumes.exists(session.volume)
+
+
+async def test_a_volume_may_get_another_id(host: Host) -> None:
+    """As when a session is recovered: what is left of its lost volume is not used."""
+    session = await _stopped(host, b"content")
+    pieces = await _sent(host, session)
+    other = replace(session, volume="volaaaaaaaaaaaa")
+    await _receive(host, other, pieces)
+    await host.sandboxes.volumes.remove(session.volume)
+    sandbox = await host.sandboxes.start(other)
+    assert await sandbox.files.read_whole("/workspace/a", 10) == b"content"
+    await host.sandboxes.destroy(replace(other, sandbox=sandbox.id))
 
 
 async def test_an_existing_volume_is_never_replaced(host: Host) -> None:
