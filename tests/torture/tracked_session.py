@@ -117,6 +117,8 @@ class TrackedSession:
 
     def check_disk(self) -> None:
         """Raises Lost if the session can no longer fill its disk. Deletes the tree."""
+        # a checkpoint shares what was written, and then more is writable until the next measurement: decision 25
+        done(retry(lambda: self.session.patch(sleepPolicy={"checkpointEvery": "never"})))
         self.run("rm -rf /workspace/* /root/t /var/t /tmp/t /usr/local/t")
         fill = "head -c 1G /dev/zero > /workspace/full 2>/dev/null; stat -c %s /workspace/full; rm /workspace/full"
         written = int(self.run(fill)) / (DISK_MB << 20)
