@@ -683,7 +683,7 @@ class Volumes(Protocol):
         ...
 
     async def changed(self, states: Mapping[str, str]) -> Collection[str]:
-        """Those volumes that may have changed since a state of theirs. `states`: volume id → mark of the state.
+        """The volumes that may have changed since a kept state. `states`: volume id → mark of its state.
 
         All that changed are among them, and those of which this host does not know it: it has never kept that state,
         or dropped it before it started. Volumes that are not here are not. Costs little, however large a volume is.

@@ -223,10 +223,14 @@ class Saving:
         """Raises ArchiveUnavailable."""
         if not chains.may_grow(base) or base.mark not in self._volumes.parents(owner.volume):
             return False
-        missing = {*base.links}.difference(self._archive.names(f"{owner.id}/"))  # the archive may be another one now
+        return not self._missing(owner, base.links)  # the archive may be another one now
+
+    def _missing(self, owner: Owner, wanted: Iterable[str]) -> set[str]:
+        """Those of the owner's objects that the archive does not have. Blocking. Raises ArchiveUnavailable."""
+        missing = {*wanted}.difference(self._archive.names(f"{owner.id}/"))
         if missing:
             log.error("objects_missing", owner=owner.id, objects=sorted(missing))
-        return not missing
+        return missing
 
     def _put(self, owner: Owner, new: SavedVolume, since: str, parent: str, transfer: Transfer) -> SavedVolume:
         """Saves a full object, or an increment since the parent with this mark. Returns it with its size. `parent`: the
@@ -313,15 +317,12 @@ class Saving:
 
         Raises Unavailable when the archive cannot be reached, SessionDamaged when there is none.
         """
+        candidates = (session.saved, session.previous)
         try:
-            there = await asyncio.to_thread(self._archive.names, f"{session.id}/")
+            missing = await asyncio.to_thread(self._missing, session, chains.names(candidates))
         except ArchiveUnavailable as away:
             raise self._away(session, away) from away
-        candidates = (session.saved, session.previous)
-        missing = {*chains.names(candidates)}.difference(there)
         saved = chains.longest_whole(candidates, missing)
-        if missing:
-            log.error("objects_missing", owner=session.id, objects=sorted(missing))
         if saved is None:
             raise _none_whole()
         return saved

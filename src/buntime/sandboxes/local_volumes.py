@@ -14,7 +14,6 @@ from buntime.ports import VolumeLost, VolumeUnsendable
 from buntime.sandboxes.cache import VolumeCache
 from buntime.sandboxes.capacity import Capacity
 from buntime.sandboxes.kernel.commands import HostCommandFailed
-from buntime.sandboxes.kernel.content_sizes import Contained
 from buntime.sandboxes.kernel.digest import digest_of
 from buntime.sandboxes.kernel.incoming import host_failures
 from buntime.sandboxes.kernel.packed import Packed
@@ -62,19 +61,23 @@ class LocalVolumes:
             contained = volumes.contained(volume_id)
         if keep and contained.size >= LEAST_KEPT:
             return self._sent_and_kept(volume_id, keep, "")
-        return volumes.send(volume_id, self._largest_stream(volume_id, contained))
+        return volumes.send(volume_id, self._largest_stream(volume_id, contained.size))
 
     def _sent_and_kept(self, volume_id: str, keep: str, since: str) -> Iterator[bytes]:
-        if since and since not in self._volumes.parents.marks(volume_id):
-            raise VolumeUnsendable("the state that it would go on from is not here any more")
+        self._require_parent(volume_id, since)
         with host_failures():
             contained = self._volumes.keep(volume_id, keep)
         reached("archive: parent kept")
-        yield from self._volumes.send_since(volume_id, self._largest_stream(volume_id, contained), keep, since)
+        yield from self._volumes.send_since(volume_id, self._largest_stream(volume_id, contained.size), keep, since)
 
-    def _largest_stream(self, volume_id: str, contained: Contained) -> int:
+    def _require_parent(self, volume_id: str, since: str) -> None:
+        if since and since not in self.parents(volume_id):
+            raise VolumeUnsendable("the state that it would go on from is not here any more")
+
+    def _largest_stream(self, volume_id: str, size: int) -> int:
+        """`size`: bytes that the volume contains."""
         with host_failures():
-            return STREAM_FACTOR * max(self._volumes.limit_of(volume_id), contained.size) + STREAM_REST
+            return STREAM_FACTOR * max(self._volumes.limit_of(volume_id), size) + STREAM_REST
 
     async def keep(self, volume_id: str, mark: str) -> None:
         try:
@@ -93,19 +96,17 @@ class LocalVolumes:
     def send_kept(self, volume_id: str, mark: str, since: str = "") -> Iterator[bytes]:
         if mark not in self.parents(volume_id):
             raise VolumeLost(volume_id)
-        if since and since not in self.parents(volume_id):
-            raise VolumeUnsendable("the state that it would go on from is not here any more")
+        self._require_parent(volume_id, since)
         volumes = self._volumes
         with host_failures():
             size = volumes.kept_size(volume_id, mark)
-            largest = STREAM_FACTOR * max(volumes.limit_of(volume_id), size) + STREAM_REST
             is_parent = bool(since) or (size >= LEAST_KEPT and not volumes.has_sender(volume_id))
         try:
-            yield from volumes.send_since(volume_id, largest, mark, since)
+            yield from volumes.send_since(volume_id, self._largest_stream(volume_id, size), mark, since)
         finally:
             if not is_parent:
                 with host_failures():
-                    self._volumes.parents.remove(volume_id, mark)
+                    volumes.parents.remove(volume_id, mark)
 
     async def changed(self, states: Mapping[str, str]) -> Collection[str]:
         return await asyncio.to_thread(lambda: {name for name, mark in states.items() if self._may_differ(name, mark)})

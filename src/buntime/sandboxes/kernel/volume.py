@@ -285,7 +285,7 @@ class Volumes:
         return max(self.limit_of(sandbox), self.contained(sandbox).size)
 
     def contained(self, sandbox: str) -> Contained:
-        """Bytes of what it contains, whoever is charged for them. The volume is not in use. Raises OSError."""
+        """Bytes that it contains, also those that are charged to another volume. Nothing uses it. Raises OSError."""
         if not self._is_shared(self.path(sandbox)):
             return Contained(self.used(sandbox))
         with opened(self.path(sandbox)) as volume:
