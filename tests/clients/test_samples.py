@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from buntime.config import Config
 from buntime.sandboxes.kernel.image import ensure_image
 from buntime.web.app import OPERATIONS
 from buntime.web.examples import CONTEXT, IMAGE, PROCESS, SESSION, SNAPSHOT, TOKEN
@@ -18,6 +19,7 @@ from buntime.web.operation import Operation
 from buntime.web.samples import samples_of
 from tests.acceptance.client import Client, Session
 from tests.acceptance.server import IMAGES, Server
+from tests.acceptance.traces import lose_volume
 
 pytestmark = pytest.mark.sandbox
 
@@ -39,6 +41,7 @@ class Prepared:
     session: Session
     directory: Path
     environment: Mapping[str, str]
+    config: Config
 
     def filled(self, operation: Operation, program: str) -> str:
         """The program with ids that exist, in place of those of the documentation."""
@@ -54,6 +57,10 @@ class Prepared:
             found[SNAPSHOT] = call("POST", f"/sessions/{self.session.id}/snapshots").done()["snapshotId"]
         if operation.name == "deleteImage":
             call("POST", "/images/create", json_body={**own, "name": IMAGE}).done()
+        if operation.name == "recoverSession":
+            call("POST", f"/sessions/{self.session.id}/sleep", json_body={"depth": "deep-sleep"}).done()
+            call("POST", f"/sessions/{self.session.id}/wake").done()
+            lose_volume(self.config, self.session.id)
         for example, real in found.items():
             program = program.replace(example, real)
         return program
@@ -84,7 +91,7 @@ def bun() -> Path:
 
 
 @pytest.fixture
-def prepared(client: Client, tmp_path: Path) -> Iterator[Prepared]:
+def prepared(server: Server, client: Client, tmp_path: Path) -> Iterator[Prepared]:
     session = client.open()
     (tmp_path / "photos.zip").write_text("zip")
     (tmp_path / "local-src").mkdir()
@@ -97,7 +104,7 @@ def prepared(client: Client, tmp_path: Path) -> Iterator[Prepared]:
     (package / "src").symlink_to(SDK / "src")
     assert client.key
     environment = {"BUNTIME_URL": f"http://127.0.0.1:{client.port}", "BUNTIME_API_KEY": client.key}
-    yield Prepared(session, tmp_path, environment)
+    yield Prepared(session, tmp_path, environment, server.config)
     for one in client.call("GET", "/sessions", query={"limit": "100"}).done()["sessions"]:
         client.call("DELETE", f"/sessions/{one['sessionId']}")
 

@@ -164,6 +164,7 @@ class _Torturing:
         world.each(TrackedSession.check_disk)
         for tracked in world.sessions:
             tracked.delete()
+        self._delete_strays()  # also what was just found to be lost
         self.copying.delete_all()
         until(lambda: not _owners(world), "the archive to drop all objects", GONE_SECONDS)
         world.wait_until_tidy()
