@@ -4,7 +4,9 @@ import argparse
 import os
 import random
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 from tests.torture.archive import archive_control
 from tests.torture.run import Scale, torture
@@ -15,7 +17,6 @@ ARCHIVE_HELP = "archive for snapshots (default: a new directory); S3 needs AWS_E
 EPILOG = """Each cycle also takes snapshots, forks, restores and makes images, and deletes sessions as copies are made.
 The sessions that it counts are all of these. For over 1,000 of them, which takes about an hour on two cores:
 --sessions 10 --forks 8 --cycles 54 --kills 40"""
-LOG_SHOWN = 5000  # characters
 
 
 def main() -> int:
@@ -32,12 +33,18 @@ def main() -> int:
         try:
             outcome = torture(victim, archive, seed, scale, lambda line: print(line, flush=True))
         except BaseException:
-            print(f"the server's log ends with:\n{victim.said()[-LOG_SHOWN:]}", flush=True)
+            print(f"the server's log is in {_kept(victim.said())}", flush=True)
             raise
         finally:
             archive.close()
     _report(outcome, time.monotonic() - began)
     return 1 if outcome.lost else 0
+
+
+def _kept(log: str) -> Path:
+    with tempfile.NamedTemporaryFile("w", prefix="buntime-torture-", suffix=".log", delete=False) as file:
+        file.write(log)
+    return Path(file.name)
 
 
 def _report(outcome: Outcome, seconds: float) -> None:

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 
@@ -10,6 +10,7 @@ from buntime.errors import Unavailable
 from buntime.lifecycle.transfers import Interrupted, Transfer
 
 PATIENCE = 30.0
+SHORT = 0.1  # seconds in which a thread that need not wait returns
 
 
 class Stream:
@@ -127,26 +128,46 @@ def test_a_stream_that_the_host_does_not_let_go_is_reported(monkeypatch: pytest.
             reading.result(PATIENCE)
 
 
-def test_a_reader_whose_stream_is_being_closed_is_interrupted() -> None:
-    closing, closed = threading.Event(), threading.Event()
+class SlowToClose:
+    """A stream that closes when it may: as the process behind it takes time to end."""
 
-    def stream() -> Iterator[bytes]:
+    def __init__(self) -> None:
+        self.closing, self.may_close = threading.Event(), threading.Event()
+
+    def __call__(self) -> Iterator[bytes]:
         try:
             while True:
                 yield b"piece"
-        finally:  # as long as the process behind it takes to end
-            closing.set()
-            assert closed.wait(PATIENCE)
+        finally:
+            self.closing.set()
+            assert self.may_close.wait(PATIENCE)
 
-    transfer = Transfer()
+
+def test_a_reader_whose_stream_is_being_closed_is_interrupted() -> None:
+    transfer, stream = Transfer(), SlowToClose()
     pieces = transfer.open(stream)
     assert next(pieces) == b"piece"
     interrupting = threading.Thread(target=transfer.interrupt)
     interrupting.start()
-    assert closing.wait(PATIENCE)
+    assert stream.closing.wait(PATIENCE)
     try:
         with pytest.raises(Interrupted):
             next(pieces)
     finally:
-        closed.set()
+        stream.may_close.set()
         interrupting.join(PATIENCE)
+
+
+def test_a_close_waits_for_the_thread_that_is_closing_the_stream() -> None:
+    transfer, stream = Transfer(), SlowToClose()
+    next(transfer.open(stream))
+    with ThreadPoolExecutor(2) as threads:
+        interrupting = threads.submit(transfer.interrupt)
+        assert stream.closing.wait(PATIENCE)
+        closing = threads.submit(transfer.close)
+        wait([closing], SHORT)
+        was_closed = closing.done()
+        stream.may_close.set()
+        interrupting.result(PATIENCE)
+        closing.result(PATIENCE)
+    assert not was_closed, "the volume is still being read when `close` returns"

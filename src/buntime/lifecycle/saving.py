@@ -201,10 +201,14 @@ class Saving:
 
     async def keep_parent(self, session: Session, saved: SavedVolume | None) -> None:
         """Drops all parents of the session's volume but that of `saved`, as far as that is possible now."""
+        await asyncio.to_thread(self._drop_parents, session, saved.mark if saved else "")
+
+    def _drop_parents(self, owner: Owner, but: str) -> None:
+        """Blocking."""
         try:
-            await asyncio.to_thread(self._volumes.drop_parents, session.volume, saved.mark if saved else "")
+            self._volumes.drop_parents(owner.volume, but)
         except errors.Unavailable as failed:  # the next save or the next start does it
-            log.warning("parents_not_dropped", session=session.id, reason=failed.message)
+            log.warning("parents_not_dropped", owner=owner.id, reason=failed.message)
 
     def _save(
         self, owner: Owner, new: SavedVolume, base: SavedVolume | None, whole: bool, transfer: Transfer
@@ -240,8 +244,7 @@ class Saving:
             size = self._put_object(owner, new, "" if is_layer else new.mark, since, transfer)
         except BaseException:
             if not is_layer and not new.is_checkpoint:
-                with suppress(errors.Unavailable):  # the next save or the next start removes it
-                    self._volumes.drop_parents(owner.volume, but=parent)
+                self._drop_parents(owner, but=parent)
             raise
         return replace(new, size=size)
 

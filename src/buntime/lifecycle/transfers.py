@@ -56,17 +56,18 @@ class Transfer:
         self.close()
 
     def close(self) -> None:
-        with self._lock:
-            stream, self._stream = self._stream, None
+        """When this returns, the stream has ended, also if another thread is closing it. Raises as `interrupt`."""
         pause = threading.Event()
-        for _ in range(int(INTERRUPT_SECONDS / INTERRUPT_LOOK_SECONDS)):
-            try:
-                if stream is not None:
-                    stream.close()
-            except ValueError:  # the generator is running
-                pause.wait(INTERRUPT_LOOK_SECONDS)
-            else:
-                return
+        with self._lock:
+            for _ in range(int(INTERRUPT_SECONDS / INTERRUPT_LOOK_SECONDS)):
+                try:
+                    if self._stream is not None:
+                        self._stream.close()
+                except ValueError:  # the generator is running
+                    pause.wait(INTERRUPT_LOOK_SECONDS)
+                else:
+                    self._stream = None
+                    return
         raise errors.Unavailable("The session's files are still being read.", RETRY_SECONDS)
 
 
