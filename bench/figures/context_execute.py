@@ -11,7 +11,7 @@ from bench.previews import address_of
 from bench.report import Baseline, Row, ratio
 from bench.statistics import summarise
 from buntime.config import Config
-from buntime.sandboxes.guest.client import Guest, new_http_client
+from buntime.sandboxes.guest.client import Guest, Links
 
 MOST = 3
 CREATED_AT_ONCE = 2
@@ -39,7 +39,7 @@ async def measure(context: Context) -> list[Row]:
     async def list_none(kernel: Kernel) -> float:
         return await stopwatch(client.get("/files/list", {"sessionId": kernel.session}))
 
-    async with sessions(context) as made, new_http_client() as http:
+    async with sessions(context) as made, Links() as links:
 
         async def create(session: str) -> None:
             body = msgspec.json.encode({"sessionId": session})
@@ -47,7 +47,7 @@ async def measure(context: Context) -> list[Row]:
             answer = await client.execute(session, contextId=made_context["contextId"], code="1+1")
             if "2" not in str(answer.get("result")):
                 raise ValueError(f"1+1 gave something else: {answer}")
-            guest = Guest(http, await address_of(client, session), _secret(context.server.config, session))
+            guest = Guest(links, await address_of(client, session), _secret(context.server.config, session))
             await guest.check()
             kernels.append(Kernel(session, made_context["contextId"], guest))
 

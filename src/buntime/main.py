@@ -34,7 +34,7 @@ from buntime.operations.assembly import assemble_operations
 from buntime.operations.previews import Previews
 from buntime.plan import without_checkpoints
 from buntime.preview import api_url
-from buntime.sandboxes.guest.client import new_http_client
+from buntime.sandboxes.guest.client import Links
 from buntime.sandboxes.images.shelf import Shelf
 from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.kernel.host import NoPart
@@ -79,14 +79,14 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
         image = await ensure_image(config.images, say)
         store = await SqliteStore.open(store_file(config))
         stack.push_async_callback(store.close)
-        http, tasks = await enter(new_http_client()), await enter(Tasks())
+        links, tasks = await enter(Links()), await enter(Tasks())
         sessions = await store.all_sessions()
         await _prune_images(config, store)
 
         owned = {session.sandbox: session for session in sessions}
         layers, made = await store.all_layers(), await store.all_made_images()
         ids = [layer.id for layer in layers]
-        sandboxes = await enter(opened(config, image, plans["free"].default, owned, tasks, http, ids, made))
+        sandboxes = await enter(opened(config, image, plans["free"].default, owned, tasks, links, ids, made))
 
         vault = open_vault(config, [*sessions, *layers])
         archive = archive_of(config)

@@ -34,7 +34,7 @@ from buntime.ports import (
     VolumeUnsendable,
 )
 from buntime.sandboxes import local_volumes, opening
-from buntime.sandboxes.guest.client import new_http_client
+from buntime.sandboxes.guest.client import Links
 from buntime.sandboxes.kernel.image import ensure_image
 from buntime.session import DEFAULT_NETWORK, Network, SavedVolume, Session, State
 from buntime.snapshot import MOST_LAYERS, MadeImage
@@ -79,16 +79,16 @@ class LocalHost:
         await self._stack.aclose()
         self._config.run_dir.mkdir(exist_ok=True)
         image = await ensure_image(self._config.images, lambda line: print(line, file=sys.stderr))
-        http = await self._stack.enter_async_context(new_http_client())
+        links = await self._stack.enter_async_context(Links())
         tasks = await self._stack.enter_async_context(Tasks())
         self.sandboxes = await self._stack.enter_async_context(
-            opening.opened(self._config, image, LIMITS, owned, tasks, http, layers, made)
+            opening.opened(self._config, image, LIMITS, owned, tasks, links, layers, made)
         )
 
     async def close(self) -> None:
         await self._stack.aclose()
-        async with new_http_client() as http, Tasks() as tasks:
-            await opening.purge(self._config, tasks, http)
+        async with Links() as links, Tasks() as tasks:
+            await opening.purge(self._config, tasks, links)
         shutil.rmtree(self._directory)
 
 

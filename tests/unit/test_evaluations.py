@@ -3,15 +3,14 @@
 import asyncio
 import struct
 from collections.abc import Sequence
-from contextlib import closing
 
 import msgspec
 import pytest
 
 from buntime.ports import SandboxGone
-from buntime.sandboxes.guest.client import Guest, new_http_client
 from buntime.sandboxes.guest.failures import Impostor
 from buntime.sandboxes.inside.evaluations import LARGEST_VALUE, Evaluated, read_evaluation
+from tests.unit.scripted_guest import answering, whole
 
 END = b'{"outcome": "ended", "exitCode": null}'
 GONE = b'{"outcome": "ended", "exitCode": 137}'
@@ -24,17 +23,12 @@ type Frame = tuple[bytes, bytes]
 async def _read(frames: Sequence[Frame]) -> Evaluated:
     body = b"".join(struct.pack(">cI", kind, len(payload)) + payload for kind, payload in frames)
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with closing(writer):
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-            await writer.drain()
-
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    async with asyncio.timeout(SECONDS), server, new_http_client() as http:
-        guest = Guest(http, "127.0.0.1", "secret", server.sockets[0].getsockname()[1])
-        async with guest.request("POST", "/contexts/run", {"id": "x"}) as told:
-            return await read_evaluation(told, None, None)
+    async with (
+        asyncio.timeout(SECONDS),
+        answering(whole(body)) as guest,
+        guest.request("POST", "/contexts/run", {"id": "x"}) as told,
+    ):
+        return await read_evaluation(told, None, None)
 
 
 def plain(forms: object) -> object:

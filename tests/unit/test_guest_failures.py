@@ -15,7 +15,8 @@ from buntime.sandboxes.guest.runs import run_program
 from buntime.sandboxes.inside.contexts import GuestContexts
 from buntime.sandboxes.inside.files import GuestFiles
 from buntime.sandboxes.inside.listing import list_directory
-from tests.unit.test_impostor import RUN, answering, json_answer
+from tests.unit.scripted_guest import Script, answering, whole
+from tests.unit.test_impostor import RUN
 from tests.unit.test_terminal_impostor import Launcher
 
 KNOWN = sorted(name for name in errno.errorcode.values() if _known_failure(name, "") is not None)
@@ -34,9 +35,8 @@ CALLS: list[Callable[[Guest], Awaitable[object]]] = [
 ]
 
 
-def failing(name: str) -> bytes:
-    body = json.dumps({"errno": name}).encode()
-    return b"HTTP/1.1 409 Conflict\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+def failing(name: str) -> Script:
+    return whole(json.dumps({"errno": name}).encode(), 409)
 
 
 @pytest.mark.parametrize("name", KNOWN)
@@ -72,7 +72,7 @@ async def test_spare_failures_reach_only_callers_that_handle_them(
 
 
 async def test_a_server_short_of_memory_does_not_blame_the_guest() -> None:
-    async with answering(json_answer(b'{"protocol": 1}')) as guest:
+    async with answering(whole(b'{"protocol": 2}')) as guest:
         with Room(limit=1, share=1).for_one_request():
             hold(1 << 20)  # the amount that is not counted
             with pytest.raises(Unavailable):

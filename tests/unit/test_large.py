@@ -3,20 +3,16 @@
 import asyncio
 import base64
 import json
-import socket
-import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
 from typing import Any
 
 import msgspec
 import pytest
 
 from buntime.ports import SandboxGone
-from buntime.sandboxes.guest import client as guest
 from buntime.sandboxes.guest import outcomes
-from buntime.sandboxes.guest.client import LARGEST_JSON, Guest
+from buntime.sandboxes.guest.client import LARGEST_JSON, Guest, Links
 from buntime.sandboxes.guest.failures import LONGEST_PATH
 from buntime.sandboxes.guest.large import AT_ONCE
 from buntime.sandboxes.guest.runs import run_program
@@ -25,7 +21,8 @@ from buntime.sandboxes.inside.evaluations import LARGEST_VALUE, read_evaluation
 from buntime.sandboxes.inside.files import GuestFiles
 from buntime.sandboxes.inside.listing import list_directory
 from buntime.sandboxes.inside.writing import write_batch
-from tests.unit.test_impostor import CHUNKED, RUN, answering, frame, json_answer
+from tests.unit.scripted_guest import SECRET, Asked, answering, serving_in_a_thread, streamed, whole
+from tests.unit.test_impostor import RUN, frame
 from tests.unit.test_lies import Content, _longest_turn
 from tests.unit.test_terminal_impostor import Launcher
 
@@ -76,7 +73,7 @@ async def test_a_large_page_of_files_arrives_complete(number: int) -> None:
     entries = [listed(name) | {"raw": base64.b64encode(name.encode()).decode()} for name in names]
     body = compact({"files": entries, "total": number})
     assert number == 1 or len(body) > AT_ONCE or number == 2
-    async with answering(json_answer(body)) as one:
+    async with answering(whole(body)) as one:
         assert await page(one) == names
 
 
@@ -94,7 +91,7 @@ async def test_many_written_files_of_a_context_run_arrive_complete() -> None:
     end = {"outcome": "ended", "exitCode": None, "truncated": False, "filesWritten": names}
     body = frame(b"v", b"{}") + frame(b"x", compact(end | {"filesWrittenTruncated": False}))
     async with (
-        answering(CHUNKED + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)) as one,
+        answering(streamed(body, ends=True)) as one,
         one.request("POST", "/contexts/run", {"id": "x"}) as answer,
     ):
         assert (await read_evaluation(answer, None, None)).end.files_written == names
@@ -124,7 +121,7 @@ LIES: dict[str, Callable[[], bytes]] = {
 
 @pytest.mark.parametrize("what", LIES)
 async def test_an_invalid_large_page_is_refused(what: str) -> None:
-    async with answering(json_answer(LIES[what]())) as one:
+    async with answering(whole(LIES[what]())) as one:
         with pytest.raises(SandboxGone):
             await page(one)
 
@@ -149,24 +146,16 @@ SMALL_CALLS: dict[str, Callable[[Guest], Awaitable[object]]] = {
 async def test_a_small_answer_is_read_only_up_to_its_limit(what: str, status: int) -> None:
     sent = 0
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def script(asked: Asked) -> None:
         nonlocal sent
-        try:
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(b"HTTP/1.1 %d OK\r\nContent-Length: %d\r\n\r\n" % (status, LARGEST_JSON))
-            while sent < LARGEST_JSON:
-                writer.write(b" " * 65536)
-                await writer.drain()
-                sent += 65536
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
+        asked.start(status)
+        while sent < LARGEST_JSON:
+            await asked.more(b" " * 65536)
+            sent += 65536
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0, limit=1024)
-    async with server, guest.new_http_client() as http:
+    async with answering(script) as one:
         with pytest.raises(SandboxGone):
-            await SMALL_CALLS[what](Guest(http, "127.0.0.1", "secret", server.sockets[0].getsockname()[1]))
+            await SMALL_CALLS[what](one)
     assert sent < LARGEST_JSON
 
 
@@ -192,22 +181,9 @@ WORK: dict[str, tuple[Callable[[], bytes], Any, Callable[[bytes], Awaitable[obje
 
 async def _asked(text: bytes, call: Callable[[Guest], Awaitable[object]], status: int = 200) -> None:
     """Calls an impostor that runs in a thread, so that the event loop does only the caller's work."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        answering = threading.Thread(target=_answer, args=(server, status, text))
-        answering.start()
-        try:
-            async with guest.new_http_client() as http:
-                await call(Guest(http, "127.0.0.1", "secret", server.getsockname()[1]))
-        finally:
-            await asyncio.to_thread(answering.join)
-
-
-def _answer(server: socket.socket, status: int, text: bytes) -> None:
-    connection, _ = server.accept()
-    with connection, suppress(ConnectionError):
-        connection.recv(65536)
-        connection.sendall(b"HTTP/1.1 %d OK\r\nContent-Length: %d\r\n\r\n" % (status, len(text)))
-        connection.sendall(text)
+    with serving_in_a_thread(whole(text, status)) as port:
+        async with Links() as links:
+            await call(Guest(links, "127.0.0.1", SECRET, port))
 
 
 @pytest.mark.parametrize("what", WORK)
@@ -228,7 +204,7 @@ async def test_a_large_end_of_a_run_is_read_completely() -> None:
     end = frame(
         b"x", compact({"exitCode": 0, "truncated": False, "filesWritten": names, "filesWrittenTruncated": False})
     )
-    async with answering(CHUNKED + b"%x\r\n%b\r\n0\r\n\r\n" % (len(end), end)) as one:
+    async with answering(streamed(end, ends=True)) as one:
         assert list((await run_program(one, 1, RUN, {})).end.files_written) == names
 
 

@@ -25,15 +25,15 @@ from buntime.sandboxes.inside.contexts import GuestContexts
 from buntime.sandboxes.inside.evaluations import read_evaluation
 from buntime.sandboxes.inside.files import GuestFiles
 from buntime.sandboxes.inside.launcher import Spare
-from buntime.sandboxes.inside.listing import list_directory
 from buntime.sandboxes.inside.prepared import Prepared, RunEnvironment
 from buntime.sandboxes.inside.processes import GuestProcesses
 from buntime.sandboxes.inside.terminals import WINDOW, GuestTerminals
 from buntime.web.api.runs import TextOutput
 from buntime.web.exchange import Exchange
 from buntime.web.streaming import Out
-from tests.unit.test_impostor import CHUNKED, SECONDS, answering, frame, json_answer
-from tests.unit.test_terminal_impostor import Launcher, chunk
+from tests.unit.scripted_guest import answering, streamed, whole
+from tests.unit.test_impostor import SECONDS, frame
+from tests.unit.test_terminal_impostor import Launcher
 
 MB = 1 << 20
 DEEP = b"[" * 100_000 + b"]" * 100_000
@@ -65,22 +65,16 @@ def test_a_deeply_nested_match_is_skipped() -> None:
 
 
 async def test_a_deeply_nested_answer_raises_impostor() -> None:
-    async with answering(json_answer(b'{"protocol": 1, "more": ' + DEEP + b"}")) as one:
+    async with answering(whole(b'{"protocol": 1, "more": ' + DEEP + b"}")) as one:
         with pytest.raises(Impostor):
             await one.check()
-
-
-async def test_an_answer_that_is_not_http_raises_impostor() -> None:
-    async with answering(b"\x00\xff" * 512) as one:
-        with pytest.raises(Impostor):
-            await list_directory(one, "/workspace", recursive=False, limit=10, offset=0)
 
 
 # --- memory ---
 
 
 async def test_input_waits_when_a_guest_falsely_reports_it_as_read() -> None:
-    async with answering(CHUNKED, chunk(frame(b"a", b"\xff\xff\xff\xff"))) as one:
+    async with answering(streamed(again=frame(b"a", b"\xff\xff\xff\xff"))) as one:
         attaching = GuestTerminals(one, Launcher(), None)  # type: ignore[arg-type]
         async with asyncio.timeout(60), attaching.attach("term_x") as attachment:
 
@@ -98,17 +92,13 @@ async def test_input_waits_when_a_guest_falsely_reports_it_as_read() -> None:
 
 
 class Content:
-    """Stands in for the body of aiohttp's answer."""
+    """Stands in for the body of an answer."""
 
     def __init__(self, parts: AsyncIterator[bytes]) -> None:
-        self.content = self
         self._parts = parts
 
-    async def readany(self) -> bytes:
+    async def read(self) -> bytes:
         return await anext(self._parts, b"")
-
-    async def read(self, most: int) -> bytes:
-        return await self.readany()
 
 
 async def _repeated(part: bytes, times: int) -> AsyncIterator[bytes]:
@@ -234,7 +224,7 @@ TOLD: dict[str, Callable[[Guest], Awaitable[object]]] = {
 
 @pytest.mark.parametrize("what", TOLD)
 async def test_an_answer_with_three_million_values_does_not_block_other_tasks(what: str) -> None:
-    async with answering(json_answer(b'{"a":[' + b"[[]]," * 3_000_000 + b"0]}")) as one:
+    async with answering(whole(b'{"a":[' + b"[[]]," * 3_000_000 + b"0]}")) as one:
         assert await _longest_turn(TOLD[what](one)) < 0.3
 
 

@@ -4,23 +4,24 @@ import asyncio
 import os
 import struct
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import pytest
-from aiohttp import web
 
 from buntime.daemon.tasks import Tasks
 from buntime.inside import NewContext
 from buntime.ports import Run, SandboxGone
-from buntime.sandboxes.guest.client import Guest, new_http_client
+from buntime.sandboxes.guest.client import Links
 from buntime.sandboxes.inside import launcher
 from buntime.sandboxes.inside.launcher import BUSY, Launcher
 from buntime.sandboxes.kernel.cgroup import Cgroups, RunUsage
 from buntime.sandboxes.machinery import Machinery, Runs
 from buntime.sandboxes.record import Record
 from buntime.sandboxes.sandbox import LocalSandbox
+from tests.unit.scripted_guest import Asked, answering
 
 ANSWER_SECONDS = 0.3
 CONTEXT = "ctx_" + "a" * 18
@@ -87,7 +88,7 @@ class Rig:
     async def kill(self) -> None:
         self.kills += 1
 
-    async def answer(self, request: web.Request) -> web.Response:
+    async def answer(self, request: Asked) -> None:
         self.asked.append(request.path)
         if self.kernel.frozen:
             self.asked_frozen.append(request.path)
@@ -95,22 +96,22 @@ class Rig:
         while self.kernel.frozen:  # noqa: ASYNC110 - another task changes it
             await asyncio.sleep(0.005)
         self.answered.append(request.path)
-        return await self._answer(request)
+        request.answer(await self._answer(request))
 
-    async def _answer(self, request: web.Request) -> web.Response:
+    async def _answer(self, request: Asked) -> bytes:
         match request.path:
             case "/spares":
-                return web.json_response({"pid": os.getpid()})
+                return msgspec.json.encode({"pid": os.getpid()})
             case "/run":
-                return web.Response(body=struct.pack(">cI", b"x", len(ENDED)) + ENDED)
+                return struct.pack(">cI", b"x", len(ENDED)) + ENDED
             case "/contexts/create":
                 known = {"id": CONTEXT, "createdAt": 0, "workingDir": "/", "runs": 0, "lost": None}
-                return web.json_response({"context": known, "said": ""})
+                return msgspec.json.encode({"context": known, "said": ""})
             case "/contexts/run":
                 await asyncio.sleep(60)
             case "/contexts/interrupt":
-                return web.json_response({"idle": True})
-        return web.json_response({})
+                return b'{"idle": true}'
+        return b"{}"
 
 
 @pytest.fixture
@@ -119,11 +120,10 @@ async def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
         target = f"{module if isinstance(module, str) else module.__name__}.ANSWER_SECONDS"
         monkeypatch.setattr(target, ANSWER_SECONDS)
     one = Rig()
-    async with new_http_client() as http, _serving(one) as port, Tasks() as tasks:
-        guest = Guest(http, "127.0.0.1", "secret", port)
+    async with answering(one.answer) as guest, Links() as links, Tasks() as tasks:
         nothing = cast("Any", None)
         machinery = Machinery(
-            cast("Cgroups", one.kernel), nothing, nothing, tasks, http, {}, one.runs, nothing, nothing
+            cast("Cgroups", one.kernel), nothing, nothing, tasks, links, {}, one.runs, nothing, nothing
         )
         monkeypatch.setattr(LocalSandbox, "kill", lambda _: one.kill())
         monkeypatch.setattr(LocalSandbox, "is_alive", lambda _: True)
@@ -131,20 +131,6 @@ async def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
         one.launcher = one.sandbox._launcher
         yield one
         one.kernel.frozen = False
-
-
-@asynccontextmanager
-async def _serving(rig: Rig) -> AsyncIterator[int]:
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", rig.answer)
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        yield runner.addresses[0][1]
-    finally:
-        await runner.cleanup()
 
 
 async def _until(seen: Callable[[], object]) -> None:

@@ -12,7 +12,8 @@ from buntime.ports import SandboxGone
 from buntime.sandboxes.guest.client import Guest
 from buntime.sandboxes.guest.failures import Impostor
 from buntime.sandboxes.inside.terminals import LARGEST_FRAME, GuestTerminals
-from tests.unit.test_impostor import CHUNKED, SECONDS, answering, frame
+from tests.unit.scripted_guest import answering, streamed
+from tests.unit.test_impostor import SECONDS, frame
 
 
 class Launcher:
@@ -28,10 +29,6 @@ class Launcher:
 
     def named(self, name: str) -> None:
         return None
-
-
-def chunk(content: bytes) -> bytes:
-    return b"%x\r\n%s\r\n" % (len(content), content)
 
 
 async def heard(guest: Guest) -> list[bytes | Exit]:
@@ -53,25 +50,25 @@ NEVER = {
 
 @pytest.mark.parametrize("what", NEVER)
 async def test_invalid_frames_raise_impostor(what: str) -> None:
-    async with answering(CHUNKED + chunk(NEVER[what])) as guest:
+    async with answering(streamed(NEVER[what])) as guest:
         with pytest.raises(Impostor):
             await heard(guest)
 
 
 async def test_false_input_counts_change_nothing() -> None:
     said = frame(b"a", b"\xff\xff\xff\xff") + frame(b"o", b"x") + frame(b"x", b'{"exitCode": 3}') + frame(b"?", b"")
-    async with answering(CHUNKED + chunk(said)) as guest:
+    async with answering(streamed(said)) as guest:
         assert await heard(guest) == [b"x", Exit(3)]
 
 
 async def test_output_without_an_end_raises_sandbox_gone() -> None:
-    async with answering(CHUNKED + chunk(frame(b"o", b"x")) + b"0\r\n\r\n") as guest:
+    async with answering(streamed(frame(b"o", b"x"), ends=True)) as guest:
         with pytest.raises(SandboxGone):
             await heard(guest)
 
 
 async def test_a_flood_of_crumbs_leaves_time_for_others() -> None:
-    async with answering(CHUNKED, chunk(frame(b"o", b"x") * 10_000)) as guest:
+    async with answering(streamed(again=frame(b"o", b"x") * 10_000)) as guest:
         terminals = GuestTerminals(guest, Launcher(), None)  # type: ignore[arg-type]
         async with asyncio.timeout(60), terminals.attach("term_x") as attachment:
             parts, turns = attachment.output(), 0

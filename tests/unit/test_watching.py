@@ -13,7 +13,8 @@ from buntime.ports import SandboxGone
 from buntime.sandboxes.guest.failures import Impostor
 from buntime.sandboxes.inside.launcher import Launcher
 from buntime.sandboxes.inside.watching import watch
-from tests.unit.test_impostor import CHUNKED, answering, frame
+from tests.unit.scripted_guest import answering, streamed
+from tests.unit.test_impostor import frame
 
 READY = frame(b"w", b"{}") + frame(b"r", b"{}")
 
@@ -30,10 +31,9 @@ class Trust:
 
 
 async def told(frames: bytes, *, end: bool = True) -> list[FileEvent]:
-    answer = CHUNKED + b"%x\r\n%b\r\n" % (len(READY + frames), READY + frames) + (b"0\r\n\r\n" if end else b"")
     found: list[FileEvent] = []
     async with (
-        answering(answer) as guest,
+        answering(streamed(READY + frames, ends=end)) as guest,
         watch(guest, cast("Launcher", Trust()), "/workspace/a", recursive=True) as all_,
     ):
         try:

@@ -14,7 +14,7 @@ from buntime.daemon.tasks import Tasks
 from buntime.edge.process import stop_left_over
 from buntime.errors import BuntimeError
 from buntime.sandboxes import opening
-from buntime.sandboxes.guest.client import new_http_client
+from buntime.sandboxes.guest.client import Links
 from buntime.sandboxes.images.shelf import Shelf
 from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.kernel.host import NoPart
@@ -57,6 +57,6 @@ def _empty(directory: Path) -> None:
 
 
 async def _purge(config: Config) -> None:
-    async with new_http_client() as http, Tasks() as tasks:
-        await opening.purge(config, tasks, http)
+    async with Links() as links, Tasks() as tasks:
+        await opening.purge(config, tasks, links)
         await asyncio.to_thread(stop_left_over, config.run_dir / "edge")

@@ -178,7 +178,7 @@ class Containers:
     def taken_up(self, record: Record, init: int) -> LocalSandbox:
         """The sandbox that runs already. It owns `init`, a pidfd of its init, from now on."""
         address = self._part.address(record.slot)
-        guest = Guest(self._machinery.http, address, record.secret)
+        guest = Guest(self._machinery.links, address, record.secret)
         directory, env = self.directory(record.sandbox), self._image_env(record)
         return LocalSandbox(record, directory, address, init, guest, self._machinery, env)
 

@@ -5,9 +5,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import aiohttp
-
 from buntime.daemon.tasks import Tasks
+from buntime.sandboxes.guest.client import Links
 from buntime.sandboxes.images.made import MadeImages
 from buntime.sandboxes.kernel.cgroup import Cgroups
 from buntime.sandboxes.kernel.packed import Packed
@@ -39,7 +38,7 @@ class Machinery:
     volumes: Volumes
     network: Network
     tasks: Tasks
-    http: aiohttp.ClientSession  # to guests
+    links: Links  # to guests
     env: Mapping[str, str]  # for every run; the request may override it
     runs: Runs
     made: MadeImages

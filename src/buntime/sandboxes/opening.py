@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-import aiohttp
 import structlog
 
 from buntime.config import Config
@@ -16,6 +15,7 @@ from buntime.egress import Rules, rules_of
 from buntime.plan import MB, Limits
 from buntime.sandboxes import record
 from buntime.sandboxes.containers import Settings
+from buntime.sandboxes.guest.client import Links
 from buntime.sandboxes.images.made import MadeImages
 from buntime.sandboxes.kernel import seccomp
 from buntime.sandboxes.kernel.cgroup_version import find_cgroups
@@ -52,7 +52,7 @@ async def opened(
     parked_limits: Limits,
     owned: Mapping[str, Session],
     tasks: Tasks,
-    http: aiohttp.ClientSession,
+    links: Links,
     layers: Collection[str],
     made: Collection[MadeImage],
 ) -> AsyncIterator[LocalSandboxes]:
@@ -63,7 +63,7 @@ async def opened(
     """
     part = claim_part(config)
     async with AsyncExitStack() as stack:
-        machinery = _open_machinery(config, part, owned, tasks, http, stack, listening(config))
+        machinery = _open_machinery(config, part, owned, tasks, links, stack, listening(config))
         _name_server(config, part).ensure()
         await stack.enter_async_context(resolver.answering(machinery.network, tasks))
         settings = _settings(config, part, image, parked_limits, machinery.volumes)
@@ -96,12 +96,12 @@ def _settings(config: Config, part: Part, image: Image, parked_limits: Limits, v
     )
 
 
-async def purge(config: Config, tasks: Tasks, http: aiohttp.ClientSession) -> None:
+async def purge(config: Config, tasks: Tasks, links: Links) -> None:
     """Removes all sandboxes of this data directory, and everything on the host that was made for them."""
     part = claim_part(config)
     nothing = Limits(memory=0, cpu=0, timeout=0, disk=0)
     async with AsyncExitStack() as stack:
-        machinery = _open_machinery(config, part, {}, tasks, http, stack)
+        machinery = _open_machinery(config, part, {}, tasks, links, stack)
         settings = Settings(config.data_dir, config.images, Image("", Path()), Path(), {}, nothing, 0, 0, 0, 0)
         await LocalSandboxes(settings, part, _runtime(config), machinery).recover({})
     await _leave(config, part, machinery)
@@ -135,7 +135,7 @@ def _open_machinery(
     part: Part,
     owned: Mapping[str, Session],
     tasks: Tasks,
-    http: aiohttp.ClientSession,
+    links: Links,
     stack: AsyncExitStack,
     edge: Listening | None = None,
 ) -> Machinery:
@@ -147,7 +147,7 @@ def _open_machinery(
     _name_server(config, part).ensure()
     made, packed = MadeImages(config.data_dir / "made", config.images), Packed(config.data_dir / "packed")
     stack.callback(packed.close)
-    return Machinery(find_cgroups(part.instance), volumes, network, tasks, http, _run_env(), Runs(), made, packed)
+    return Machinery(find_cgroups(part.instance), volumes, network, tasks, links, _run_env(), Runs(), made, packed)
 
 
 def _name_server(config: Config, part: Part) -> NameServer:

@@ -118,6 +118,7 @@ class LocalSandbox:
             pass
         finally:
             os.close(init)
+            self._guest.close()
 
     async def freeze(self) -> bool:
         frozen = False

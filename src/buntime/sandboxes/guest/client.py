@@ -1,33 +1,31 @@
 """Requests to the guest of one sandbox. Answers are checked like user input: the guest may be an impostor.
 
-`guest/src/server.ts` describes the protocol. Every method raises SandboxGone when there is no proper answer. When the
-guest reports a failure, it raises the matching error of `failures.py`.
+`guest/PROTOCOL.md` says how they travel, and `guest/src/server.ts` lists them. Every method raises SandboxGone when
+there is no proper answer. When the guest reports a failure, it raises the matching error of `failures.py`.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Annotated
+from typing import Annotated, Self
 from urllib.parse import quote, urlencode
 
-import aiohttp
 import msgspec
-from yarl import URL
 
 from buntime.daemon.room import hold
+from buntime.daemon.tasks import cancel_and_wait
 from buntime.errors import BuntimeError, Unavailable
 from buntime.ports import SandboxGone
-from buntime.sandboxes.guest.connection import NoGuest, WatchedConnector
 from buntime.sandboxes.guest.failures import UNREADABLE, Impostor, SpareGone, Unfit, failure_of
 from buntime.sandboxes.guest.large import AT_ONCE
+from buntime.sandboxes.guest.link import LARGEST_REQUEST, PROTOCOL, Link, Stream
 from buntime.sandboxes.kernel.oci import GUEST_PORT
 
-PROTOCOL = 1
-HEADER = "x-buntime-secret"
 LARGEST_JSON = 16 << 20  # bytes of the few answers that may be large because they hold many paths of any length
 LARGEST_NUMBER = 2**53 - 1  # the largest that the store, JSON and JavaScript can all hold
-READ = 128 << 10  # bytes of an answer that are buffered: a larger buffer would take fresh memory each time
+OK = 200
 type Count = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_NUMBER)]
+type Body = bytes | AsyncIterator[bytes]
 
 
 class Nothing(msgspec.Struct):
@@ -46,22 +44,65 @@ class _Status(msgspec.Struct):
     files: Count
 
 
-def new_http_client() -> aiohttp.ClientSession:
-    """One client for all guests. It keeps connections, stores no cookies, and does not decompress or redirect."""
-    return aiohttp.ClientSession(
-        connector=WatchedConnector(limit=0, keepalive_timeout=60),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(total=None),
-        auto_decompress=False,
-        read_bufsize=READ,
-    )
+class Links:
+    """The connections to all guests. Leaving the block closes them."""
+
+    def __init__(self) -> None:
+        self._open: set[Link] = set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for link in list(self._open):
+            link.abort()
+        await asyncio.gather(*(link.lost() for link in self._open))
+
+    async def connect(self, address: str, port: int, secret: str) -> Link:
+        """Raises OSError and SandboxGone."""
+        _, link = await asyncio.get_running_loop().create_connection(self._new, address, port)
+        try:
+            await link.greet(secret)
+        except BaseException:
+            link.abort()
+            raise
+        return link
+
+    def _new(self) -> Link:
+        link = Link(self._open.discard)
+        self._open.add(link)
+        return link
+
+
+class Answer:
+    """What a guest answers, as it arrives."""
+
+    def __init__(self, fields: Mapping[str, str], stream: Stream) -> None:
+        self.fields = fields
+        self._stream = stream
+
+    async def read(self) -> bytes:
+        """Some of its body; empty at the end. Raises Impostor and SandboxGone."""
+        return await self._stream.read()
+
+    def close(self) -> None:
+        """Nobody reads the rest."""
+        self._stream.close()
 
 
 class Guest:
-    def __init__(self, http: aiohttp.ClientSession, address: str, secret: str, port: int = GUEST_PORT) -> None:
-        self._http = http
-        self._url = f"http://{address}:{port}"
-        self._headers = {HEADER: secret}
+    def __init__(self, links: Links, address: str, secret: str, port: int = GUEST_PORT) -> None:
+        self._links = links
+        self._address = address
+        self._port = port
+        self._secret = secret
+        self._link: Link | None = None
+        self._connecting = asyncio.Lock()
+
+    def close(self) -> None:
+        """Its sandbox has ended."""
+        if self._link is not None:
+            self._link.abort()
 
     async def check(self) -> None:
         """Raises SandboxGone unless a guest of this protocol answers."""
@@ -82,63 +123,74 @@ class Guest:
         return (await self.call("GET", "/status", {}, _Status)).files
 
     async def call[T](
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, str],
-        kind: type[T],
-        body: bytes | AsyncIterator[bytes] | None = None,
-        length: int | None = None,
-        *,
-        most: int = AT_ONCE,
+        self, method: str, path: str, query: Mapping[str, str], kind: type[T], body: Body = b"", *, most: int = AT_ONCE
     ) -> T:
-        """The answer, decoded as `kind`. `length`: bytes of a body in parts, which avoids chunked encoding. `most`: the
-        largest answer in bytes; it is decoded in one piece."""
-        return decoded(await self.fetch(method, path, query, most, body, length), kind, path)
+        """The answer, decoded as `kind`. `most`: the largest answer in bytes; it is decoded in one piece."""
+        return decoded(await self.fetch(method, path, query, most, body), kind, path)
 
     async def fetch(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, str],
-        most: int,
-        body: bytes | AsyncIterator[bytes] | None = None,
-        length: int | None = None,
-    ) -> bytearray:
-        """The whole body of the answer, at most `most` bytes. `length`: see `call`."""
-        async with self.request(method, path, query, body, length) as answer:
+        self, method: str, path: str, query: Mapping[str, str], most: int, body: Body = b""
+    ) -> bytes | bytearray:
+        """The whole body of the answer, at most `most` bytes."""
+        async with self.request(method, path, query, body) as answer:
             return await _read_all(answer, most)
-
-    def _address_of(self, path: str, query: Mapping[str, str]) -> URL:
-        """The URL, in which surrogates become the bytes they stand for."""
-        said = urlencode(query, errors="surrogateescape", quote_via=quote, safe="")
-        return URL(f"{self._url}{path}?{said}" if said else self._url + path, encoded=True)
 
     @asynccontextmanager
     async def request(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, str],
-        body: bytes | AsyncIterator[bytes] | None = None,
-        length: int | None = None,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        headers = self._headers if length is None else {**self._headers, "Content-Length": str(length)}
+        self, method: str, path: str, query: Mapping[str, str], body: Body = b""
+    ) -> AsyncIterator[Answer]:
+        """The answer, when its head has arrived. Raises what the parts of the body raise."""
+        target = _target(method, path, query)
+        link = await self._connected(path)
+        sending: asyncio.Task[None] | None = None
+        if isinstance(body, bytes) and len(target) + len(body) <= LARGEST_REQUEST:
+            stream = link.ask(target, body)
+        else:
+            stream = link.begin(target)
+            parts = _one(body) if isinstance(body, bytes) else body
+            sending = asyncio.create_task(_send(stream, parts), name=f"body of {path}")
         try:
-            async with self._http.request(
-                method,
-                self._address_of(path, query),
-                data=body,
-                headers=headers,
-                allow_redirects=False,
-            ) as answer:
-                if answer.status != 200:
-                    raise _told(failure_of(query, await _read_all(answer, AT_ONCE), answer.status), path, query)
-                yield answer
-        except (NoGuest, aiohttp.ClientResponseError) as impostor:  # the latter: the answer is not HTTP
-            raise Impostor(f"{path}: {impostor}") from impostor
-        except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as gone:
-            raise SandboxGone(f"{path}: {gone!r}") from gone
+            head = await stream.head()
+            answer = Answer(head.fields, stream)
+            if head.status != OK:
+                raise _told(failure_of(query, await _read_all(answer, AT_ONCE), head.status), path, query)
+            yield answer
+        finally:
+            stream.close()
+            if sending is not None:
+                await cancel_and_wait(sending)
+
+    async def _connected(self, path: str) -> Link:
+        if self._link is not None and self._link.is_open:
+            return self._link
+        async with self._connecting:
+            if self._link is None or not self._link.is_open:
+                self.close()
+                try:
+                    self._link = await self._links.connect(self._address, self._port, self._secret)
+                except OSError as gone:
+                    raise SandboxGone(f"{path}: {gone!r}") from gone
+            return self._link
+
+
+async def _send(stream: Stream, body: AsyncIterator[bytes]) -> None:
+    """The body in parts. A failure of its source ends the request."""
+    try:
+        async for part in body:
+            await stream.send(part)
+        stream.finish()
+    except Exception as failed:  # noqa: BLE001 - the one that asked raises it
+        stream.close(failed)
+
+
+async def _one(body: bytes) -> AsyncIterator[bytes]:
+    yield body
+
+
+def _target(method: str, path: str, query: Mapping[str, str]) -> bytes:
+    """Method and path with the query, in which surrogates become the bytes they stand for."""
+    said = urlencode(query, errors="surrogateescape", quote_via=quote, safe="") if query else ""
+    return f"{method} {path}?{said}".encode() if said else f"{method} {path}".encode()
 
 
 def _told(failure: Exception, path: str, query: Mapping[str, str]) -> Exception:
@@ -150,14 +202,19 @@ def _told(failure: Exception, path: str, query: Mapping[str, str]) -> Exception:
     return failure if known else SandboxGone(f"{path}: the guest reports {failure!r}")
 
 
-async def _read_all(answer: aiohttp.ClientResponse, limit: int) -> bytearray:
+async def _read_all(answer: Answer, limit: int) -> bytes | bytearray:
     """The body. Raises SandboxGone when it is longer than `limit`."""
-    body = bytearray()  # it grows in place; a list of parts would be copied in one go at the end
-    async for part in answer.content.iter_any():
+    body: bytes | bytearray = b""
+    while part := await answer.read():
         if len(body) + len(part) > limit:
             raise SandboxGone("the guest answered with more than asked")
         hold(len(part))
-        body += part
+        if not body:
+            body = part
+        else:
+            if isinstance(body, bytes):
+                body = bytearray(body)  # it grows in place; a list of parts would be copied in one go at the end
+            body += part
     return body
 
 

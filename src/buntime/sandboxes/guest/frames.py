@@ -7,9 +7,7 @@ import asyncio
 import struct
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from itertools import batched
-from typing import NoReturn
-
-from aiohttp import StreamReader
+from typing import NoReturn, Protocol
 
 from buntime.daemon.room import hold
 from buntime.inside import Stream
@@ -17,23 +15,31 @@ from buntime.sandboxes.guest.failures import Impostor
 
 HEADER = struct.Struct(">cI")
 TURN = 1000  # frames after which other tasks get a turn
-READ = 128 << 10  # bytes of one read: a larger read would take fresh memory each time
 STREAMS: Mapping[bytes, Stream] = {b"o": "stdout", b"e": "stderr"}
 ENOUGH = 8 << 10  # bytes of output that are worth passing on at once …
 GATHER_SECONDS = 0.004  # … less waits this long for more, so a program that writes byte by byte costs little
+
+
+class Parts(Protocol):
+    """A body as it arrives."""
+
+    async def read(self) -> bytes:
+        """Some of it; empty at its end."""
+        ...
+
 
 type Frame = tuple[bytes, bytes]  # kind, payload
 type Piece = tuple[bytes, bytes | memoryview]  # kind, some of the payload
 
 
-async def batches(content: StreamReader, largest: int) -> AsyncGenerator[Sequence[Frame]]:
+async def batches(content: Parts, largest: int) -> AsyncGenerator[Sequence[Frame]]:
     """Batches of frames as they arrive, never empty. Ends when the stream ends between two frames.
 
     Raises Impostor for a payload of more than `largest` bytes and for a stream that ends inside a frame. Raises
     Unavailable when there is no room for the frame that is arriving.
     """
     frames = _Frames(largest)
-    while part := await content.readany():
+    while part := await content.read():
         for some in batched(frames.taken_from(part), TURN, strict=False):
             yield some
             if len(some) == TURN:
@@ -75,11 +81,11 @@ class _Frames:
             _refuse("part of a frame")
 
 
-async def pieces(content: StreamReader, largest: int, whole: bytes) -> AsyncIterator[Sequence[Piece]]:
+async def pieces(content: Parts, largest: int, whole: bytes) -> AsyncIterator[Sequence[Piece]]:
     """Like `batches`, but with payloads in pieces as they arrive, so that large output is copied little. The payload of
     the kind `whole`, of which there is one, comes in one piece."""
     frames = _Pieces(largest, whole)
-    while part := await content.read(READ):
+    while part := await content.read():
         for some in batched(frames.taken_from(part), TURN, strict=False):
             yield some
             if len(some) == TURN:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 
-import aiohttp
 import msgspec
 
 from buntime.daemon.room import hold
@@ -14,7 +13,7 @@ from buntime.inside import Sink, Stream
 from buntime.ports import OUTPUT_LIMIT, SandboxGone
 from buntime.sandboxes.guest.client import LARGEST_JSON
 from buntime.sandboxes.guest.failures import LONGEST_PATH, UNREADABLE, Impostor
-from buntime.sandboxes.guest.frames import ENOUGH, GATHER_SECONDS, STREAMS, Piece, batches, pieces
+from buntime.sandboxes.guest.frames import ENOUGH, GATHER_SECONDS, STREAMS, Parts, Piece, batches, pieces
 from buntime.sandboxes.guest.large import AT_ONCE, Listing, decoded_in_pieces
 
 MOST_WRITTEN = 1000  # files that are named as written by one run
@@ -39,11 +38,11 @@ class Outcome:
     end: End
 
 
-async def read_outcome(answer: aiohttp.ClientResponse) -> Outcome:
+async def read_outcome(answer: Parts) -> Outcome:
     """Collects the frames `o` (stdout) and `e` (stderr) until `x`, the end. Raises Impostor for any other frame."""
     streams = {"stdout": bytearray(), "stderr": bytearray()}  # not lists of parts, which may be of one byte each
     number = 0
-    async for frames in batches(answer.content, LARGEST_JSON):
+    async for frames in batches(answer, LARGEST_JSON):
         number += len(frames)
         if number > MOST_FRAMES:
             raise Impostor("it cuts its output into too many frames")
@@ -57,9 +56,9 @@ async def read_outcome(answer: aiohttp.ClientResponse) -> Outcome:
     raise Impostor("its answer stops before the end")
 
 
-async def stream_outcome(answer: aiohttp.ClientResponse, sink: Sink) -> Outcome:
+async def stream_outcome(answer: Parts, sink: Sink) -> Outcome:
     """Like `read_outcome`, but passes output to the sink as it arrives. While the sink is busy, the session waits."""
-    async for some in pieces(answer.content, LARGEST_JSON, whole=b"x"):
+    async for some in pieces(answer, LARGEST_JSON, whole=b"x"):
         passed = 0
         for stream, payload in merged(some):
             if stream is None:

@@ -7,7 +7,6 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-import aiohttp
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
@@ -16,7 +15,7 @@ from buntime.inside import Shows, Sink, Stream
 from buntime.ports import OUTPUT_LIMIT
 from buntime.sandboxes.guest.client import LARGEST_JSON
 from buntime.sandboxes.guest.failures import LONGEST_PATH, UNREADABLE, Impostor
-from buntime.sandboxes.guest.frames import STREAMS, batches
+from buntime.sandboxes.guest.frames import STREAMS, Parts, batches
 from buntime.sandboxes.guest.large import AT_ONCE, decoded_in_pieces
 from buntime.sandboxes.guest.outcomes import MOST_FRAMES, MOST_WRITTEN, WRITTEN
 
@@ -167,11 +166,11 @@ class _Taking:
         return Evaluated(end, self.told, self.displayed, out, err)
 
 
-async def read_evaluation(answer: aiohttp.ClientResponse, sink: Sink | None, shows: Shows | None) -> Evaluated:
+async def read_evaluation(answer: Parts, sink: Sink | None, shows: Shows | None) -> Evaluated:
     """Reads the run to its end. Raises Impostor and what the sinks raise."""
     taking = _Taking(sink, shows)
     number = 0
-    async with aclosing(batches(answer.content, LARGEST_JSON)) as arriving:
+    async with aclosing(batches(answer, LARGEST_JSON)) as arriving:
         async for frames in arriving:
             number += len(frames)
             if number > MOST_FRAMES and sink is None:

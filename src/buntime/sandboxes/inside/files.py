@@ -7,10 +7,9 @@ What takes more than one call has its own module: `writing.py`, `listing.py` and
 import asyncio
 import base64
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
-import aiohttp
 import msgspec
 
 from buntime.daemon.tasks import cancel_and_wait
@@ -18,7 +17,7 @@ from buntime.errors import BuntimeError, FileConflict, RangeNotSatisfiable
 from buntime.inside import Content, FileEntry, FileEvent, FileKind, FileStatus, FileToWrite, Match
 from buntime.paths import for_client, from_bytes, shown
 from buntime.ports import SandboxGone
-from buntime.sandboxes.guest.client import LARGEST_NUMBER, Count, Guest, Nothing
+from buntime.sandboxes.guest.client import LARGEST_NUMBER, Answer, Count, Guest, Nothing
 from buntime.sandboxes.guest.failures import Impostor
 from buntime.sandboxes.inside.launcher import ANSWER_SECONDS, Launcher
 from buntime.sandboxes.inside.listing import LATEST, list_directory
@@ -120,32 +119,22 @@ class GuestFiles:
             yield content
 
     @asynccontextmanager
-    async def _answering(self, query: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The answer. Closes the connection when the answer is not read to its end."""
-        asking = self._guest.request("GET", "/contents", query)
-        answer = await self._launcher.in_time(asking.__aenter__(), STALL_SECONDS)
-        try:
-            yield answer
-        except BaseException as failed:
-            answer.close()
-            if not await asking.__aexit__(type(failed), failed, failed.__traceback__):
-                raise
-        else:
-            if not answer.content.at_eof():
-                answer.close()
-            await asking.__aexit__(None, None, None)
+    async def _answering(self, query: Mapping[str, str]) -> AsyncIterator[Answer]:
+        async with AsyncExitStack() as stack:
+            asking = stack.enter_async_context(self._guest.request("GET", "/contents", query))
+            yield await self._launcher.in_time(asking, STALL_SECONDS)
 
-    def _content(self, answer: aiohttp.ClientResponse) -> Content:
+    def _content(self, answer: Answer) -> Content:
         total, start, end, modified = (_number(answer, name) for name in ("size", "start", "end", "modified"))
-        version = answer.headers.get("x-version", "")
+        version = answer.fields.get("version", "")
         if not start <= end <= total or not 0 < len(version) <= 100 or not version.replace("-", "").isalnum():
             raise Impostor("it describes an impossible file")
         return Content(total, start, end, min(modified, LATEST), version, self._parts(answer, end - start))
 
-    async def _parts(self, answer: aiohttp.ClientResponse, size: int) -> AsyncIterator[bytes]:
+    async def _parts(self, answer: Answer, size: int) -> AsyncIterator[bytes]:
         left = size
         while left:
-            part = await self._launcher.in_time(answer.content.readany(), STALL_SECONDS)
+            part = await self._launcher.in_time(answer.read(), STALL_SECONDS)
             if not part:
                 raise SandboxGone("the file became shorter while it was read")
             if len(part) > left:
@@ -222,9 +211,7 @@ class GuestFiles:
     ) -> tuple[Sequence[Match], bool]:
         return await search(self, self._runner, path, glob, query, ignore_case=ignore_case, limit=limit)
 
-    async def _call[T](
-        self, method: str, path: str, query: Mapping[str, str], kind: type[T], body: bytes | None = None
-    ) -> T:
+    async def _call[T](self, method: str, path: str, query: Mapping[str, str], kind: type[T], body: bytes = b"") -> T:
         return await self._launcher.in_time(self._guest.call(method, path, query, kind, body), STALL_SECONDS)
 
 
@@ -250,8 +237,8 @@ def _asked(number: int) -> str:
     return str(min(number, LARGEST_NUMBER))
 
 
-def _number(answer: aiohttp.ClientResponse, name: str) -> int:
-    text = answer.headers.get(f"x-{name}", "")
+def _number(answer: Answer, name: str) -> int:
+    text = answer.fields.get(name, "")
     if not text.isascii() or not text.removeprefix("-").isdecimal() or len(text) > 17:
         raise Impostor(f"it does not tell the {name} of a file")
     return max(int(text), 0)

@@ -232,7 +232,7 @@ class GuestProcesses:
         query = {"id": process_id, "cursor": str(cursor), "limit": str(limit), "follow": str(int(follow))}
         reader = PageReader(process_id, cursor, limit)
         async with self._guest.request("GET", "/processes/logs", query) as answer:
-            async for frames in batches(answer.content, LARGEST_ENTRY):
+            async for frames in batches(answer, LARGEST_ENTRY):
                 for frame in frames:
                     page = reader.take(frame)
                     if page is not None:

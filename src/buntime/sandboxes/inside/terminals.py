@@ -11,14 +11,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Literal
 
-import aiohttp
 import msgspec
 
 from buntime.errors import BuntimeError, FileNotFound, TerminalNotFound
 from buntime.inside import Exit, NewTerminal, Reason
 from buntime.ports import SandboxGone
-from buntime.sandboxes.guest.client import Guest, Nothing
-from buntime.sandboxes.guest.connection import NoGuest
+from buntime.sandboxes.guest.client import Answer, Guest, Nothing
 from buntime.sandboxes.guest.failures import UNREADABLE, Impostor
 from buntime.sandboxes.guest.frames import HEADER, Frame, batches
 from buntime.sandboxes.inside.launcher import ANSWER_SECONDS, Launcher, Spare
@@ -80,9 +78,7 @@ class GuestTerminals:
 
 
 class GuestAttachment:
-    def __init__(
-        self, guest: Guest, launcher: Launcher, query: Mapping[str, str], answer: aiohttp.ClientResponse
-    ) -> None:
+    def __init__(self, guest: Guest, launcher: Launcher, query: Mapping[str, str], answer: Answer) -> None:
         self._guest = guest
         self._launcher = launcher
         self._query = query
@@ -97,7 +93,7 @@ class GuestAttachment:
 
     async def output(self) -> AsyncIterator[bytes | Exit]:
         async with self._launcher.ending_an_impostor():
-            async for frames in self._batches():
+            async for frames in batches(self._answer, LARGEST_FRAME):
                 printed, end = self._sorted(frames)
                 if printed:
                     yield printed
@@ -109,15 +105,6 @@ class GuestAttachment:
                 if len(frames) > GATHER_FRAMES:
                     await asyncio.sleep(GATHER_SECONDS)
         raise SandboxGone("the terminal's output stopped before its end")
-
-    async def _batches(self) -> AsyncIterator[Sequence[Frame]]:
-        try:
-            async for frames in batches(self._answer.content, LARGEST_FRAME):
-                yield frames
-        except NoGuest as impostor:
-            raise Impostor(f"a terminal: {impostor}") from impostor
-        except (aiohttp.ClientError, OSError) as gone:
-            raise SandboxGone(f"a terminal: {gone!r}") from gone
 
     def _sorted(self, frames: Sequence[Frame]) -> tuple[bytes, Frame | None]:
         """What was printed, and the last frame of the terminal if it is among these."""
@@ -157,7 +144,7 @@ class GuestAttachment:
         finally:
             if self._typing is not None:
                 self._typing.cancel()
-            self._answer.close()  # otherwise the connection waits for output that nobody reads
+            self._answer.close()
 
     def _forget(self) -> None:
         """What the shell left running no longer counts as a terminal."""
@@ -194,7 +181,7 @@ class GuestAttachment:
 
         with suppress(SandboxGone, BuntimeError):
             async with self._guest.request("POST", "/terminals/input", self._query, body()) as answer:
-                await answer.content.readany()
+                await answer.read()
 
 
 def _exit(payload: bytes) -> Exit:

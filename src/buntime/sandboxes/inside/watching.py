@@ -2,19 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Annotated
 
-import aiohttp
 import msgspec
 
 from buntime.errors import FileNotFound, SessionBusy
 from buntime.inside import FileEvent, FileKind
 from buntime.paths import for_client, shown
-from buntime.ports import SandboxGone
 from buntime.sandboxes.guest.client import Guest
 from buntime.sandboxes.guest.failures import UNREADABLE, Impostor
-from buntime.sandboxes.guest.frames import Frame, batches
+from buntime.sandboxes.guest.frames import Frame, Parts, batches
 from buntime.sandboxes.guest.paths import path_in
 from buntime.sandboxes.inside.launcher import ANSWER_SECONDS, Launcher
 
@@ -47,10 +45,10 @@ async def watch(
     guest: Guest, launcher: Launcher, path: str, *, recursive: bool
 ) -> AsyncIterator[AsyncIterator[Sequence[FileEvent]]]:
     """See `inside.Files.watch`."""
-    asking = guest.request("GET", "/files/watch", {"path": path, "recursive": str(int(recursive))})
-    answer = await launcher.in_time(asking.__aenter__(), ANSWER_SECONDS)
-    try:
-        frames = _frames(answer)
+    query = {"path": path, "recursive": str(int(recursive))}
+    async with AsyncExitStack() as stack:
+        asking = stack.enter_async_context(guest.request("GET", "/files/watch", query))
+        frames = _frames(await launcher.in_time(asking, ANSWER_SECONDS))
         try:
             async with asyncio.timeout(READY_SECONDS):
                 while (await _next(frames, launcher))[0] != b"r":
@@ -58,10 +56,6 @@ async def watch(
         except TimeoutError:
             raise SessionBusy("The session is too busy to start watching such a large directory.") from None
         yield _events(frames, launcher, path)
-    finally:
-        answer.close()  # tells the guest that nobody watches any more
-        with suppress(SandboxGone):
-            await asking.__aexit__(None, None, None)
 
 
 async def _next(frames: AsyncIterator[Frame], launcher: Launcher) -> Frame:
@@ -70,12 +64,10 @@ async def _next(frames: AsyncIterator[Frame], launcher: Launcher) -> Frame:
             return await anext(frames)
         except StopAsyncIteration:
             raise Impostor("its answer stops before the end") from None
-        except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as gone:
-            raise SandboxGone(f"/files/watch: {gone!r}") from gone
 
 
-async def _frames(answer: aiohttp.ClientResponse) -> AsyncIterator[Frame]:
-    async for some in batches(answer.content, LARGEST_FRAME):
+async def _frames(answer: Parts) -> AsyncIterator[Frame]:
+    async for some in batches(answer, LARGEST_FRAME):
         for frame in some:
             yield frame
         await asyncio.sleep(GATHER_SECONDS * max(len(some) / GATHER_FRAMES, 1))

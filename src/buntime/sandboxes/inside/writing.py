@@ -1,7 +1,7 @@
 """Writing several files in one call: all or none."""
 
 import struct
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 import msgspec
 
@@ -10,7 +10,7 @@ from buntime.ports import SandboxGone
 from buntime.sandboxes.guest.client import Count, Guest
 from buntime.sandboxes.guest.paths import named
 
-CHUNK = 1 << 20  # bytes that are sent at once
+AT_ONCE = 32 << 10  # bytes of contents that are copied into one request
 
 
 class _Sizes(msgspec.Struct):
@@ -19,9 +19,9 @@ class _Sizes(msgspec.Struct):
 
 async def write_batch(guest: Guest, files: Sequence[FileToWrite]) -> Sequence[int]:
     """See `inside.Files.write_batch`."""
-    head = _head(files)
-    length = len(head) + sum(len(file.content) for file in files)
-    sizes = (await guest.call("POST", "/files/write", {}, _Sizes, _body(head, files), length)).sizes
+    size = sum(len(file.content) for file in files)
+    body = b"".join(_parts(files)) if size <= AT_ONCE else _sent(files)
+    sizes = (await guest.call("POST", "/files/write", {}, _Sizes, body)).sizes
     if len(sizes) != len(files):
         raise SandboxGone("the guest wrote a different number of files")
     return sizes
@@ -34,8 +34,12 @@ def _head(files: Sequence[FileToWrite]) -> bytes:
     return struct.pack(">I", len(text)) + text
 
 
-async def _body(head: bytes, files: Sequence[FileToWrite]) -> AsyncIterator[bytes]:
-    yield head
+def _parts(files: Sequence[FileToWrite]) -> Iterator[bytes]:
+    yield _head(files)
     for file in files:
-        for start in range(0, len(file.content), CHUNK):
-            yield file.content[start : start + CHUNK]
+        yield file.content
+
+
+async def _sent(files: Sequence[FileToWrite]) -> AsyncIterator[bytes]:
+    for part in _parts(files):
+        yield part
