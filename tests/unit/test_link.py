@@ -1,53 +1,259 @@
-"""`scripts/link` puts `buntime` on PATH, and replaces nobody else's command."""
+"""One connection to a guest carries many requests, and none of them holds up another."""
 
-import subprocess
-from pathlib import Path
+import asyncio
+import random
+import struct
+from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-ROOT = Path(__file__).parents[2]
-OURS = ROOT / ".venv/bin/buntime"
+from buntime.ports import SandboxGone
+from buntime.sandboxes.guest.client import Guest, Links
+from buntime.sandboxes.guest.failures import Impostor
+from tests.unit.scripted_guest import COST, HELLO, SECRET, WINDOW, Asked, answering, head, packed, raw, serving, whole
 
-
-def linked(directory: Path, *path: Path) -> Path:
-    """Runs scripts/link for a directory. Returns the path of the command in it."""
-    search = ":".join([*map(str, path), "/usr/bin", "/bin"])
-    subprocess.run([ROOT / "scripts/link", directory], env={"PATH": search}, check=True)
-    return directory / "buntime"
-
-
-def test_the_command_is_linked_once(tmp_path: Path) -> None:
-    assert linked(tmp_path).readlink() == OURS
-    assert linked(tmp_path).readlink() == OURS
+SECONDS = 10.0
+MB = 1 << 20
 
 
-def test_a_link_to_a_checkout_that_is_gone_is_replaced(tmp_path: Path) -> None:
-    (tmp_path / "buntime").symlink_to("/nonexistent/.venv/bin/buntime")
-    assert linked(tmp_path).readlink() == OURS
+async def get(guest: Guest, path: str, most: int = MB) -> bytes:
+    return bytes(await guest.fetch("GET", path, {}, most))
 
 
-def test_another_checkouts_link_stays(tmp_path: Path) -> None:
-    other = tmp_path / "other/.venv/bin/buntime"
-    other.parent.mkdir(parents=True)
-    other.touch()
-    (tmp_path / "buntime").symlink_to(other)
-    assert linked(tmp_path).readlink() == other
+async def test_requests_share_one_connection_and_are_answered_in_any_order() -> None:
+    writers, later = set[int](), asyncio.Event()
+
+    async def script(asked: Asked) -> None:
+        writers.add(id(asked.writer))
+        if asked.path == "/slow":
+            await later.wait()
+        asked.answer(asked.path.encode())
+
+    async with asyncio.timeout(SECONDS), answering(script) as guest:
+        slow = asyncio.create_task(get(guest, "/slow"))
+        assert [await get(guest, f"/{number}") for number in range(20)] == [b"/%d" % number for number in range(20)]
+        later.set()
+        assert await slow == b"/slow"
+    assert len(writers) == 1
 
 
-@pytest.mark.parametrize("target", ["/nonexistent/buntime", "/etc/passwd"])
-def test_a_foreign_link_stays(target: str, tmp_path: Path) -> None:
-    (tmp_path / "buntime").symlink_to(target)
-    assert linked(tmp_path).readlink() == Path(target)
+async def test_an_answer_that_nobody_reads_holds_up_no_other_and_stops_at_the_window() -> None:
+    sent = 0
+
+    async def script(asked: Asked) -> None:
+        nonlocal sent
+        if asked.path != "/endless":
+            asked.answer(b"here")
+            return
+        asked.start()
+        while True:
+            await asked.more(bytes(10_000))
+            sent += 10_000
+
+    async with (
+        asyncio.timeout(SECONDS),
+        answering(script) as guest,
+        guest.request("GET", "/endless", {}) as answer,
+    ):
+        for _ in range(50):
+            assert await get(guest, "/other") == b"here"
+        assert sent <= WINDOW
+        taken = 0
+        while taken < 3 * WINDOW:
+            taken += len(await answer.read())
+        assert sent <= taken + WINDOW
 
 
-def test_a_foreign_file_stays(tmp_path: Path) -> None:
-    (tmp_path / "buntime").write_text("somebody's")
-    assert linked(tmp_path).read_text() == "somebody's"
+@pytest.mark.parametrize("size", [0, 1, 60_000, 65_532, 65_533, 200_000, WINDOW, 3 * MB])
+async def test_bodies_of_any_size_arrive_whole_in_both_directions(size: int) -> None:
+    content = random.Random(size).randbytes(size)
+
+    async def script(asked: Asked) -> None:
+        await asked.over.wait()
+        await whole(bytes(asked.body))(asked)
+
+    async def parts() -> AsyncIterator[bytes]:
+        for at in range(0, size, 77_777):
+            yield content[at : at + 77_777]
+
+    async with asyncio.timeout(SECONDS), answering(script) as guest:
+        assert await guest.fetch("POST", "/echo", {}, size, content) == content
+        assert await guest.fetch("POST", "/echo", {}, size, parts()) == content
 
 
-def test_a_command_elsewhere_on_path_is_not_hidden(tmp_path: Path) -> None:
-    foreign = tmp_path / "foreign/buntime"
-    foreign.parent.mkdir()
-    foreign.touch(mode=0o755)
-    (tmp_path / "bin").mkdir()
-    assert not linked(tmp_path / "bin", foreign.parent).exists()
+async def test_a_body_waits_until_the_guest_takes_it() -> None:
+    given_away = 0
+
+    async def parts() -> AsyncIterator[bytes]:
+        nonlocal given_away
+        while True:
+            given_away += 50_000
+            yield bytes(50_000)
+
+    async def stopped(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answers the hello, and then takes what comes without granting more."""
+        writer.write(packed(b"h", 0, HELLO))
+        while await reader.read(65_536):
+            pass
+        writer.close()
+
+    server = await asyncio.start_server(stopped, "127.0.0.1", 0)
+    async with asyncio.timeout(SECONDS), server, Links() as links:
+        guest = Guest(links, "127.0.0.1", SECRET, server.sockets[0].getsockname()[1])
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await guest.fetch("POST", "/", {}, 1, parts())
+    assert WINDOW / 2 < given_away < 2 * WINDOW
+
+
+async def test_the_failure_of_a_bodys_source_is_raised() -> None:
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"some"
+        raise KeyError("the client has left")
+
+    async def script(asked: Asked) -> None:
+        await asked.over.wait()
+
+    async with asyncio.timeout(SECONDS), answering(script) as guest:
+        with pytest.raises(KeyError):
+            await guest.fetch("POST", "/", {}, 1, parts())
+        assert guest._link is not None
+        assert guest._link.is_open
+
+
+async def test_leaving_an_answer_tells_the_guest_and_keeps_the_connection() -> None:
+    cancelled = asyncio.Event()
+
+    async def script(asked: Asked) -> None:
+        if asked.path == "/other":
+            asked.answer(b"here")
+            return
+        asked.start()
+        try:
+            while True:
+                await asked.more(b"x" * 5000)
+        finally:
+            cancelled.set()
+
+    async with asyncio.timeout(SECONDS), answering(script) as guest:
+        for _ in range(3):
+            cancelled.clear()
+            async with guest.request("GET", "/endless", {}) as answer:
+                assert await answer.read()
+            await cancelled.wait()
+            assert await get(guest, "/other") == b"here"
+
+
+async def test_an_answer_that_crosses_its_cancellation_harms_nothing() -> None:
+    async def script(asked: Asked) -> None:
+        if asked.path == "/late":
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            asked.answer(b"late")
+        else:
+            asked.answer(b"here")
+
+    async with asyncio.timeout(SECONDS), answering(script) as guest:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await get(guest, "/late")
+        for _ in range(5):
+            assert await get(guest, "/other") == b"here"
+            await asyncio.sleep(0.01)
+
+
+async def test_a_lost_connection_ends_every_request_and_the_next_one_connects_again() -> None:
+    connections = set[int]()
+
+    async def script(asked: Asked) -> None:
+        connections.add(id(asked.writer))
+        if asked.path == "/die":
+            asked.writer.transport.abort()
+        elif asked.path == "/here":
+            asked.answer(b"here")
+        else:
+            asked.start()
+            await asked.more(b"some")
+
+    async with asyncio.timeout(SECONDS), answering(script) as guest:
+        async with guest.request("GET", "/endless", {}) as answer:
+            assert await answer.read() == b"some"
+            with pytest.raises(SandboxGone):
+                await get(guest, "/die")
+            with pytest.raises(SandboxGone):
+                await answer.read()
+        assert await get(guest, "/here") == b"here"
+    assert len(connections) == 2
+
+
+async def test_an_answer_that_breaks_off_raises_sandbox_gone() -> None:
+    async with asyncio.timeout(SECONDS), answering(raw(lambda n: packed(b"s", n, head()) + packed(b"r", n))) as guest:
+        with pytest.raises(SandboxGone) as raised:
+            await get(guest, "/")
+        assert not isinstance(raised.value, Impostor)
+
+
+async def test_nobody_listening_means_the_sandbox_is_gone() -> None:
+    async with serving(whole(b"")) as port:
+        pass
+    async with asyncio.timeout(SECONDS), Links() as links:
+        with pytest.raises(SandboxGone):
+            await get(Guest(links, "127.0.0.1", SECRET, port), "/")
+
+
+async def test_a_guest_that_ends_nothing_is_given_up() -> None:
+    async with asyncio.timeout(SECONDS), answering(raw(lambda _: b"")) as guest:
+        assert await asks_and_leaves(guest) < 3000
+
+
+async def asks_and_leaves(guest: Guest) -> int:
+    """Returns how often that was possible on one connection."""
+    for number in range(3000):
+        asking = asyncio.create_task(get(guest, "/"))
+        await asyncio.sleep(0 if number else 0.2)
+        asking.cancel()
+        with suppress(asyncio.CancelledError, SandboxGone):
+            await asking
+        if guest._link is not None and not guest._link.is_open:
+            return number
+    return 3000
+
+
+frames = st.tuples(
+    st.sampled_from([b"h", b"d", b"e", b"a", b"s", b"r", b"w", b"q", b"?", b"\0"]),
+    st.sampled_from([0, 1, 1, 1, 2, 3, 2**32 - 1]),
+    st.one_of(
+        st.binary(max_size=40),
+        st.just(head()),
+        st.just(head(500, {"a": "b"}) + b"body"),
+        st.just(HELLO),
+        st.just(struct.pack(">I", COST)),
+    ),
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(frames, max_size=12), st.binary(max_size=12), st.lists(st.integers(1, 30), max_size=5))
+async def test_whatever_a_guest_sends_only_typed_errors_come_of_it(
+    said: list[tuple[bytes, int, bytes]], rest: bytes, cuts: list[int]
+) -> None:
+    text = b"".join(packed(*frame) for frame in said) + rest
+
+    async def script(asked: Asked) -> None:
+        left = text
+        for cut in cuts:
+            asked.writer.write(left[:cut])
+            await asyncio.sleep(0)
+            left = left[cut:]
+        asked.writer.write(left)
+        await asked.writer.drain()
+        asked.writer.close()
+
+    async with asyncio.timeout(SECONDS), answering(script) as guest:
+        with suppress(SandboxGone):
+            async with guest.request("GET", "/", {}) as answer:
+                while await answer.read():
+                    pass
