@@ -54,11 +54,13 @@ class Adoption:
         return await self._adopt_own(sandbox, session)
 
     async def _end_in_order(self, sandbox: LocalSandbox, session: Session | None) -> bool:
-        """Ends a sandbox of an earlier version. A session's processes may first write what they hold."""
+        """Ends a sandbox of an earlier version, whose guest need not understand this one.
+
+        A session's processes may first write what they hold.
+        """
         log.info("sandbox_of_an_earlier_version", sandbox=sandbox.id, session=sandbox.record.session)
         if session is not None:
             async with asyncio.timeout(self.seconds):
-                await sandbox.take_over()
                 await sandbox.quiesce()
         return False
 

@@ -9,7 +9,8 @@ NO_SLOT = -1  # an earlier version stopped the sandbox, and left this record of 
 # The version of how sandboxes are made. Raise it when a sandbox of an earlier version must not go on: the next start of
 # the server ends it, and the session's next request starts it again on the same volume.
 # 1: no open file of the host; a user namespace that the host counts for the session alone
-GENERATION = 1
+# 2: a guest that speaks in frames
+GENERATION = 2
 
 
 @dataclass(frozen=True, slots=True)
