@@ -26,6 +26,7 @@ from bench.figures import (
     first_execute,
     fork,
     freeze_many,
+    guest_question,
     idle_execute,
     image_create,
     image_memory,
@@ -64,6 +65,7 @@ LIVE: Final[dict[str, Measure]] = {
     "memory": memory.measure,
     "live-sessions": live_sessions.measure,
     "files": files.measure,
+    "guest-question": guest_question.measure,
 }
 LIFECYCLE: Final[dict[str, Measure]] = {
     "idle-execute": idle_execute.measure,
