@@ -1,16 +1,76 @@
-/** A request's body, read in parts of known size and never held as a whole. */
+/** A request's body as it arrives. The host may send more of it only as it is read (link.ts). */
 
 import { Failure } from "./failure";
 
-export const LARGEST_BODY = 512 << 20; // bytes
+export const LARGEST_BODY = 512 << 20; // bytes, of a body that is held as a whole
+const NOTHING = new Uint8Array();
+
+interface Part {
+  readonly bytes: Uint8Array;
+  readonly cost: number;
+}
 
 export class Body {
-  readonly #reader: { read(): Promise<{ done: boolean; value?: Uint8Array | undefined }> } | null;
-  #chunk: Uint8Array = new Uint8Array();
-  #over = false;
+  #parts: Part[] = [];
+  #rest: Uint8Array = NOTHING; // of the part that is being read
+  #cost = 0; // of that part
+  #isWhole = false;
+  #isUnwanted = false;
+  #hasFailed = false;
+  #wake: (() => void) | null = null;
 
-  constructor(stream: ReadableStream<Uint8Array> | null) {
-    this.#reader = stream === null ? null : stream.getReader();
+  /** `passed` is told the cost of each part that has been read. */
+  constructor(private readonly passed: (cost: number) => void) {}
+
+  // The link's side
+
+  add(bytes: Uint8Array, cost: number): void {
+    if (this.#isUnwanted) this.passed(cost);
+    else this.#parts.push({ bytes, cost });
+    this.#wake?.();
+  }
+
+  complete(): void {
+    this.#isWhole = true;
+    this.#wake?.();
+  }
+
+  /** No more will come. */
+  fail(): void {
+    this.#hasFailed = true;
+    this.#parts = [];
+    this.#wake?.();
+  }
+
+  /** Nobody reads any more. */
+  discard(): void {
+    if (this.#isUnwanted) return;
+    this.#isUnwanted = true;
+    const unread = this.#parts.splice(0).reduce((sum, { cost }) => sum + cost, this.#cost);
+    this.#cost = 0;
+    if (unread > 0) this.passed(unread);
+  }
+
+  // The reader's side
+
+  /** The next part, or null at the end. Raises EPIPE when the host has left. */
+  async read(): Promise<Uint8Array | null> {
+    if (!(await this.#more())) return null;
+    const part = this.#rest;
+    this.#rest = NOTHING;
+    return part;
+  }
+
+  /** All of it. Raises EINVAL (status 413) when it is larger than LARGEST_BODY. */
+  async bytes(): Promise<Uint8Array> {
+    const parts: Uint8Array[] = [];
+    let size = 0;
+    for (let part; (part = await this.read()) !== null;) {
+      size += part.length;
+      if (size > LARGEST_BODY) throw new Failure("EINVAL", { status: 413, message: "the body is too large" });
+      parts.push(part);
+    }
+    return parts.length === 1 ? parts[0]! : Buffer.concat(parts);
   }
 
   /** Exactly `size` bytes. Raises EINVAL when the body ends early. */
@@ -28,8 +88,8 @@ export class Body {
   async *parts(size: number): AsyncGenerator<Uint8Array, void, undefined> {
     for (let left = size; left > 0;) {
       if (!(await this.#more())) throw new Failure("EINVAL", { message: "the body is shorter than it says" });
-      const part = this.#chunk.subarray(0, left);
-      this.#chunk = this.#chunk.subarray(part.length);
+      const part = this.#rest.subarray(0, left);
+      this.#rest = this.#rest.subarray(part.length);
       left -= part.length;
       yield part;
     }
@@ -40,21 +100,22 @@ export class Body {
     if (await this.#more()) throw new Failure("EINVAL", { message: "the body is longer than it says" });
   }
 
-  /** Reads to the end, because a client that is still sending would not read an answer. */
-  async discard(): Promise<void> {
-    try {
-      while (await this.#more()) this.#chunk = new Uint8Array();
-    } catch {
-      // The client has left, so nothing is left to read.
-    }
-  }
-
+  /** Whether there is more to read. The part before has been read: it is told now, so at most one is held here. */
   async #more(): Promise<boolean> {
-    while (this.#chunk.length === 0 && !this.#over) {
-      const next = await this.#reader?.read();
-      if (next === undefined || next.done) this.#over = true;
-      else this.#chunk = next.value ?? this.#chunk;
+    while (this.#rest.length === 0) {
+      if (this.#hasFailed) throw new Failure("EPIPE", { message: "the host has left" });
+      if (this.#cost > 0) this.passed(this.#cost);
+      this.#cost = 0;
+      const next = this.#parts.shift();
+      if (next !== undefined) {
+        this.#rest = next.bytes;
+        this.#cost = next.cost;
+      } else if (this.#isWhole) return false;
+      else {
+        await new Promise<void>((resolve) => (this.#wake = resolve));
+        this.#wake = null;
+      }
     }
-    return this.#chunk.length > 0;
+    return true;
   }
 }

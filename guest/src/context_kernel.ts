@@ -1,6 +1,7 @@
 /** The guest's side of one kernel (kernel/main.ts): its output, its connection, and the run in it. */
 
 import type { Socket, UnixSocketListener } from "bun";
+import type { Answer } from "./answer";
 import { type Mark, writtenSince } from "./changes";
 import { type FrameType, HEADER, joined, jsonFrame, seal } from "./frames";
 import { Outbox } from "./outbox";
@@ -151,14 +152,14 @@ export class Kernel {
     mark: Mark,
     workspace: string,
     gone: AbortSignal,
-  ): Promise<Response> {
+  ): Promise<Answer> {
     const outbox = new Outbox(() => this.#readers.forEach((reader) => reader.advance()), live);
     gone.addEventListener("abort", () => outbox.abandon());
     this.#running = { outbox, mark, workspace, bytes: 0 };
     this.idle = new Promise((resolve) => (this.#settle = resolve));
     for (const stream of this.#streams) stream.into(outbox, maxOutput);
     this.#send(jsonFrame("r", code));
-    return outbox.response;
+    return outbox.answer;
   }
 
   /** Takes a whole frame. A program that imitates the kernel with a wrong one is ended. */

@@ -14,7 +14,8 @@ import { type End, Kernel, Kernels } from "./context_kernel";
 import { Failure } from "./failure";
 import { jsonFrame } from "./frames";
 import { NOTHING, startOf } from "./script";
-import { type Handlers, jsonOf, type Settings } from "./asked";
+import { type Answer, content, json } from "./answer";
+import type { Asked, Handlers, Settings } from "./asked";
 import type { Spares } from "./spares";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -70,7 +71,7 @@ class Contexts {
     return this.#records.all();
   }
 
-  run(id: string, code: string, maxOutput: number, live: boolean, gone: AbortSignal): Promise<Response> {
+  run(id: string, code: string, maxOutput: number, live: boolean, gone: AbortSignal): Promise<Answer> {
     const record = this.#records.get(id);
     if (record === null) return told({ outcome: "absent" });
     const kernel = this.#live.get(id);
@@ -117,37 +118,37 @@ class Contexts {
   }
 }
 
-function told(end: End): Promise<Response> {
-  return Promise.resolve(new Response(jsonFrame("x", end)));
+function told(end: End): Promise<Answer> {
+  return Promise.resolve(content(jsonFrame("x", end)));
 }
 
 export function contextsHandlers(settings: Settings, spares: Spares): Handlers {
   const contexts = new Contexts(settings, spares);
   return {
-    "POST /contexts/create": async (request, query) => {
-      const spare = Number(query.get("spare") ?? -1);
-      return Response.json(await contexts.create(spare, newOf(await jsonOf(request))));
+    "POST /contexts/create": async (asked) => {
+      const spare = Number(asked.query.get("spare") ?? -1);
+      return json(await contexts.create(spare, newOf(await asked.json())));
     },
-    "GET /contexts": () => Response.json({ contexts: contexts.list() }),
-    "POST /contexts/run": async (request, query) => {
-      const { code, maxOutput = DEFAULT_OUTPUT, live = false } = (await jsonOf(request)) as Record<string, unknown>;
+    "GET /contexts": () => json({ contexts: contexts.list() }),
+    "POST /contexts/run": async (asked) => {
+      const { code, maxOutput = DEFAULT_OUTPUT, live = false } = (await asked.json()) as Record<string, unknown>;
       if (typeof code !== "string" || !Number.isSafeInteger(maxOutput)) throw wrong("the body");
-      return contexts.run(idIn(query), code, maxOutput as number, live === true, request.signal);
+      return contexts.run(idIn(asked), code, maxOutput as number, live === true, asked.gone);
     },
-    "POST /contexts/interrupt": async (_, query) =>
-      Response.json({ idle: await contexts.interrupt(idIn(query), query.get("reason") ?? "killed") }),
-    "POST /contexts/delete": (_, query) => Response.json({ known: contexts.delete(idIn(query)) }),
+    "POST /contexts/interrupt": async (asked) =>
+      json({ idle: await contexts.interrupt(idIn(asked), asked.query.get("reason") ?? "killed") }),
+    "POST /contexts/delete": (asked) => json({ known: contexts.delete(idIn(asked)) }),
     "POST /contexts/ending": () => {
       contexts.ending();
-      return Response.json({});
+      return json({});
     },
   };
 }
 
 const wrong = (what: string) => new Failure("EINVAL", { message: `${what} has the wrong form` });
 
-function idIn(query: URLSearchParams): string {
-  const id = query.get("id") ?? "";
+function idIn(asked: Asked): string {
+  const id = asked.query.get("id") ?? "";
   if (!ID.test(id)) throw wrong("the id");
   return id;
 }

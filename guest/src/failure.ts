@@ -1,5 +1,7 @@
 /** Failures of a request: an errno, sent to the host as JSON with a status from one table. */
 
+import { type Answer, json } from "./answer";
+
 const STATUS: Record<string, number> = {
   ENOENT: 404,
   EISDIR: 409,
@@ -46,9 +48,9 @@ export class Failure extends Error {
     super(particulars.message ?? errno);
   }
 
-  response(): Response {
+  answer(): Answer {
     const { path, message, status, size } = this.particulars;
-    return Response.json({ errno: this.errno, path, message, size }, { status: status ?? STATUS[this.errno] ?? 500 });
+    return json({ errno: this.errno, path, message, size }, status ?? STATUS[this.errno] ?? 500);
   }
 }
 

@@ -4,9 +4,9 @@
  *     POST /files/write                     length (4 bytes), {"files": [{path, size, mode, append}]}, contents
  *                                           → {"sizes": [n]}
  *     GET  /files/list?path=&recursive=&limit=&offset=  → {"files": [{path, size, modified, type}], "total": n}
- *     GET  /files/read?path=&limit=         → bytes, header x-size
+ *     GET  /files/read?path=&limit=         → bytes, field size
  *     POST /files/delete?path=&recursive=   → {}
- *     GET  /contents?path=&start=&end=      → bytes, headers: see `readPart`; or `last=` instead of both
+ *     GET  /contents?path=&start=&end=      → bytes, fields: see `readPart`; or `last=` instead of both
  *     POST /uploads?path=&mode=             → {"upload": id}
  *     POST /uploads/part?upload=            bytes → {}
  *     POST /uploads/end?upload=             → {"size": n}
@@ -17,8 +17,9 @@
  */
 
 import * as fs from "node:fs";
+import { json } from "./answer";
 import { type Handlers, type Settings, anyPathIn, flagIn, numberIn } from "./asked";
-import { Body, LARGEST_BODY } from "./body";
+import { LARGEST_BODY } from "./body";
 import { Failure, errnoOf, unless } from "./failure";
 import { renameToFree } from "./libc";
 import { countFiles, list } from "./list";
@@ -34,42 +35,42 @@ const OF_THE_TARGET = ["EEXIST", "ENOTEMPTY", "EISDIR", "ENOTDIR"]; // failures 
 
 export function filesHandlers({ workspace }: Settings): Handlers {
   return {
-    "GET /status": async () => Response.json({ files: await countFiles(workspace) }),
-    "POST /files/write": async (request) => Response.json({ sizes: await writeFiles(new Body(request.body)) }),
-    "GET /files/list": async (request, query) => {
-      const [limit, offset] = [numberIn(query, "limit", 1000), numberIn(query, "offset", 0)];
-      return Response.json(await list(anyPathIn(request), workspace, flagIn(query, "recursive"), limit, offset));
+    "GET /status": async () => json({ files: await countFiles(workspace) }),
+    "POST /files/write": async (asked) => json({ sizes: await writeFiles(asked.body) }),
+    "GET /files/list": async (asked) => {
+      const [limit, offset] = [numberIn(asked, "limit", 1000), numberIn(asked, "offset", 0)];
+      return json(await list(anyPathIn(asked), workspace, flagIn(asked, "recursive"), limit, offset));
     },
-    "GET /files/read": (request, query) => read(anyPathIn(request), numberIn(query, "limit", LARGEST_BODY)),
-    "POST /files/delete": async (request, query) => {
-      await remove(anyPathIn(request), workspace, flagIn(query, "recursive"));
-      return Response.json({});
+    "GET /files/read": (asked) => read(anyPathIn(asked), numberIn(asked, "limit", LARGEST_BODY)),
+    "POST /files/delete": async (asked) => {
+      await remove(anyPathIn(asked), workspace, flagIn(asked, "recursive"));
+      return json({});
     },
-    "GET /contents": (request, query) => {
-      const last = numberIn(query, "last", -1);
-      if (last >= 0) return readPart(anyPathIn(request), -1, last);
-      return readPart(anyPathIn(request), numberIn(query, "start", 0), numberIn(query, "end", Number.MAX_SAFE_INTEGER));
+    "GET /contents": (asked) => {
+      const last = numberIn(asked, "last", -1);
+      if (last >= 0) return readPart(anyPathIn(asked), -1, last);
+      return readPart(anyPathIn(asked), numberIn(asked, "start", 0), numberIn(asked, "end", Number.MAX_SAFE_INTEGER));
     },
-    "POST /uploads": (request, query) => {
-      const mode = numberIn(query, "mode", -1);
-      return Response.json({ upload: beginUpload(anyPathIn(request), mode < 0 ? null : mode & MOST_MODE) });
+    "POST /uploads": (asked) => {
+      const mode = numberIn(asked, "mode", -1);
+      return json({ upload: beginUpload(anyPathIn(asked), mode < 0 ? null : mode & MOST_MODE) });
     },
-    "POST /uploads/part": async (request, query) => {
-      const bytes = new Uint8Array(await request.arrayBuffer());
-      await uploadOf(query.get("upload")).add(bytes);
-      return Response.json({});
+    "POST /uploads/part": async (asked) => {
+      const bytes = await asked.bytes();
+      await uploadOf(asked.query.get("upload")).add(bytes);
+      return json({});
     },
-    "POST /uploads/end": async (_, query) => Response.json({ size: await uploadOf(query.get("upload")).finish() }),
-    "POST /uploads/drop": async (_, query) => {
-      await dropUpload(query.get("upload"));
-      return Response.json({});
+    "POST /uploads/end": async (asked) => json({ size: await uploadOf(asked.query.get("upload")).finish() }),
+    "POST /uploads/drop": async (asked) => {
+      await dropUpload(asked.query.get("upload"));
+      return json({});
     },
-    "POST /files/mkdir": (request) => Response.json({ created: makeDirectory(anyPathIn(request)) }),
-    "POST /files/move": (request, query) => {
-      move(anyPathIn(request, "from"), anyPathIn(request, "to"), flagIn(query, "overwrite"), workspace);
-      return Response.json({});
+    "POST /files/mkdir": (asked) => json({ created: makeDirectory(anyPathIn(asked)) }),
+    "POST /files/move": (asked) => {
+      move(anyPathIn(asked, "from"), anyPathIn(asked, "to"), flagIn(asked, "overwrite"), workspace);
+      return json({});
     },
-    "GET /files/stat": (request) => Response.json(status(anyPathIn(request))),
+    "GET /files/stat": (asked) => json(status(anyPathIn(asked))),
   };
 }
 

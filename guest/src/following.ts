@@ -5,6 +5,7 @@
  * or a single `n` instead of a page: {"why": "absent" | "cursor"}.
  */
 
+import { type Answer, content } from "./answer";
 import { joined, jsonFrame } from "./frames";
 import type { Log } from "./logs";
 import type { ProcessRecord } from "./records";
@@ -25,31 +26,34 @@ interface Page {
   readonly log: Log | null;
 }
 
-export function page(known: Known, id: string, cursor: number, limit: number): Response {
-  return new Response(pageOf(known, id, cursor, limit).bytes);
+export function page(known: Known, id: string, cursor: number, limit: number): Answer {
+  return content(pageOf(known, id, cursor, limit).bytes);
 }
 
 /** Sends pages as they come, the first one at once. Reads nothing that the host does not take. */
-export function follow(known: Known, id: string, cursor: number, limit: number, gone: AbortSignal): Response {
-  let first = true;
+export function follow(known: Known, id: string, cursor: number, limit: number): Answer {
+  let [isFirst, isOver, hasLeft, sentAt] = [true, false, false, -Infinity];
   let leave: (() => void) | null = null;
-  gone.addEventListener("abort", () => leave?.());
-  let sentAt = -Infinity;
-  const pull = async (controller: ReadableStreamDefaultController<Uint8Array>) => {
+  const next = async () => {
+    if (isOver) return null;
     // a page costs more than a few bytes of output, so bytes that follow at once travel together
     if (performance.now() - sentAt < GATHER) await Bun.sleep(GATHER);
-    let next = pageOf(known, id, cursor, limit);
-    while (next.isEmpty && !next.last && !first && next.log !== null) {
-      if (gone.aborted || (await more(next.log, (stop) => (leave = stop)))) return;
-      next = pageOf(known, id, cursor, limit);
+    let found = pageOf(known, id, cursor, limit);
+    while (found.isEmpty && !found.last && !isFirst && found.log !== null) {
+      if (hasLeft || (await more(found.log, (stop) => (leave = stop)))) return null;
+      found = pageOf(known, id, cursor, limit);
     }
-    first = false;
-    cursor = next.cursor;
-    if (next.bytes.length < ENOUGH) sentAt = performance.now();
-    controller.enqueue(next.bytes);
-    if (next.last) controller.close();
+    isFirst = false;
+    isOver = found.last;
+    cursor = found.cursor;
+    if (found.bytes.length < ENOUGH) sentAt = performance.now();
+    return found.bytes;
   };
-  return new Response(new ReadableStream({ pull, cancel: () => leave?.() }, { highWaterMark: 0 }));
+  const drop = () => {
+    hasLeft = true;
+    leave?.();
+  };
+  return content({ next, drop });
 }
 
 /** Waits for more output. Returns whether the host has left meanwhile; `leaving` takes the callback that says so. */

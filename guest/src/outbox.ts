@@ -4,6 +4,7 @@
  * every larger allocation triggers a garbage collection.
  */
 
+import { type Answer, content, type Source } from "./answer";
 import { workEnded } from "./thrift";
 
 const PATIENCE = 5; // ms that the first output waits, so that a short run is sent in one piece
@@ -12,11 +13,11 @@ const ROOM = 256 << 10; // bytes that may wait for a slow host
 const SMALLEST = 1 << 10;
 const NOTHING = new Uint8Array(0);
 
-export class Outbox {
+export class Outbox implements Source {
   /** Settles when the first output has waited long enough, or at the end. */
-  readonly response: Promise<Response>;
+  readonly answer: Promise<Answer>;
 
-  #respond!: (response: Response) => void;
+  #respond!: (answer: Answer) => void;
   #buffer = NOTHING; // its first `#size` bytes wait
   #size = 0;
   #other = NOTHING; // being sent, until the host asks for more
@@ -31,7 +32,7 @@ export class Outbox {
     private readonly onRoom: () => void,
     private readonly live = false,
   ) {
-    this.response = new Promise((resolve) => (this.#respond = resolve));
+    this.answer = new Promise((resolve) => (this.#respond = resolve));
   }
 
   get hasRoom(): boolean {
@@ -58,7 +59,7 @@ export class Outbox {
     this.#add(frame);
     this.#stopWaiting();
     if (this.#streaming) this.#wake?.();
-    else this.#respond(new Response(this.#buffer.subarray(0, this.#size)));
+    else this.#respond(content(this.#buffer.subarray(0, this.#size)));
   }
 
   /** The host has left. Discards what it would have received. */
@@ -94,24 +95,28 @@ export class Outbox {
   #stream(): void {
     this.#stopWaiting();
     this.#streaming = true;
-    const source = {
-      pull: (controller: ReadableStreamDefaultController<Uint8Array>) => this.#pull(controller),
-      cancel: () => this.abandon(),
-    };
-    this.#respond(new Response(new ReadableStream(source, { highWaterMark: 0 })));
+    this.#respond(content(this));
   }
 
-  async #pull(controller: ReadableStreamDefaultController<Uint8Array>): Promise<void> {
-    if (this.#size === 0 && !this.#finished && !this.#abandoned) {
-      await new Promise<void>((resolve) => (this.#wake = resolve));
+  /** All that waits. */
+  next(): Uint8Array | null | Promise<Uint8Array | null> {
+    if (this.#size > 0 && !this.#abandoned) return this.#swap();
+    if (this.#finished || this.#abandoned) return null;
+    return new Promise<void>((resolve) => (this.#wake = resolve)).then(() => {
       this.#wake = null;
-    }
-    if (this.#abandoned) return;
+      return this.next();
+    });
+  }
+
+  drop(): void {
+    this.abandon();
+  }
+
+  #swap(): Uint8Array {
     const full = this.#buffer.subarray(0, this.#size);
     [this.#buffer, this.#other] = [this.#other, this.#buffer]; // the host has taken what was sent before
     this.#size = 0;
-    if (full.length > 0) controller.enqueue(full);
-    if (this.#finished) controller.close();
-    else this.onRoom();
+    if (!this.#finished) this.onRoom();
+    return full;
   }
 }

@@ -17,7 +17,8 @@ import { available, makeNonBlocking } from "./libc";
 import { PipeWriter } from "./pipes";
 import { execute, parseRun, type RunRequest } from "./run";
 import { NOTHING, STDIN, startOf, TEXT } from "./script";
-import { jsonOf, numberIn, type Handlers, type Settings } from "./asked";
+import { json } from "./answer";
+import { numberIn, type Handlers, type Settings } from "./asked";
 import type { Spare, Spares } from "./spares";
 
 const LONGEST_CODE = 16 << 10; // bytes that have room in the placeholder
@@ -200,16 +201,16 @@ class PreparedProcesses {
 export function preparedHandlers({ bun, boot, workspace }: Settings, spares: Spares, clock: Clock): Handlers {
   const processes = new PreparedProcesses(bun, boot);
   return {
-    "POST /spares/prepare": async (request, query) => {
-      const environment = environmentOf(await jsonOf(request), workspace);
-      await processes.prepare(spares, numberIn(query, "spare", -1), environment);
-      return Response.json({});
+    "POST /spares/prepare": async (asked) => {
+      const environment = environmentOf(await asked.json(), workspace);
+      await processes.prepare(spares, numberIn(asked, "spare", -1), environment);
+      return json({});
     },
-    "POST /prepared/run": async (request, query) => {
-      const body = await jsonOf(request);
+    "POST /prepared/run": async (asked) => {
+      const body = await asked.json();
       const { code, request: run } = preparedRun(body, bun, workspace);
-      const { spare, token } = processes.take(numberIn(query, "spare", -1), environmentOf(body, workspace), code);
-      return execute(spare, run, clock.mark(), workspace, request.signal, () => token.isTaken);
+      const { spare, token } = processes.take(numberIn(asked, "spare", -1), environmentOf(body, workspace), code);
+      return execute(spare, run, clock.mark(), workspace, asked.gone, () => token.isTaken);
     },
   };
 }

@@ -19,7 +19,8 @@ import { PipeReader, PipeWriter, type Taker } from "./pipes";
 import { type ProcessRecord, type Reason, Records, shownCommand } from "./records";
 import { scriptOf } from "./script";
 import { sessionShell } from "./shells";
-import { flagIn, type Handlers, jsonOf, numberIn, type Settings } from "./asked";
+import { json } from "./answer";
+import { flagIn, type Handlers, numberIn, type Settings } from "./asked";
 import type { Spare, Spares } from "./spares";
 import { groupOf, isAlive, signalTree } from "./trees";
 import { startedOf, type Started } from "./starting";
@@ -344,32 +345,31 @@ class Countdown {
 export function processesHandlers({ bun, processes: root }: Settings, spares: Spares): Handlers {
   const processes = new Processes(root, spares, bun);
   return {
-    "POST /processes/start": async (request, query) => {
-      const body = await jsonOf(request);
-      return Response.json(processes.start(numberIn(query, "spare", -1), body));
+    "POST /processes/start": async (asked) => {
+      const body = await asked.json();
+      return json(processes.start(numberIn(asked, "spare", -1), body));
     },
-    "GET /processes": (_, query) =>
-      Response.json(processes.list(numberIn(query, "limit", 50), numberIn(query, "offset", 0))),
-    "GET /processes/one": (_, query) => Response.json({ process: processes.get(query.get("id") ?? "") }),
-    "POST /processes/input": async (request, query) => {
-      const bytes = new Uint8Array(await request.arrayBuffer());
-      return Response.json({ outcome: processes.input(query.get("id") ?? "", bytes, flagIn(query, "close")) });
+    "GET /processes": (asked) => json(processes.list(numberIn(asked, "limit", 50), numberIn(asked, "offset", 0))),
+    "GET /processes/one": (asked) => json({ process: processes.get(asked.query.get("id") ?? "") }),
+    "POST /processes/input": async (asked) => {
+      const bytes = await asked.bytes();
+      return json({ outcome: processes.input(asked.query.get("id") ?? "", bytes, flagIn(asked, "close")) });
     },
-    "POST /processes/signal": (_, query) =>
-      Response.json({ outcome: processes.signal(query.get("id") ?? "", numberIn(query, "number", 15)) }),
-    "GET /processes/logs": (request, query) => {
-      const id = query.get("id") ?? "";
-      const [cursor, limit] = [numberIn(query, "cursor", 0), numberIn(query, "limit", 1 << 18)];
-      return (flagIn(query, "follow") ? follow : page)(processes, id, cursor, limit, request.signal);
+    "POST /processes/signal": (asked) =>
+      json({ outcome: processes.signal(asked.query.get("id") ?? "", numberIn(asked, "number", 15)) }),
+    "GET /processes/logs": (asked) => {
+      const id = asked.query.get("id") ?? "";
+      const [cursor, limit] = [numberIn(asked, "cursor", 0), numberIn(asked, "limit", 1 << 18)];
+      return (flagIn(asked, "follow") ? follow : page)(processes, id, cursor, limit);
     },
-    "POST /processes/ending": (_, query) => {
-      if (query.get("reason") !== "deep_sleep") throw new Failure("EINVAL", { message: "reason" });
+    "POST /processes/ending": (asked) => {
+      if (asked.query.get("reason") !== "deep_sleep") throw new Failure("EINVAL", { message: "reason" });
       processes.ending("deep_sleep");
-      return Response.json({});
+      return json({});
     },
     "POST /processes/settle": async () => {
       await processes.settle();
-      return Response.json({});
+      return json({});
     },
   };
 }

@@ -1,17 +1,18 @@
 /** Reading files. The size is taken once, when the file is opened. */
 
 import { closeSync, constants, fstatSync, openSync, read as readAt, readSync } from "node:fs";
+import { type Answer, content, type Source } from "./answer";
 import { Failure, errnoOf } from "./failure";
 import { type Path, shown } from "./names";
 
 const WHOLE = 256 << 10; // bytes that are read at once
-const PIECE = 1 << 20;
+const PIECE = 256 << 10; // bytes of a larger file that are held
 const MADE_UP = 16 << 20; // bytes of a file that claims to be empty: those of /proc may be endless
 // Opening a FIFO must not block, and a terminal must not become the guest's own.
 const FLAGS = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY;
 
-/** The file, with its size in the header `x-size`. Raises EFBIG with the size when it exceeds `limit` bytes. */
-export function read(path: Path, limit: number): Response {
+/** The file, with its size in the field `size`. Raises EFBIG with the size when it exceeds `limit` bytes. */
+export function read(path: Path, limit: number): Answer {
   const fd = open(path);
   let handedOver = false;
   try {
@@ -30,9 +31,9 @@ export function read(path: Path, limit: number): Response {
 
 /** Bytes `start` to `end` of the file, cut to its size. With a negative `start`, the last `end` bytes.
  *
- * Headers: `x-size` (of the whole file), `x-start`, `x-end`, `x-modified` in Unix seconds, `x-version`.
+ * Fields: `size` (of the whole file), `start`, `end`, `modified` in Unix seconds, `version`.
  */
-export function readPart(path: Path, start: number, end: number): Response {
+export function readPart(path: Path, start: number, end: number): Answer {
   const fd = open(path);
   let handedOver = false;
   try {
@@ -47,8 +48,7 @@ export function readPart(path: Path, start: number, end: number): Response {
     const body = handedOver ? stream(fd, from, to) : (small?.subarray(from, to) ?? new Uint8Array());
     const version = `${stats.ino.toString(36)}-${stats.ctimeNs.toString(36)}-${size.toString(36)}`;
     const told = { size, start: from, end: to, modified: stats.mtimeNs / 1_000_000_000n, version };
-    const headers = Object.entries(told).map(([name, value]): [string, string] => [`x-${name}`, String(value)]);
-    return new Response(body, { headers: [...headers, ["content-type", "application/octet-stream"]] });
+    return content(body, Object.fromEntries(Object.entries(told).map(([name, value]) => [name, String(value)])));
   } finally {
     if (!handedOver) closeSync(fd);
   }
@@ -67,8 +67,8 @@ const notRegular = (path: Path) =>
   new Failure("EINVAL", { path: shown(path), status: 409, message: "not a regular file" });
 const tooLarge = (path: Path, size: number) => new Failure("EFBIG", { path: shown(path), status: 413, size });
 
-function answer(body: Uint8Array | ReadableStream, size = (body as Uint8Array).length): Response {
-  return new Response(body, { headers: { "x-size": String(size), "content-type": "application/octet-stream" } });
+function answer(body: Uint8Array | Source, size = (body as Uint8Array).length): Answer {
+  return content(body, { size: String(size) });
 }
 
 function readWhole(fd: number, path: Path, limit: number, size: number): Uint8Array {
@@ -94,40 +94,34 @@ function readNow(fd: number, into: Uint8Array, path: Path): number {
 }
 
 /** Exactly the bytes up to `end`. The answer breaks off when the file becomes shorter. */
-function stream(fd: number, start: number, end: number): ReadableStream<Uint8Array> {
-  let [at, reading, cancelled] = [start, false, false];
+function stream(fd: number, start: number, end: number): Source {
+  const room = new Uint8Array(Math.min(PIECE, end - start));
+  let [at, isReading, isDropped] = [start, false, false];
   const close = () => {
     // The number must not be reused while a read is under way.
-    if (fd < 0 || reading) return;
+    if (fd < 0 || isReading) return;
     closeSync(fd);
     fd = -1;
   };
-  return new ReadableStream(
-    {
-      async pull(controller) {
-        try {
-          const piece = new Uint8Array(Math.min(PIECE, end - at));
-          reading = true;
-          const count = await readPiece(fd, piece, at).finally(() => (reading = false));
-          if (cancelled) return close();
-          if (count === 0) throw new Failure("EIO", { message: "the file became shorter" });
-          at += count;
-          controller.enqueue(piece.subarray(0, count));
-          if (at < end) return;
-          close();
-          controller.close();
-        } catch (thrown) {
-          close();
-          controller.error(thrown);
-        }
-      },
-      cancel() {
-        cancelled = true;
-        close();
-      },
-    },
-    { highWaterMark: 0 },
-  );
+  const next = async () => {
+    if (at === end || isDropped) return null;
+    try {
+      isReading = true;
+      const count = await readPiece(fd, room.subarray(0, end - at), at).finally(() => (isReading = false));
+      if (count === 0) throw new Failure("EIO", { message: "the file became shorter" });
+      at += count;
+      if (at === end || isDropped) close();
+      return room.subarray(0, count);
+    } catch (thrown) {
+      close();
+      throw thrown;
+    }
+  };
+  const drop = () => {
+    isDropped = true;
+    close();
+  };
+  return { next, drop };
 }
 
 function readPiece(fd: number, into: Uint8Array, at: number): Promise<number> {

@@ -5,7 +5,8 @@
  *     POST /feed?name=   bytes → {"open": bool}, when the program has taken them
  */
 
-import { type Handlers, jsonOf, numberIn, type Settings } from "./asked";
+import { type Answer, json } from "./answer";
+import { type Handlers, numberIn, type Settings } from "./asked";
 import { type Clock, writtenSince, type Mark } from "./changes";
 import { Failure } from "./failure";
 import { beginFeed, begun, endFeed, feed } from "./feeds";
@@ -31,14 +32,14 @@ export interface RunRequest {
 
 export function runHandlers({ bun, workspace }: Settings, spares: Spares, clock: Clock): Handlers {
   return {
-    "POST /run": async (request, query) => {
-      const run = parseRun(await jsonOf(request), bun, workspace);
-      return execute(spares.take(numberIn(query, "spare", -1)), run, clock.mark(), workspace, request.signal);
+    "POST /run": async (asked) => {
+      const run = parseRun(await asked.json(), bun, workspace);
+      return execute(spares.take(numberIn(asked, "spare", -1)), run, clock.mark(), workspace, asked.gone);
     },
-    "GET /feed": async (_, query) => Response.json({ open: await begun(query.get("name") ?? "") }),
-    "POST /feed": async (request, query) => {
-      const bytes = new Uint8Array(await request.arrayBuffer());
-      return Response.json({ open: await feed(query.get("name") ?? "", bytes) });
+    "GET /feed": async (asked) => json({ open: await begun(asked.query.get("name") ?? "") }),
+    "POST /feed": async (asked) => {
+      const bytes = await asked.bytes();
+      return json({ open: await feed(asked.query.get("name") ?? "", bytes) });
     },
   };
 }
@@ -122,7 +123,7 @@ export function execute(
   workspace: string,
   gone: AbortSignal,
   hasStarted: () => boolean = () => true,
-): Promise<Response> {
+): Promise<Answer> {
   const outbox = new Outbox(() => readers.forEach((reader) => reader.advance()), request.live);
   const outputs = [
     new RunOutput("o", request.maxOutput, outbox, hasStarted),
@@ -150,5 +151,5 @@ export function execute(
     const truncated = outputs[0].truncated || outputs[1].truncated;
     outbox.finish(jsonFrame("x", { exitCode, truncated, filesWritten: paths, filesWrittenTruncated }));
   });
-  return outbox.response;
+  return outbox.answer;
 }

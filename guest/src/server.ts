@@ -1,6 +1,6 @@
-/** The guest's HTTP/1.1 server. Every request carries the secret of the sandbox.
+/** What the guest answers.
  *
- *     GET  /health         → {"protocol": 1}
+ *     GET  /health         → {"protocol": 2}
  *     POST /spares         → {"pid": n}                       one more parked shell
  *
  * Other requests are described in the modules that answer them: run.ts, prepared.ts, files.ts, watching.ts,
@@ -8,13 +8,13 @@
  * status (failure.ts).
  */
 
-import type { Server } from "bun";
-import type { Handlers, Settings } from "./asked";
-import { LARGEST_BODY } from "./body";
+import { type Answer, json } from "./answer";
+import type { Asked, Handlers, Settings } from "./asked";
 import { Clock, lookAhead } from "./changes";
 import { contextsHandlers } from "./contexts";
 import { Failure, failureOf } from "./failure";
 import { filesHandlers } from "./files";
+import { listen, PROTOCOL } from "./link";
 import { preparedHandlers } from "./prepared";
 import { processesHandlers } from "./processes";
 import { runHandlers } from "./run";
@@ -23,36 +23,27 @@ import { terminalsHandlers } from "./terminals";
 import { workEnded } from "./thrift";
 import { watchingHandlers } from "./watching";
 
-const PROTOCOL = 1;
 const PREPARING = new Set(["GET /health", "POST /spares"]); // not counted as work: an unused guest stays as it is
 
 /** Starts to listen. Raises what binding the address raises. */
-export function serve(settings: Settings): Server<undefined> {
-  const isSecret = comparison(settings.secret);
+export function serve(settings: Settings): void {
   const handlers = handlersOf(settings);
-  return Bun.serve({
-    hostname: settings.address,
-    port: settings.port,
-    idleTimeout: 0, // a run may be silent for as long as it likes
-    maxRequestBodySize: LARGEST_BODY,
-    development: false,
-    reusePort: false, // the default would let a program of the session listen here too
-    async fetch(request) {
-      const { pathname, searchParams } = new URL(request.url);
-      const operation = `${request.method} ${pathname}`;
-      try {
-        if (!isSecret(request.headers.get("x-buntime-secret") ?? "")) throw new Failure("EACCES", { status: 403 });
-        const handler = handlers[operation];
-        if (handler === undefined) throw new Failure("ENOSYS", { status: 404, message: "no such operation" });
-        return await handler(request, searchParams);
-      } catch (thrown) {
-        return failureOf(thrown).response();
-      } finally {
-        if (!PREPARING.has(operation)) workEnded();
-      }
-    },
-    error: (thrown) => failureOf(thrown).response(),
-  });
+  listen(settings, (asked) => answerOf(asked, handlers));
+}
+
+function answerOf(asked: Asked, handlers: Handlers): Answer | Promise<Answer> {
+  const ended = () => void (PREPARING.has(asked.operation) || workEnded());
+  try {
+    const handler = handlers[asked.operation];
+    if (handler === undefined) throw new Failure("ENOSYS", { status: 404, message: "no such operation" });
+    const answer = handler(asked);
+    if (answer instanceof Promise) return answer.catch((thrown) => failureOf(thrown).answer()).finally(ended);
+    ended();
+    return answer;
+  } catch (thrown) {
+    ended();
+    return failureOf(thrown).answer();
+  }
 }
 
 function handlersOf(settings: Settings): Handlers {
@@ -69,18 +60,8 @@ function handlersOf(settings: Settings): Handlers {
     ...preparedHandlers(settings, spares, clock),
     "GET /health": () => {
       setImmediate(() => void lookAhead(settings.workspace));
-      return Response.json({ protocol: PROTOCOL });
+      return json({ protocol: PROTOCOL });
     },
-    "POST /spares": () => Response.json({ pid: spares.park() }),
-  };
-}
-
-/** Compares a text with the secret in a time that does not depend on where they differ. */
-function comparison(secret: string): (given: string) => boolean {
-  return (given) => {
-    let difference = given.length ^ secret.length;
-    for (let at = 0; at < secret.length; at++)
-      difference |= secret.charCodeAt(at) ^ given.charCodeAt(at % (given.length || 1));
-    return difference === 0 && secret !== "";
+    "POST /spares": () => json({ pid: spares.park() }),
   };
 }

@@ -19,7 +19,9 @@ import { Pty } from "./pty";
 import { Screen } from "./screen";
 import { NOTHING, startOf } from "./script";
 import { interactive, NO_SHELL, sessionShell } from "./shells";
-import { type Handlers, jsonOf, numberIn } from "./asked";
+import { type Answer, json } from "./answer";
+import { type Asked, type Handlers, numberIn } from "./asked";
+import type { Body } from "./body";
 import type { Spare, Spares } from "./spares";
 
 const TOLD = 32 << 10; // bytes of input that are read before the host is told
@@ -87,7 +89,7 @@ class Terminal {
     this.#attached?.outbox.push(frame("o", chunk));
   }
 
-  attach(name: string, gone: AbortSignal): Promise<Response> {
+  attach(name: string, gone: AbortSignal): Promise<Answer> {
     this.#attached?.outbox.finish(frame("d", new Uint8Array()));
     const attachment = new Attachment(name, () => this.#pty.advance());
     this.#attached = attachment;
@@ -99,7 +101,7 @@ class Terminal {
     if (this.#seen && this.#screen.alternate) this.#redraw();
     this.#seen = true;
     this.#pty.advance();
-    return attachment.outbox.response;
+    return attachment.outbox.answer;
   }
 
   input(attachment: Attachment, bytes: Uint8Array): void {
@@ -135,15 +137,15 @@ class Terminal {
 export function terminalsHandlers(spares: Spares): Handlers {
   const terminals = new Map<string, Terminal>();
 
-  function find(query: URLSearchParams): Terminal {
-    const terminal = terminals.get(query.get("id") ?? "");
+  function find(asked: Asked): Terminal {
+    const terminal = terminals.get(asked.query.get("id") ?? "");
     if (terminal === undefined) throw new Failure("ENOENT", { message: "there is no such terminal" });
     return terminal;
   }
 
   return {
-    "POST /terminals/create": async (request, query) => {
-      const { id, cols, rows, env, cwd } = parsed(await jsonOf(request));
+    "POST /terminals/create": async (asked) => {
+      const { id, cols, rows, env, cwd } = parsed(await asked.json());
       if (terminals.has(id)) throw new Failure("EEXIST", { message: "the terminal exists already" });
       if (terminals.size >= MOST) throw new Failure("EAGAIN", { message: "too many terminals are open" });
       if (!statSync(cwd).isDirectory()) throw new Failure("ENOTDIR", { path: cwd });
@@ -152,22 +154,22 @@ export function terminalsHandlers(spares: Spares): Handlers {
       const terminal = new Terminal(cols, rows, () => terminals.delete(id));
       try {
         const script = scriptFor(shell, terminal.path, env, cwd);
-        become(spares.take(numberIn(query, "spare", -1)), script, (code) => terminal.end(code, null));
+        become(spares.take(numberIn(asked, "spare", -1)), script, (code) => terminal.end(code, null));
       } catch (failure) {
         terminal.end(null, null);
         throw failure;
       }
       terminals.set(id, terminal);
-      return Response.json({});
+      return json({});
     },
-    "POST /terminals/attach": (request, query) => find(query).attach(query.get("attachment") ?? "", request.signal),
-    "POST /terminals/input": async (request, query) => {
-      await follow(request.body, find(query), query.get("attachment") ?? "");
-      return Response.json({});
+    "POST /terminals/attach": (asked) => find(asked).attach(asked.query.get("attachment") ?? "", asked.gone),
+    "POST /terminals/input": async (asked) => {
+      await follow(asked.body, find(asked), asked.query.get("attachment") ?? "");
+      return json({});
     },
-    "POST /terminals/end": (_, query) => {
-      for (const terminal of [...terminals.values()]) terminal.end(null, query.get("reason"));
-      return Response.json({});
+    "POST /terminals/end": (asked) => {
+      for (const terminal of [...terminals.values()]) terminal.end(null, asked.query.get("reason"));
+      return json({});
     },
   };
 }
@@ -200,10 +202,9 @@ function become(spare: Spare, script: string, exited: (code: number) => void): v
 }
 
 /** Takes frames while their sender is attached. Raises EINVAL for anything that is not a frame. */
-async function follow(body: ReadableStream<Uint8Array> | null, terminal: Terminal, name: string): Promise<void> {
+async function follow(body: Body, terminal: Terminal, name: string): Promise<void> {
   let rest: Uint8Array = new Uint8Array();
-  if (body === null) return;
-  for await (const chunk of body as unknown as AsyncIterable<Uint8Array>) {
+  for (let chunk; (chunk = await body.read()) !== null;) {
     rest = rest.length === 0 ? chunk : Buffer.concat([rest, chunk]);
     const attachment = terminal.attachment(name);
     if (attachment === null) return;

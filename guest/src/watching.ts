@@ -23,6 +23,7 @@ import { bytesOf as pathBytes } from "./names";
 import { type News, Untold } from "./news";
 import { Outbox } from "./outbox";
 import { Pace } from "./pace";
+import type { Answer } from "./answer";
 import { anyPathIn, flagIn, type Handlers } from "./asked";
 import { type Entry, kindOf, walk } from "./walk";
 
@@ -38,8 +39,8 @@ const VANISHED = ["ENOENT", "ENOTDIR", "ELOOP", "EACCES", "ENAMETOOLONG"];
 
 export function watchingHandlers(): Handlers {
   return {
-    "GET /files/watch": (request, query) => {
-      return new Watching(pathBytes(anyPathIn(request)), flagIn(query, "recursive"), request.signal).response;
+    "GET /files/watch": (asked) => {
+      return new Watching(pathBytes(anyPathIn(asked)), flagIn(asked, "recursive"), asked.gone).answer;
     },
   };
 }
@@ -89,8 +90,8 @@ class Watching {
     void this.#begin();
   }
 
-  get response(): Promise<Response> {
-    return this.#outbox.response;
+  get answer(): Promise<Answer> {
+    return this.#outbox.answer;
   }
 
   async #begin(): Promise<void> {

@@ -5,7 +5,7 @@
  */
 
 import * as fs from "node:fs";
-import { Body } from "./body";
+import type { Body } from "./body";
 import { Failure, errnoOf, unless } from "./failure";
 import { forgetHiddenName, newHiddenName, willReplace } from "./hidden";
 import { type Path, above, distinct, inside, nameOf, pathOf, shown, startsWith } from "./names";
@@ -50,7 +50,6 @@ export async function writeFiles(body: Body): Promise<number[]> {
   } catch (thrown) {
     for (const { hidden } of staged.values()) unless(["ENOENT"], () => fs.unlinkSync(hidden));
     unmake(made);
-    await body.discard();
     throw thrown;
   } finally {
     for (const { hidden } of staged.values()) forgetHiddenName(shown(nameOf(hidden)));

@@ -2,6 +2,7 @@ import { afterAll, afterEach, beforeAll, expect, test } from "bun:test";
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { symlinkSync, truncateSync, writeFileSync } from "node:fs";
 import { failure, Guest } from "./guest";
+import type { Reply } from "./link";
 
 let guest: Guest;
 beforeAll(async () => ((guest = await Guest.start()), undefined));
@@ -13,15 +14,14 @@ afterEach(() => {
 
 const MB = 1 << 20;
 
-async function upload(path: string, ...parts: Uint8Array[]): Promise<Response> {
+async function upload(path: string, ...parts: Uint8Array[]): Promise<Reply> {
   const { upload } = (await (await guest.post("/uploads", { path })).json()) as { upload: string };
   for (const part of parts) await guest.post("/uploads/part", { upload }, part);
   return guest.post("/uploads/end", { upload });
 }
 
 /** With a query that is encoded already. */
-const raw = (method: string, path: string, body?: Uint8Array) =>
-  fetch(guest.url + path, { method, headers: { "x-buntime-secret": "of-this-sandbox" }, body: body ?? null });
+const raw = (method: string, path: string) => guest.ask(`${method} ${path}`);
 
 const names = () => readdirSync(guest.workspace, { encoding: "buffer" }).map((name) => name.toString("latin1"));
 
@@ -74,7 +74,7 @@ test("a part of a file is cut to its size and names the whole size", async () =>
   ];
   for (const [query, start, end] of parts) {
     const answer = await guest.get("/contents", { path: guest.at("f"), ...query });
-    const told = ["size", "start", "end"].map((name) => Number(answer.headers.get(`x-${name}`)));
+    const told = ["size", "start", "end"].map((name) => Number(answer.fields[name]));
     expect(told).toEqual([whole.length, start, end]);
     expect(Buffer.from(await answer.arrayBuffer()).equals(whole.subarray(start, end))).toBe(true);
   }
@@ -84,7 +84,7 @@ test("files of /proc are read, and other special files are refused", async () =>
   const answer = await guest.get("/contents", { path: "/proc/self/status" });
   const text = await answer.text();
   expect(text).toStartWith("Name:");
-  expect(answer.headers.get("x-size")).toBe(String(text.length));
+  expect(answer.fields.size).toBe(String(text.length));
   Bun.spawnSync(["mkfifo", guest.at("fifo")]);
   symlinkSync("l", guest.at("l"));
   for (const path of ["/dev/zero", guest.at("fifo"), guest.workspace, guest.at("l"), "/dev/ptmx"])

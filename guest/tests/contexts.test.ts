@@ -2,7 +2,7 @@
 
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { rmSync, writeFileSync } from "node:fs";
-import { framesOf, Guest, SECRET } from "./guest";
+import { framesOf, Guest } from "./guest";
 
 interface Result {
   stdout: string;
@@ -340,7 +340,6 @@ test("a program that imitates a kernel is refused", async () => {
     socket.write(new Uint8Array([104, 255, 255, 255, 255, 1]));
   }
   expect(await text(it, "'fine'")).toBe("fine");
-  expect(SECRET).toBeString();
 });
 
 test("immediates run at once", async () => {

@@ -136,7 +136,7 @@ test("a tree of 10,000 levels is counted, searched for changes and deleted", asy
 test("reading a file returns its size too", async () => {
   writeFileSync(guest.at("x"), Buffer.from([0, 255, 10]));
   const response = await read(guest.at("x"));
-  expect([response.status, response.headers.get("x-size"), Buffer.from(await response.arrayBuffer())]).toEqual([
+  expect([response.status, response.fields.size, Buffer.from(await response.arrayBuffer())]).toEqual([
     200,
     "3",
     Buffer.from([0, 255, 10]),

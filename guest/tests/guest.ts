@@ -4,10 +4,9 @@ import { setDefaultTimeout } from "bun:test";
 import { mkdirSync, mkdtempSync, readFileSync, realpathSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
+import { Link, type Reply, SECRET } from "./link";
 
 setDefaultTimeout(30_000); // the machine may be busy with other tests
-
-export const SECRET = "of-this-sandbox";
 
 export interface End {
   exitCode: number;
@@ -33,8 +32,10 @@ export interface FileToWrite {
 }
 
 export class Guest {
+  #link: Promise<Link> | null = null;
+
   private constructor(
-    readonly url: string,
+    readonly port: number,
     readonly workspace: string,
     readonly process: Bun.Subprocess,
   ) {}
@@ -56,8 +57,11 @@ export class Guest {
       },
       stdio: ["ignore", "inherit", "inherit"],
     });
-    const guest = new Guest(`http://127.0.0.1:${port}`, workspace, process);
-    while (!(await guest.answers())) if (process.exitCode !== null) throw new Error("the guest did not start");
+    const guest = new Guest(port, workspace, process);
+    while (!(await guest.answers())) {
+      if (process.exitCode !== null) throw new Error("the guest did not start");
+      await Bun.sleep(2);
+    }
     return guest;
   }
 
@@ -79,8 +83,20 @@ export class Guest {
     return join(this.workspace, path);
   }
 
-  get(path: string, query: Record<string, string | number> = {}): Promise<Response> {
-    return fetch(this.url + path + queryOf(query), { headers: { "x-buntime-secret": SECRET } });
+  /** Over the one connection that tests share. */
+  async ask(target: string, body?: string | Uint8Array | ReadableStream, signal?: AbortSignal): Promise<Reply> {
+    this.#link ??= Link.open(this.port);
+    this.#link.catch(() => (this.#link = null));
+    return (await this.#link).ask(target, body, signal);
+  }
+
+  /** A connection of its own. */
+  link(): Promise<Link> {
+    return Link.open(this.port);
+  }
+
+  get(path: string, query: Record<string, string | number> = {}, signal?: AbortSignal): Promise<Reply> {
+    return this.ask(`GET ${path}${queryOf(query)}`, undefined, signal);
   }
 
   post(
@@ -88,14 +104,8 @@ export class Guest {
     query: Record<string, string | number> = {},
     body?: string | Uint8Array | ReadableStream,
     signal?: AbortSignal,
-  ): Promise<Response> {
-    const headers = { "x-buntime-secret": SECRET };
-    return fetch(this.url + path + queryOf(query), {
-      method: "POST",
-      headers,
-      body: body ?? null,
-      signal: signal ?? null,
-    });
+  ): Promise<Reply> {
+    return this.ask(`POST ${path}${queryOf(query)}`, body, signal);
   }
 
   async park(): Promise<number> {
@@ -103,7 +113,7 @@ export class Guest {
   }
 
   /** Sends a run to a fresh spare; the answer streams. */
-  async begin(body: Record<string, unknown>, signal?: AbortSignal): Promise<Response> {
+  async begin(body: Record<string, unknown>, signal?: AbortSignal): Promise<Reply> {
     return this.post("/run", { spare: await this.park() }, JSON.stringify(body), signal);
   }
 
@@ -113,7 +123,7 @@ export class Guest {
     return outcomeOf(Buffer.from(await response.arrayBuffer()));
   }
 
-  async write(...files: FileToWrite[]): Promise<Response> {
+  async write(...files: FileToWrite[]): Promise<Reply> {
     return this.post("/files/write", {}, uploadOf(files));
   }
 

@@ -14,6 +14,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { Guest, type Outcome, failure, outcomeOf } from "./guest";
+import type { Reply } from "./link";
 
 let guest: Guest;
 
@@ -38,7 +39,7 @@ async function prepare(env: Record<string, string> = ENV, cwd = guest.workspace)
   return spare;
 }
 
-async function send(spare: number, code: string, more: Record<string, unknown> = {}): Promise<Response> {
+async function send(spare: number, code: string, more: Record<string, unknown> = {}): Promise<Reply> {
   return guest.post("/prepared/run", { spare }, JSON.stringify({ code, env: ENV, cwd: guest.workspace, ...more }));
 }
 
@@ -175,7 +176,7 @@ describe("the same as a cold start", () => {
   }
 });
 
-const stale = async (answer: Response) => expect(await failure(answer)).toEqual([409, "ESTALE"]);
+const stale = async (answer: Reply) => expect(await failure(answer)).toEqual([409, "ESTALE"]);
 
 describe("a prepared process that does not fit is not used", () => {
   test("a prepared process serves only its own environment, directory and kind of start", async () => {
@@ -243,7 +244,7 @@ describe("a prepared process that does not fit is not used", () => {
 
 describe("a process that ends", () => {
   /** Sends the code to a process that is stopped, and returns when all of it is in the pipe. */
-  async function sendToStopped(code: string): Promise<[number, Promise<Response>]> {
+  async function sendToStopped(code: string): Promise<[number, Promise<Reply>]> {
     const spare = await prepare();
     process.kill(spare, "SIGSTOP");
     const pipe = readlinkSync(`/proc/${spare}/fd/9`);
@@ -262,7 +263,7 @@ describe("a process that ends", () => {
     });
   }
 
-  const outcome = async (answer: Promise<Response>) => outcomeOf(Buffer.from(await (await answer).arrayBuffer()));
+  const outcome = async (answer: Promise<Reply>) => outcomeOf(Buffer.from(await (await answer).arrayBuffer()));
 
   test("is said to have started nothing when it was killed with the code in its pipe", async () => {
     const [spare, answer] = await sendToStopped("console.log(1)");

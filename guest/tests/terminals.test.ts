@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { Screen } from "../src/screen";
-import { failure, framesOf, Guest, SECRET } from "./guest";
+import { failure, framesOf, Guest } from "./guest";
+import type { Reply } from "./link";
 
 let guest: Guest;
 beforeAll(async () => ((guest = await Guest.start()), undefined));
@@ -24,8 +25,7 @@ class Client {
     if (!answer.ok) throw new Error(await answer.text());
     void this.#read(answer);
     const body = new ReadableStream<Uint8Array>({ start: (controller) => void (this.#send = controller) });
-    const url = `${guest.url}/terminals/input?id=${this.id}&attachment=${this.name}`;
-    void fetch(url, { method: "POST", headers: { "x-buntime-secret": SECRET }, body }).catch(() => {});
+    void guest.post("/terminals/input", { id: this.id, attachment: this.name }, body).catch(() => {});
     return this;
   }
 
@@ -62,7 +62,7 @@ class Client {
     this.#send.enqueue(Buffer.concat([head, payload]));
   }
 
-  async #read(answer: Response): Promise<void> {
+  async #read(answer: Reply): Promise<void> {
     let rest = Buffer.alloc(0);
     try {
       for await (const chunk of answer.body as unknown as AsyncIterable<Uint8Array>) {
@@ -180,14 +180,10 @@ test("a terminal goes on without clients, and waits for one that does not read",
   expect(await Bun.file(guest.at("over")).exists()).toBe(true);
 
   const lazy = await guest.post("/terminals/attach", { id: client.id, attachment: "lazy" });
-  const url = `${guest.url}/terminals/input?id=${client.id}&attachment=lazy`;
   const command = Buffer.from("yes | head -c 50000000; touch too-far\n");
   const head = Buffer.from([0x69, 0, 0, 0, command.length]);
-  void fetch(url, {
-    method: "POST",
-    headers: { "x-buntime-secret": SECRET },
-    body: Buffer.concat([head, command]),
-  }).catch(() => {});
+  const input = Buffer.concat([head, command]);
+  void guest.post("/terminals/input", { id: client.id, attachment: "lazy" }, input).catch(() => {});
   await Bun.sleep(1500);
   expect(await Bun.file(guest.at("too-far")).exists()).toBe(false);
   expect(guest.memory).toBeLessThan(150_000);

@@ -1,6 +1,5 @@
 import { afterAll, beforeAll, beforeEach, expect, test } from "bun:test";
 import { mkdirSync, writeFileSync } from "node:fs";
-import { connect } from "node:net";
 import { failure, framesOf, Guest } from "./guest";
 
 let guest: Guest;
@@ -28,11 +27,7 @@ class Watcher {
 
   static async of(path: string, recursive = 1): Promise<Watcher> {
     const stop = new AbortController();
-    const query = `path=${encodeURIComponent(path)}&recursive=${recursive}`;
-    const answer = await fetch(`${guest.url}/files/watch?${query}`, {
-      headers: { "x-buntime-secret": "of-this-sandbox" },
-      signal: stop.signal,
-    });
+    const answer = await guest.get("/files/watch", { path, recursive }, stop.signal);
     if (!answer.ok) throw new Error(await answer.text());
     const watcher = new Watcher(stop, answer.body!);
     void watcher.read().catch(() => undefined);
@@ -209,11 +204,8 @@ test("odd paths can be watched, and impossible ones are refused", async () => {
 });
 
 test("a reader that does not read costs no memory and gets an overflow", async () => {
-  const socket = connect(Number(new URL(guest.url).port), "127.0.0.1");
-  socket.pause();
-  socket.write(
-    `GET /files/watch?path=${top}&recursive=1 HTTP/1.1\r\nhost: x\r\nx-buntime-secret: of-this-sandbox\r\n\r\n`,
-  );
+  const link = await guest.link();
+  const answer = await link.ask(`GET /files/watch?path=${top}&recursive=1`);
   await Bun.sleep(300);
   const command = `import os, time
 a, b = "${top}/" + "a" * 240, "${top}/" + "b" * 240
@@ -225,8 +217,10 @@ for n in range(15000):
   const rss = Number(/VmRSS:\s+(\d+)/.exec(await Bun.file(`/proc/${guest.process.pid}/status`).text())![1]);
   expect(rss).toBeLessThan(250_000);
   let told = "";
-  socket.on("data", (part) => (told += part.toString("latin1")));
-  socket.resume();
+  const read = async () => {
+    for await (const part of answer.body!) told += Buffer.from(part).toString("latin1");
+  };
+  void read().catch(() => undefined);
   const until = async (text: string) => {
     for (const end = Date.now() + 20_000; !told.includes(text) && Date.now() < end;) await Bun.sleep(5);
     expect(told.includes(text)).toBe(true);
@@ -238,7 +232,7 @@ for n in range(15000):
   writeFileSync(`${top}/after/all`, "");
   await until(`"path":"after/all"`);
   expect(told.length).toBeLessThan(15 << 20);
-  socket.destroy();
+  link.close();
 });
 
 test("lost events are reported, and later ones arrive", async () => {

@@ -11,8 +11,8 @@ import {
   symlinkSync,
   writeFileSync,
 } from "node:fs";
-import { connect } from "node:net";
-import { failure, Guest, SECRET, uploadOf } from "./guest";
+import { failure, Guest, uploadOf } from "./guest";
+import { asked, frame, type Reply, Wire } from "./link";
 
 let guest: Guest;
 beforeAll(async () => ((guest = await Guest.start()), undefined));
@@ -25,7 +25,7 @@ afterEach(() => {
 const text = (path: string) => readFileSync(guest.at(path), "utf8");
 const mode = (path: string) => statSync(guest.at(path)).mode & 0o7777;
 const all = () => (readdirSync(guest.workspace, { recursive: true }) as string[]).sort();
-const sizes = async (response: Response) => ((await response.json()) as { sizes: number[] }).sizes;
+const sizes = async (response: Reply) => ((await response.json()) as { sizes: number[] }).sizes;
 
 test("files and their parents are made", async () => {
   const response = await guest.write(
@@ -237,14 +237,11 @@ test("a host that hangs up in the middle leaves nothing behind", async () => {
     { path: guest.at("deep/new"), content: "x".repeat(1000) },
     { path: guest.at("old"), content: "x", size: 1 << 20 },
   ]);
-  const socket = connect(Number(new URL(guest.url).port), "127.0.0.1");
-  socket.write(
-    `POST /files/write HTTP/1.1\r\nHost: x\r\nx-buntime-secret: ${SECRET}\r\nContent-Length: ${body.length + (1 << 20)}\r\n\r\n`,
-  );
-  socket.write(body);
+  const wire = await Wire.greeted(guest.port);
+  wire.send(frame("b", 1, asked("POST /files/write", body)));
   while (!existsSync(guest.at("deep"))) await Bun.sleep(1);
   expect((await guest.list(guest.workspace, { recursive: 1 })).files.map(({ path }) => path)).toEqual(["deep", "old"]); // hidden names are not shown
-  socket.destroy();
+  wire.socket.destroy();
   while (existsSync(guest.at("deep"))) await Bun.sleep(1);
   expect([all(), text("old")]).toEqual([["old"], "old"]);
 });
