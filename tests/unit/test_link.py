@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import pytest
+import uvloop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -196,12 +197,17 @@ async def test_an_answer_that_breaks_off_raises_sandbox_gone() -> None:
         assert not isinstance(raised.value, Impostor)
 
 
-async def test_nobody_listening_means_the_sandbox_is_gone() -> None:
-    async with serving(whole(b"")) as port:
-        pass
-    async with asyncio.timeout(SECONDS), Links() as links:
-        with pytest.raises(SandboxGone):
-            await get(Guest(links, "127.0.0.1", SECRET, port), "/")
+def test_nobody_listening_means_the_sandbox_is_gone() -> None:
+    async def ask() -> None:
+        async with serving(whole(b"")) as port:
+            pass
+        async with asyncio.timeout(SECONDS), Links() as links:
+            with pytest.raises(SandboxGone):
+                await get(Guest(links, "127.0.0.1", SECRET, port), "/")
+
+    # the server's event loop makes the protocol before it connects
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(ask())
 
 
 async def test_a_guest_that_ends_nothing_is_given_up() -> None:

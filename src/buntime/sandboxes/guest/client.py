@@ -60,17 +60,14 @@ class Links:
 
     async def connect(self, address: str, port: int, secret: str) -> Link:
         """Raises OSError and SandboxGone."""
-        _, link = await asyncio.get_running_loop().create_connection(self._new, address, port)
+        link = Link(self._open.discard)
+        await asyncio.get_running_loop().create_connection(lambda: link, address, port)
         try:
+            self._open.add(link)
             await link.greet(secret)
         except BaseException:
             link.abort()
             raise
-        return link
-
-    def _new(self) -> Link:
-        link = Link(self._open.discard)
-        self._open.add(link)
         return link
 
 
