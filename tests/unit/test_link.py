@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from buntime.ports import SandboxGone
 from buntime.sandboxes.guest.client import Guest, Links
 from buntime.sandboxes.guest.failures import Impostor
-from tests.unit.scripted_guest import COST, HELLO, SECRET, WINDOW, Asked, answering, head, packed, raw, serving, whole
+from tests.acceptance.server import free_port
+from tests.unit.scripted_guest import COST, HELLO, SECRET, WINDOW, Asked, answering, head, packed, raw, whole
 
 SECONDS = 10.0
 MB = 1 << 20
@@ -199,11 +200,9 @@ async def test_an_answer_that_breaks_off_raises_sandbox_gone() -> None:
 
 def test_nobody_listening_means_the_sandbox_is_gone() -> None:
     async def ask() -> None:
-        async with serving(whole(b"")) as port:
-            pass
         async with asyncio.timeout(SECONDS), Links() as links:
             with pytest.raises(SandboxGone):
-                await get(Guest(links, "127.0.0.1", SECRET, port), "/")
+                await get(Guest(links, "127.0.0.1", SECRET, free_port()), "/")
 
     # the server's event loop makes the protocol before it connects
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
