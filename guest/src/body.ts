@@ -46,7 +46,9 @@ export class Body {
   discard(): void {
     if (this.#isUnwanted) return;
     this.#isUnwanted = true;
-    const unread = this.#parts.splice(0).reduce((sum, { cost }) => sum + cost, this.#cost);
+    let unread = this.#cost;
+    for (const { cost } of this.#parts) unread += cost;
+    this.#parts = [];
     this.#cost = 0;
     if (unread > 0) this.passed(unread);
   }

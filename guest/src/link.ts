@@ -3,7 +3,7 @@
 import type { Socket, TCPSocketListener } from "bun";
 import type { Answer } from "./answer";
 import type { Asked } from "./asked";
-import { type Kind, LARGEST, type Outlet, Stream } from "./streams";
+import { type Kind, LARGEST, numberAt, type Outlet, putNumber, Stream } from "./streams";
 
 export const PROTOCOL = 2;
 
@@ -22,7 +22,7 @@ export function listen(
   { address, port, secret }: { readonly address: string; readonly port: number; readonly secret: string },
   answer: Answerer,
 ): TCPSocketListener<Connection> {
-  const bytes = Buffer.from(secret);
+  const bytes = new TextEncoder().encode(secret);
   return Bun.listen<Connection>({
     hostname: address,
     port,
@@ -78,7 +78,7 @@ class Connection implements Outlet {
   take(chunk: Uint8Array): void {
     this.together(() => {
       try {
-        this.#parse(chunk);
+        this.#parse(new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.length)); // whose slices are copies
       } catch (thrown) {
         this.#hangUp();
         if (!(thrown instanceof Violation)) throw thrown;
@@ -126,10 +126,9 @@ class Connection implements Outlet {
 
   /** Judges a frame by its header. */
   #judge(): void {
-    const view = new DataView(this.#header.buffer);
-    this.#kind = view.getUint8(0);
-    this.#number = view.getUint32(1);
-    this.#length = view.getUint32(5);
+    this.#kind = this.#header[0]!;
+    this.#number = numberAt(this.#header, 1);
+    this.#length = numberAt(this.#header, 5);
     if (this.#length > LARGEST || !this.#isProper(this.#kind, this.#number, this.#length)) throw new Violation();
   }
 
@@ -150,7 +149,7 @@ class Connection implements Outlet {
     if (this.#kind === D) stream?.receive(payload, payload.length);
     else if (this.#kind === E) stream?.complete();
     else if (this.#kind === C) stream?.breakOff("cancelled");
-    else stream?.grant(new DataView(payload.buffer, payload.byteOffset).getUint32(0));
+    else stream?.grant(numberAt(payload, 0));
   }
 
   #welcome(secret: Uint8Array): void {
@@ -189,10 +188,9 @@ class Connection implements Outlet {
     if (filler !== this || filled + HEADER + length > outgoing.length) filler?.flush();
     if (HEADER + length > outgoing.length) outgoing = new Uint8Array(LARGE);
     filler = this;
-    const view = new DataView(outgoing.buffer, filled);
-    view.setUint8(0, kind.charCodeAt(0));
-    view.setUint32(1, stream);
-    view.setUint32(5, length);
+    outgoing[filled] = kind.charCodeAt(0);
+    putNumber(stream, outgoing, filled + 1);
+    putNumber(length, outgoing, filled + 5);
     outgoing.set(head, filled + HEADER);
     outgoing.set(rest, filled + HEADER + head.length);
     filled += HEADER + length;
@@ -212,12 +210,12 @@ class Connection implements Outlet {
 
   /** Writes what it has put into `outgoing`. */
   flush(): void {
-    const whole = outgoing.subarray(0, filled);
+    const size = filled;
     filled = 0;
     filler = null;
     if (this.#isClosed) return;
-    const written = this.isBlocked ? 0 : Math.max(this.socket.write(whole), 0);
-    if (written < whole.length) this.#unsent.push(whole.slice(written));
+    const written = this.isBlocked ? 0 : Math.max(this.socket.write(outgoing, 0, size), 0);
+    if (written < size) this.#unsent.push(outgoing.slice(written, size));
   }
 
   wait(stream: Stream): void {

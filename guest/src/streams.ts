@@ -75,7 +75,7 @@ export class Stream {
     this.#read += cost;
     if (this.#hasEnded || !this.#isReceiving || this.#read < GRANT) return;
     this.#allowed += this.#read;
-    this.outlet.send("w", this.number, numberOf(this.#read), NOTHING);
+    this.outlet.send("w", this.number, putNumber(this.#read, new Uint8Array(4), 0), NOTHING);
     this.#read = 0;
   }
 
@@ -193,6 +193,14 @@ function headOf(status: number, fields: Answer["fields"]): Uint8Array {
   return head;
 }
 
-function numberOf(value: number): Uint8Array {
-  return new Uint8Array([value >>> 24, value >>> 16, value >>> 8, value]);
+export function numberAt(bytes: Uint8Array, at: number): number {
+  return ((bytes[at]! << 24) | (bytes[at + 1]! << 16) | (bytes[at + 2]! << 8) | bytes[at + 3]!) >>> 0;
+}
+
+export function putNumber(value: number, into: Uint8Array, at: number): Uint8Array {
+  into[at] = value >>> 24;
+  into[at + 1] = value >>> 16;
+  into[at + 2] = value >>> 8;
+  into[at + 3] = value;
+  return into;
 }
