@@ -35,10 +35,9 @@ export class Body {
     this.#wake?.();
   }
 
-  /** No more will come. */
+  /** The host has left. What has arrived can still be read, and a complete body as a whole. */
   fail(): void {
     this.#hasFailed = true;
-    this.#parts = [];
     this.#wake?.();
   }
 
@@ -55,7 +54,7 @@ export class Body {
 
   // The reader's side
 
-  /** The next part, or null at the end. Raises EPIPE when the host has left. */
+  /** The next part, or null at the end. Raises EPIPE when the host has left before the end. */
   async read(): Promise<Uint8Array | null> {
     if (!(await this.#more())) return null;
     const part = this.#rest;
@@ -105,7 +104,6 @@ export class Body {
   /** Whether there is more to read. The part before has been read: it is told now, so at most one is held here. */
   async #more(): Promise<boolean> {
     while (this.#rest.length === 0) {
-      if (this.#hasFailed) throw new Failure("EPIPE", { message: "the host has left" });
       if (this.#cost > 0) this.passed(this.#cost);
       this.#cost = 0;
       const next = this.#parts.shift();
@@ -113,6 +111,7 @@ export class Body {
         this.#rest = next.bytes;
         this.#cost = next.cost;
       } else if (this.#isWhole) return false;
+      else if (this.#hasFailed) throw new Failure("EPIPE", { message: "the host has left" });
       else {
         await new Promise<void>((resolve) => (this.#wake = resolve));
         this.#wake = null;

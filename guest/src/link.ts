@@ -32,7 +32,7 @@ export function listen(
       data: (socket, chunk) => socket.data.take(chunk),
       drain: (socket) => socket.data.drain(),
       close: (socket) => socket.data?.close(),
-      error: (socket) => socket.data?.close(),
+      error: (socket) => socket.data?.hangUp(),
     },
   });
 }
@@ -70,7 +70,7 @@ class Connection implements Outlet {
     private readonly answer: Answerer,
   ) {
     socket.setNoDelay(true);
-    this.#timer = setTimeout(() => this.#hangUp(), PATIENCE);
+    this.#timer = setTimeout(() => this.hangUp(), PATIENCE);
   }
 
   // Arriving
@@ -80,7 +80,7 @@ class Connection implements Outlet {
       try {
         this.#parse(new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.length)); // whose slices are copies
       } catch (thrown) {
-        this.#hangUp();
+        this.hangUp();
         if (!(thrown instanceof Violation)) throw thrown;
       }
     });
@@ -257,7 +257,7 @@ class Connection implements Outlet {
     this.#streams.clear();
   }
 
-  #hangUp(): void {
+  hangUp(): void {
     this.close();
     this.socket.terminate();
   }

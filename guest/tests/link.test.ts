@@ -136,6 +136,15 @@ test("a cancel before there is an answer ends the stream", async () => {
   wire.socket.destroy();
 });
 
+test("a complete request is carried out although the host leaves at once", async () => {
+  const wire = await Wire.greeted(guest.port);
+  const run = async (command: string) => asked(`POST /run?spare=${await guest.park()}`, JSON.stringify({ command }));
+  wire.send(frame("q", 1, await run("touch cancelled")), frame("c", 1), frame("q", 2, await run("touch closed")));
+  wire.socket.end();
+  await wire.closed;
+  await until(() => existsSync(guest.at("cancelled")) && existsSync(guest.at("closed")));
+});
+
 test("a closed connection ends its requests, and a second connection goes on", async () => {
   const [one, other] = [await guest.link(), await guest.link()];
   const ask = (link: Link) => link.ask(`GET /files/watch?path=${guest.workspace}`);

@@ -147,6 +147,8 @@ class Exchange {
       this.#allowed -= payload.length + EXTRA;
       if (this.#allowed < 0) throw new Error("the guest sends more than it may");
     }
+    this.isOver = "aer".includes(kind);
+    if (this.#end !== "open") return; // it was on its way when the host cancelled
     if (kind === "w") {
       this.credit += payload.readUInt32BE();
       this.#onCredit?.();
@@ -155,7 +157,6 @@ class Exchange {
     else if (kind === "e") this.#end = "whole";
     else if (kind === "r") this.#break(payload.toString());
     else throw new Error(`a frame of kind ${kind}`);
-    this.isOver = kind === "a" || this.#end !== "open";
     this.#wake?.();
     this.#onCredit?.();
   }
