@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from buntime.ports import SandboxGone
 from buntime.sandboxes.guest.client import Guest, Links
 from buntime.sandboxes.guest.failures import Impostor
-from tests.acceptance.server import free_port
+from tests.ports import free_port
 from tests.unit.scripted_guest import COST, HELLO, SECRET, WINDOW, Asked, answering, head, packed, raw, whole
 
 SECONDS = 10.0
