@@ -59,7 +59,7 @@ class Box:
     async def thaw(self) -> None:
         return None
 
-    async def ready_spare(self) -> None:
+    async def park(self) -> None:
         await asyncio.sleep(0.01)
 
     async def kill(self) -> None:

@@ -84,6 +84,8 @@ class Pool:
         self.claims += 1
         parked = self._alive()
         self.misses += parked is None
+        if parked is not None:
+            self._tasks.start(parked.count_spare(), f"count the spare of {parked.id}")
         return parked
 
     def _alive(self) -> LocalSandbox | None:
@@ -132,7 +134,7 @@ class Pool:
             self._require_room()
             sandbox = await self._start()
             try:
-                await sandbox.ready_spare()
+                await sandbox.park()
             except (SandboxGone, OSError) as failed:
                 await self._destroy(sandbox.id)
                 raise Unavailable("A parked sandbox failed.") from failed

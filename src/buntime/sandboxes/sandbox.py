@@ -206,9 +206,13 @@ class LocalSandbox:
         await self._launcher.take_over()
         await self._contexts.take_over()
 
-    async def ready_spare(self) -> None:
-        """Parks a process for the next run if there is none."""
-        await self._launcher.ready_spare()
+    async def park(self) -> None:
+        """Parks a process for the first run of the session that will claim the sandbox."""
+        await self._launcher.ready_spare(counted=False)
+
+    async def count_spare(self) -> None:
+        """Makes the parked process ready for the session that has claimed the sandbox."""
+        await self._launcher.count_spare()
 
     async def keep_spare(self) -> None:
         """Like `ready_spare`, but off a request's path. A failure is only logged."""
