@@ -210,8 +210,13 @@ class LocalSandbox:
         """Parks a process for the first run of the session that will claim the sandbox."""
         await self._launcher.ready_spare(counted=False)
 
+    @property
+    def has_counted_spare(self) -> bool:
+        """Whether nothing is left for `count_spare`."""
+        return not self._launcher.has_uncounted_spare
+
     async def count_spare(self) -> None:
-        """Makes the parked process ready for the session that has claimed the sandbox."""
+        """Makes the parked process ready for the session that claims the sandbox."""
         await self._launcher.count_spare()
 
     async def keep_spare(self) -> None:

@@ -5,7 +5,7 @@ beforehand. All descendants are born in that cgroup, so the kernel itself report
 kills and end. The next spare is made after a start, not on its path.
 
 A spare of a parked sandbox has no memory cgroup yet: each one costs memory for each file system of the host. It gets
-one when the sandbox is claimed, before any code of a session runs there.
+one shortly before or when the sandbox is claimed (`pool.py`), and before any code of a session runs there.
 
 A marker file per cgroup says what lives in it. The file is empty while a client waits for a run. It holds the kind and
 name of a process, context or terminal. It is gone when a run has been answered, even if the run left something behind.
@@ -292,6 +292,10 @@ class Launcher:
         else:
             self._spare = None
             await asyncio.to_thread(self.end, spare.run)
+
+    @property
+    def has_uncounted_spare(self) -> bool:
+        return self._spare is not None and not self._spare.is_counted
 
     async def count_spare(self) -> None:
         """Counts the memory of the parked process, which then need not be done on a run's path."""
