@@ -51,6 +51,7 @@ class Box:
     record: Record
     take_over: Callable[[], Awaitable[None]] = _at_once
     killed: bool = False
+    has_counted_spare: bool = True
 
     @property
     def id(self) -> str:
