@@ -6,11 +6,13 @@ import re
 import socket
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from buntime.plan import MB
 from tests.acceptance import packets, traces
 from tests.acceptance.client import Client, Session
 from tests.acceptance.inside.system_calls import ACTIONS
@@ -64,7 +66,45 @@ COMMANDS_THAT_MUST_FAIL = [
     "head -c 1 /proc/kcore | grep -c .",
     "cat /proc/keys /proc/timer_list /proc/interrupts | grep .",
     "find /proc/acpi /proc/scsi | grep -v -x -e /proc/acpi -e /proc/scsi",
+    "touch /proc/acpi/x",
+    "chmod 777 /proc/acpi",
+    "mount -o remount,rw /proc/acpi",
+    "mount -o remount,dev,exec /dev/shm",
+    "mount -o remount,size=1g /run",
+    "mount --bind /dev/shm /run/guest",
+    "rm -f /dev/null",
+    "mv /dev/zero /dev/null",
+    "chmod 600 /dev/null",
+    "chown 1 /dev/tty",
+    "mknod /dev/disk b 254 0",
+    "mknod /dev/shm/null c 1 3",
+    "mknod /run/null c 1 3",
+    "cp -a /dev/null /run/null",
+    "ln /dev/null /dev/other",
+    "cp /bin/true /dev/shm/true; /dev/shm/true",
+    "cp /bin/true /dev/true; /dev/true",
+    "touch /run/a; ln /run/a /dev/a",
+    "touch /dev/a; ln /dev/a /dev/shm/a",
+    "rmdir /dev/shm",
+    "mv /dev/pts /dev/other",
 ]
+FLAGS = {  # mount point → what no program there may do
+    "/": {"nosuid", "nodev"},
+    "/dev": {"nosuid", "nodev", "noexec"},
+    "/dev/shm": {"nosuid", "nodev", "noexec"},
+    "/run": {"nosuid", "nodev"},
+    "/dev/pts": {"nosuid", "noexec"},
+    "/dev/null": {"nosuid", "noexec"},
+    "/proc": {"nosuid", "nodev", "noexec"},
+    "/proc/acpi": {"ro", "nosuid", "nodev", "noexec"},
+    "/proc/keys": {"ro", "nosuid"},
+    "/proc/sys": {"ro", "nosuid", "nodev", "noexec"},
+    "/sys": {"ro", "nosuid", "nodev"},
+    "/run/guest": {"ro", "nosuid", "nodev"},
+    "/etc/resolv.conf": {"ro", "nosuid", "nodev"},
+}
+# Each costs the kernel memory for each memory cgroup of the host.
+OWN_FILE_SYSTEMS = {"overlay": 2, "tmpfs": 1, "proc": 1, "devpts": 1}
 
 
 CHANGE = "touch /root/kept; mv /usr/share/perl5 /root/perl5; rm -rf /usr/share/bash-completion"
@@ -177,6 +217,40 @@ def test_root_of_the_session_is_nobody_on_the_host_and_gains_nothing(inside: Ses
 def test_a_session_sees_its_own_mounts_and_no_others(inside: Session) -> None:
     points = inside.output("awk '{print $5}' /proc/self/mountinfo").split()
     assert [point for point in points if not OWN_MOUNTS.fullmatch(point)] == []
+
+
+def test_each_mount_has_its_flags(inside: Session) -> None:
+    table = [line.split() for line in inside.output("cat /proc/self/mountinfo").splitlines()]
+    flags = {fields[4]: set(fields[5].split(",")) for fields in table}
+    missing = {point: needed - flags[point] for point, needed in FLAGS.items() if point in flags}
+    assert {point: left for point, left in missing.items() if left} == {}
+    assert FLAGS.keys() - flags.keys() <= {"/proc/acpi"}, "a host may have no such file"
+
+
+def test_a_session_has_few_file_systems_of_its_own(inside: Session) -> None:
+    lines = inside.output("cat /proc/self/mountinfo").splitlines()
+    found = {(line.split(" - ")[1].split()[0], line.split()[2]) for line in lines}
+    assert Counter(kind for kind, _ in found if kind not in ("cgroup", "cgroup2", "sysfs")) == OWN_FILE_SYSTEMS
+
+
+def test_what_a_session_has_in_memory_is_bounded_in_all(paid: Client) -> None:
+    session = paid.open(resourceLimits={"memory": 512, "cpu": 1})
+    session.command("for place in /dev/shm /run /dev; do head -c 200M /dev/zero > $place/filled; done", timeout=60)
+    held = session.output("cat /dev/shm/filled /run/filled /dev/filled | wc -c")
+    assert 70 * MB < int(held) <= 80 * MB
+    assert session.output("echo fine; ls / > /dev/null") == "fine\n", "the next run starts all the same"
+    assert session.execute(code="console.log(1)").done()["stdout"] == "1\n"
+    session.delete().done()
+
+
+def test_files_in_memory_of_another_session_are_invisible(inside: Session, neighbour: Session) -> None:
+    places = ("/dev/shm", "/dev", "/run")
+    for place in places:
+        neighbour.output(f"echo theirs > {place}/of-the-neighbour; chmod 777 {place}/of-the-neighbour")
+    assert inside.output("find /dev /run /proc/acpi -name 'of-the-*' 2>/dev/null; true") == ""
+    for place in places:
+        inside.output(f"echo mine > {place}/of-the-neighbour")
+        assert neighbour.output(f"cat {place}/of-the-neighbour; rm {place}/of-the-neighbour") == "theirs\n"
 
 
 def test_nothing_beside_its_own_mounts_is_in_reach_of_a_session(inside: Session) -> None:

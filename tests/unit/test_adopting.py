@@ -51,6 +51,7 @@ class Box:
     record: Record
     take_over: Callable[[], Awaitable[None]] = _at_once
     killed: bool = False
+    has_counted_spare: bool = True
 
     @property
     def id(self) -> str:
@@ -59,7 +60,7 @@ class Box:
     async def thaw(self) -> None:
         return None
 
-    async def ready_spare(self) -> None:
+    async def park(self) -> None:
         await asyncio.sleep(0.01)
 
     async def kill(self) -> None:

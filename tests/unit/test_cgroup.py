@@ -129,9 +129,10 @@ def test_v1_counts_sockets_memory_in_each_run_and_limits_it_for_all(tmp_path: Pa
     runs = tmp_path / "memory/buntime-abcd/sb1/runs"
     assert (runs / SOCKETS).read_text() == str(64 * MB // SOCKET_SHARE)
     for name, held in (("r1", 0), ("r2", 20 * MB)):
-        cgroups.add_run("sb1", name)
-        kernel.populate()
-        cgroups.add_run("sb1", name)
+        for _ in range(2):
+            cgroups.add_run("sb1", name)
+            cgroups.count_memory("sb1", name, 7)
+            kernel.populate()
         assert (runs / name / SOCKETS).read_text() == "-1"
         (runs / name / SOCKETS_HELD).write_text(f"{held}\n")
     for held, ended in ((10, []), (20, ["r2"])):
@@ -158,6 +159,53 @@ def test_the_kernel_is_asked_for_all_of_a_sandboxs_memory(
     changed = [path for path in tmp_path.rglob(asked) if path.read_text()]
     assert [path.read_text() for path in changed] == [written]
     assert changed[0].parent.name == "sb1", "memory must be reclaimed from the whole sandbox"
+
+
+def test_v1_makes_a_runs_memory_group_when_its_memory_is_counted(tmp_path: Path) -> None:
+    cgroups = CgroupsV1(tmp_path, "buntime-abcd")
+    cgroups.create("sb1", None)
+    cgroups.add_run("sb1", "r1")
+    group = tmp_path / "memory/buntime-abcd/sb1/runs/r1"
+    assert not group.exists()
+    cgroups.count_memory("sb1", "r1", 7)
+    assert (group / "cgroup.procs").read_text() == "7"
+
+
+def test_v1_has_two_memory_groups_for_a_sandbox_without_runs(tmp_path: Path) -> None:
+    cgroups = CgroupsV1(tmp_path, "buntime-abcd")
+    cgroups.create("sb1", None)
+    (tmp_path / "memory").joinpath(cgroups.oci_path("sb1")[1:]).mkdir(parents=True, exist_ok=True)  # the runtime does
+    groups = (tmp_path / "memory/buntime-abcd").rglob("*")
+    assert sorted(str(group.relative_to(tmp_path)) for group in groups) == [
+        "memory/buntime-abcd/sb1",
+        "memory/buntime-abcd/sb1/runs",
+    ]
+
+
+@pytest.mark.parametrize("place", ["", "guest"])
+def test_v1_finds_the_guest_of_this_and_of_earlier_versions(tmp_path: Path, place: str) -> None:
+    cgroups = CgroupsV1(tmp_path, "buntime-abcd")
+    cgroups.create("sb1", None)
+    group = tmp_path / "pids/buntime-abcd/sb1" / place
+    group.mkdir(exist_ok=True)
+    (group / "cgroup.procs").write_text("7\n8\n")
+    assert cgroups.guest_processes("sb1") == [7, 8]
+
+
+def test_v2_counts_the_memory_of_each_run_from_the_first_one_on(v2: tuple[CgroupsV2, Path]) -> None:
+    cgroups, root = v2
+    cgroups.create("sb1", None)
+    control = root / "sb1/runs/cgroup.subtree_control"
+    assert "memory" not in control.read_text()
+    assert "+memory" in (root / "sb1/cgroup.subtree_control").read_text(), "the session's own limit"
+    cgroups.add_run("sb1", "r1")
+    cgroups.count_memory("sb1", "r1", 7)
+    assert control.read_text() == "+memory"
+    control.write_text("")
+    cgroups.add_run("sb1", "r2")
+    (root / "sb1/runs/r2/memory.peak").write_text("0\n")  # the kernel makes it
+    cgroups.count_memory("sb1", "r2", 8)
+    assert control.read_text() == "", "it is on already"
 
 
 def test_a_missing_run_counts_as_killed_and_removed(tmp_path: Path) -> None:

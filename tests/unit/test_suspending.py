@@ -33,6 +33,8 @@ class Kernel:
 
     def __init__(self) -> None:
         self.frozen = False
+        self.alive = {"r1"}  # runs of which the process lives
+        self.counted: list[str] = []  # runs of which the memory is counted
 
     def freeze(self, sandbox: str, frozen: bool) -> None:
         self.frozen = frozen
@@ -63,6 +65,13 @@ class Kernel:
 
     def add_run(self, sandbox: str, run: str) -> None: ...
     def join_run(self, sandbox: str, run: str, pid: int) -> None: ...
+    def run_processes(self, sandbox: str, run: str) -> list[int]:
+        return [os.getpid()] if run in self.alive else []
+
+    def count_memory(self, sandbox: str, run: str, pid: int) -> None:
+        assert pid == os.getpid()
+        self.counted.append(run)
+
     def kill_run(self, sandbox: str, run: str) -> bool:
         return True
 
@@ -83,6 +92,7 @@ class Rig:
         self.asked: list[str] = []
         self.answered: list[str] = []
         self.asked_frozen: list[str] = []
+        self.counted_when_run: list[str] = []
         self.kills = 0
 
     async def kill(self) -> None:
@@ -103,6 +113,7 @@ class Rig:
             case "/spares":
                 return msgspec.json.encode({"pid": os.getpid()})
             case "/run":
+                self.counted_when_run = list(self.kernel.counted)
                 return struct.pack(">cI", b"x", len(ENDED)) + ENDED
             case "/contexts/create":
                 known = {"id": CONTEXT, "createdAt": 0, "workingDir": "/", "runs": 0, "lost": None}
@@ -146,6 +157,40 @@ async def _long() -> None:
 
 async def _runs(rig: Rig) -> None:
     assert (await rig.sandbox.run(Run(timeout=10, command="true"))).exit_code == 0
+
+
+# --- the memory of parked processes ---
+
+
+async def test_a_parked_sandbox_has_no_run_whose_memory_is_counted(rig: Rig) -> None:
+    await rig.sandbox.park()
+    assert (len(rig.launcher.parked()), rig.kernel.counted) == (1, [])
+
+
+async def test_memory_of_a_parked_process_is_counted_before_it_runs_anything(rig: Rig) -> None:
+    await rig.sandbox.park()
+    await _runs(rig)
+    assert rig.counted_when_run == ["r1"]
+
+
+async def test_memory_that_was_counted_at_the_claim_is_not_counted_again(rig: Rig) -> None:
+    await rig.sandbox.park()
+    await asyncio.gather(rig.sandbox.count_spare(), rig.sandbox.count_spare())
+    assert rig.kernel.counted == ["r1"]
+    await _runs(rig)
+    assert rig.counted_when_run == ["r1"]
+
+
+async def test_a_parked_process_that_ended_before_the_claim_is_replaced(rig: Rig) -> None:
+    await rig.sandbox.park()
+    rig.kernel.alive.clear()
+    await rig.sandbox.count_spare()
+    assert rig.launcher.parked() == []
+    await _runs(rig)
+    assert rig.counted_when_run == ["r2"]
+
+
+# --- freezing ---
 
 
 async def test_a_spare_delayed_by_a_busy_host_is_not_asked_of_a_frozen_guest(rig: Rig) -> None:

@@ -84,6 +84,7 @@ def test_the_cgroup_of_a_process_tells_its_sandbox_and_run(tmp_path: Path) -> No
     v1, v2 = CgroupsV1(tmp_path, "buntime-abcd"), CgroupsV2(tmp_path / "buntime-abcd")
     old = "9:freezer:/buntime-abcd/sb1/guest\n8:pids:/buntime-abcd/sb1/runs/r7\n0::/buntime-abcd/sb1/guest\n"
     assert v1.place_of(old) == ("sb1", "r7")
+    assert v1.place_of("8:pids:/buntime-abcd/sb1\n") == ("sb1", None)
     assert v2.place_of("0::/buntime-abcd/sb1/runs/r7\n") == ("sb1", "r7")
     assert v2.place_of("0::/buntime-abcd/sb1/guest\n") == ("sb1", None)
     for other in ("0::/buntime-abce/sb1/runs/r7\n", "0::/\n", ""):

@@ -71,7 +71,7 @@ class Adoption:
             return False
         async with asyncio.timeout(self.seconds):
             await sandbox.take_over()
-            await sandbox.ready_spare()
+            await sandbox.park()
         # a crash between claiming and storing may have changed them
         await asyncio.to_thread(self.containers.limit, sandbox.record, self.settings.parked_limits)
         if self.pool.is_full:  # others were quicker

@@ -264,7 +264,8 @@ class Containers:
 
     def running_init(self, sandbox_id: str) -> int | None:
         """A pidfd of its init, or None when it does not run."""
-        pid = records.running_init(self.directory(sandbox_id), self._machinery.cgroups.oci_path(sandbox_id))
+        place_of = self._machinery.cgroups.place_of
+        pid = records.running_init(self.directory(sandbox_id), lambda groups: place_of(groups) == (sandbox_id, None))
         return None if pid is None else records.open_process(pid)
 
     def directory(self, sandbox_id: str) -> Path:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from itertools import islice
 from typing import Any
 
 import structlog
@@ -22,6 +23,7 @@ QUIET_SECONDS, BUSY_QUIET_SECONDS = 0.25, 1.0
 LOW_QUIET_SECONDS, LOW_BUSY_QUIET_SECONDS = 0.05, 0.25
 REST_SECONDS = 0.02
 RETRY_SECONDS = 5
+COUNTED = 4  # parked sandboxes, the next to be claimed, whose first run has a memory cgroup already
 
 
 class Pool:
@@ -84,7 +86,14 @@ class Pool:
         self.claims += 1
         parked = self._alive()
         self.misses += parked is None
+        self._count_next(parked)
         return parked
+
+    def _count_next(self, taken: LocalSandbox | None = None) -> None:
+        """Memory cgroups are for those that need them soon: each costs the kernel memory for each file system."""
+        for sandbox in filter(None, (taken, *islice(self._parked, COUNTED))):
+            if not sandbox.has_counted_spare:
+                self._tasks.start(sandbox.count_spare(), f"count the spare of {sandbox.id}")
 
     def _alive(self) -> LocalSandbox | None:
         while self._parked:
@@ -106,6 +115,7 @@ class Pool:
 
     def add(self, sandbox: LocalSandbox) -> None:
         self._parked.append(sandbox)
+        self._count_next()
 
     def empty(self) -> list[LocalSandbox]:
         """Takes out all parked sandboxes."""
@@ -132,8 +142,8 @@ class Pool:
             self._require_room()
             sandbox = await self._start()
             try:
-                await sandbox.ready_spare()
+                await sandbox.park()
             except (SandboxGone, OSError) as failed:
                 await self._destroy(sandbox.id)
                 raise Unavailable("A parked sandbox failed.") from failed
-            self._parked.append(sandbox)
+            self.add(sandbox)

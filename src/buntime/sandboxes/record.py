@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -41,15 +42,15 @@ def read(directory: Path) -> Record | None:
         return None
 
 
-def running_init(directory: Path, cgroup: str) -> int | None:
+def running_init(directory: Path, is_its: Callable[[str], bool]) -> int | None:
     """The host's pid of the sandbox's init, or None when it has ended. Pids are reused, so the process must also be in
-    the sandbox's own cgroup."""
+    the sandbox's own cgroup. `is_its`: whether the text of a process's /proc/PID/cgroup says so."""
     try:
         pid = int((directory / "pid").read_text())
         groups = Path(f"/proc/{pid}/cgroup").read_text()
     except (OSError, ValueError):
         return None
-    return pid if any(line.endswith(f":{cgroup}") for line in groups.splitlines()) else None
+    return pid if is_its(groups) else None
 
 
 def open_process(pid: int) -> int | None:

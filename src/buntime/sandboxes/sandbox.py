@@ -207,9 +207,18 @@ class LocalSandbox:
         await self._launcher.take_over()
         await self._contexts.take_over()
 
-    async def ready_spare(self) -> None:
-        """Parks a process for the next run if there is none."""
-        await self._launcher.ready_spare()
+    async def park(self) -> None:
+        """Parks a process for the first run of the session that will claim the sandbox."""
+        await self._launcher.ready_spare(counted=False)
+
+    @property
+    def has_counted_spare(self) -> bool:
+        """Whether nothing is left for `count_spare`."""
+        return not self._launcher.has_uncounted_spare
+
+    async def count_spare(self) -> None:
+        """Makes the parked process ready for the session that claims the sandbox."""
+        await self._launcher.count_spare()
 
     async def keep_spare(self) -> None:
         """Like `ready_spare`, but off a request's path. A failure is only logged."""

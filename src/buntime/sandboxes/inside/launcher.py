@@ -4,6 +4,9 @@ Everything is started by a *spare*: a process that the guest has parked and that
 beforehand. All descendants are born in that cgroup, so the kernel itself reports their peak memory, CPU time, memory
 kills and end. The next spare is made after a start, not on its path.
 
+A spare of a parked sandbox has no memory cgroup yet: each one costs memory for each file system of the host. It gets
+one shortly before or when the sandbox is claimed (`pool.py`), and before any code of a session runs there.
+
 A marker file per cgroup says what lives in it. The file is empty while a client waits for a run. It holds the kind and
 name of a process, context or terminal. It is gone when a run has been answered, even if the run left something behind.
 """
@@ -13,9 +16,9 @@ import itertools
 import os
 import select
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,6 +48,7 @@ CROWDED_PIDS = RUN_PIDS // 2  # from which on background runs that met the proce
 class Spare:
     pid: int  # inside the sandbox
     run: str  # its cgroup
+    is_counted: bool = True  # its memory too, see `Cgroups.count_memory`
 
 
 class Launcher:
@@ -242,45 +246,67 @@ class Launcher:
     async def _take(self) -> Spare:
         """The parked spare, or the one that is being made."""
         async with self._preparing:
+            await self._count_spare()
             spare, self._spare = self._spare, None
             return spare or await self._prepare()
 
-    async def _prepare(self) -> Spare:
+    async def _prepare(self, *, counted: bool = True) -> Spare:
         """Parks a process in its own cgroup."""
         for _ in range(SPARE_TRIES):
             pid = await self.in_time(self._guest.spare(), ANSWER_SECONDS)
             run = f"r{next(self._numbers)}"
             (self._markers / run).touch()
             self._machinery.cgroups.add_run(self._sandbox, run)
-            if self._place(pid, run):
-                return Spare(pid, run)
+            spare = Spare(pid, run, is_counted=counted)
+            if self._place(spare):
+                return spare
             self.end(run)
         raise SandboxGone("no process could be parked for a run")
 
-    def _place(self, pid: int, run: str) -> bool:
-        """Moves the process with this pid inside the sandbox. False when the guest does not name one of its own."""
+    def _place(self, spare: Spare) -> bool:
+        """Moves the process into its cgroup. False when the guest does not name one of its own."""
         cgroups = self._machinery.cgroups
-        for host_pid in cgroups.guest_processes(self._sandbox):
-            try:
-                handle = os.pidfd_open(host_pid)
-            except ProcessLookupError:
-                continue
-            try:
-                if _pid_inside(host_pid) == pid:
-                    cgroups.join_run(self._sandbox, run, host_pid)
-                    # it is still alive, so the pid was not reused and the right process was moved
-                    return not has_ended(handle, 0)
-            except OSError:
-                return False
-            finally:
-                os.close(handle)
-        return False
 
-    async def ready_spare(self) -> None:
-        """Parks a process for the next run if there is none, unless the sandbox sleeps."""
+        def move(host_pid: int) -> None:
+            cgroups.join_run(self._sandbox, spare.run, host_pid)
+            if spare.is_counted:
+                cgroups.count_memory(self._sandbox, spare.run, host_pid)
+
+        return _with_process(spare.pid, cgroups.guest_processes(self._sandbox), move)
+
+    def _count(self, spare: Spare) -> bool:
+        """Counts its memory too. False when it is gone. Blocking."""
+        cgroups = self._machinery.cgroups
+
+        def move(host_pid: int) -> None:
+            cgroups.count_memory(self._sandbox, spare.run, host_pid)
+
+        return _with_process(spare.pid, cgroups.run_processes(self._sandbox, spare.run), move)
+
+    async def _count_spare(self) -> None:
+        spare = self._spare
+        if spare is None or spare.is_counted:
+            return
+        if await asyncio.to_thread(self._count, spare):
+            self._spare = replace(spare, is_counted=True)
+        else:
+            self._spare = None
+            await asyncio.to_thread(self.end, spare.run)
+
+    @property
+    def has_uncounted_spare(self) -> bool:
+        return self._spare is not None and not self._spare.is_counted
+
+    async def count_spare(self) -> None:
+        """Counts the memory of the parked process, which then need not be done on a run's path."""
+        async with self._preparing:
+            await self._count_spare()
+
+    async def ready_spare(self, *, counted: bool) -> None:
+        """Parks a process for the next run if there is none, unless the sandbox sleeps. `counted`: its memory too."""
         async with self._preparing:
             if self._spare is None and not self._sleeps and self._is_alive():
-                self._spare = await self._prepare()
+                self._spare = await self._prepare(counted=counted)
 
     async def keep_spare(self) -> None:
         """Like `ready_spare`, but stays out of the way of a burst of runs. A failure is only logged: the next run then
@@ -294,7 +320,7 @@ class Launcher:
         self.sweep()
         await self.make_room()
         try:
-            await self.ready_spare()
+            await self.ready_spare(counted=True)
         except (SandboxGone, BuntimeError, OSError) as gone:
             log.info("no_spare", sandbox=self._sandbox, reason=str(gone))
 
@@ -340,6 +366,26 @@ class Launcher:
 
 async def _coroutine[T](work: Awaitable[T]) -> T:
     return await work
+
+
+def _with_process(pid: int, host_pids: Iterable[int], work: Callable[[int], None]) -> bool:
+    """Does the work on the one of the host's processes that has this pid inside its sandbox. False when there is none,
+    or when it ended meanwhile."""
+    for host_pid in host_pids:
+        try:
+            handle = os.pidfd_open(host_pid)
+        except ProcessLookupError:
+            continue
+        try:
+            if _pid_inside(host_pid) == pid:
+                work(host_pid)
+                # it is still alive, so the pid was not reused and the work was done on the right process
+                return not has_ended(handle, 0)
+        except OSError:
+            return False
+        finally:
+            os.close(handle)
+    return False
 
 
 def _pid_inside(host_pid: int) -> int:

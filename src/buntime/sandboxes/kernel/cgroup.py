@@ -1,13 +1,16 @@
 """The kernel's limits and accounts of a sandbox: what cgroup v1 and v2 have in common.
 
     buntime-<instance>/<sandbox>/          cpu, memory and disk I/O of the whole sandbox, with the guest's share
-                                /guest     init and guest, which the OCI runtime puts there
+                                /guest     init and guest, on v2 alone; on v1 they are in the group above
                                 /runs      the session's own limits
                                      /<n>  one run: the processes that it starts are born here and counted here
 
 Memory and pids are limited at `runs`, so a session that uses up its own cannot take the guest with it. Pids are limited
-at each run too, so a run that uses up its own leaves some for the next. The runtime makes `guest`; these modules make
-and remove the rest. All calls are quick file access.
+at each run too, so a run that uses up its own leaves some for the next. The OCI runtime puts init and guest there;
+these modules make and remove the rest. All calls are quick file access, except where a docstring says otherwise.
+
+Each group with memory costs the kernel an array over all file systems of the host. So a run's memory is counted from
+`count_memory` on: in a sandbox that no session has claimed yet, no run has memory of its own.
 """
 
 from collections.abc import Iterable, Mapping
@@ -52,7 +55,10 @@ class Cgroups(Protocol):
         """The session's own cgroups, by their places below /sys/fs/cgroup in a sandbox that sees the host's version."""
         ...
 
-    def guest_processes(self, sandbox: str) -> list[int]: ...
+    def guest_processes(self, sandbox: str) -> list[int]:
+        """Init, the guest, and what the guest has started and nobody has moved."""
+        ...
+
     def session_processes(self, sandbox: str, leave_out: Iterable[str] = ()) -> int: ...
     def runs(self, sandbox: str) -> list[str]: ...
     def run_processes(self, sandbox: str, run: str) -> list[int]: ...
@@ -62,7 +68,14 @@ class Cgroups(Protocol):
 
     def add_run(self, sandbox: str, run: str) -> None: ...
     def join_run(self, sandbox: str, run: str, pid: int) -> None: ...
-    def usage(self, sandbox: str, run: str) -> RunUsage: ...
+    def count_memory(self, sandbox: str, run: str, pid: int) -> None:
+        """Counts the memory of the run from now on. `pid`: its only process. The kernel may take 20 ms."""
+        ...
+
+    def usage(self, sandbox: str, run: str) -> RunUsage:
+        """Raises OSError where the run is gone or its memory is not counted."""
+        ...
+
     def refused_forks(self, sandbox: str, run: str) -> int:
         """How many the kernel counts at the run itself."""
         ...

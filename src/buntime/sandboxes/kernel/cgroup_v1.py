@@ -40,7 +40,7 @@ from buntime.sandboxes.kernel.cgroup_tree import (
 
 class CgroupsV1:
     LIMITED = ("memory", "pids", "cpu", "cpuacct", "blkio")
-    PER_RUN = ("memory", "pids", "cpu", "cpuacct")  # cpu: each run gets an equal share, however many processes it has
+    PER_RUN = ("pids", "cpu", "cpuacct")  # cpu: each run gets an equal share, however many processes it has
     SEEN = ("memory", "cpu")  # by the session
     SOCKETS, SOCKETS_HELD = "memory.kmem.tcp.limit_in_bytes", "memory.kmem.tcp.usage_in_bytes"
     ALL = (*LIMITED, "cpuset", "devices", "freezer", "systemd")
@@ -53,7 +53,7 @@ class CgroupsV1:
         return self._mounts.joinpath(controller, self._name, sandbox, *rest)
 
     def oci_path(self, sandbox: str) -> str:
-        return f"/{self._name}/{sandbox}/guest"
+        return f"/{self._name}/{sandbox}"
 
     def create(self, sandbox: str, disk: str | None) -> None:
         for controller in self.LIMITED:
@@ -90,7 +90,8 @@ class CgroupsV1:
         return {controller: self._dir(controller, sandbox, "runs") for controller in self.SEEN}
 
     def guest_processes(self, sandbox: str) -> list[int]:
-        return pids_of(self._dir("pids", sandbox, "guest"))
+        earlier = self._dir("pids", sandbox, "guest")  # a group of the guest's own, as earlier versions had
+        return [*pids_of(self._dir("pids", sandbox)), *pids_of(earlier)]
 
     def session_processes(self, sandbox: str, leave_out: Iterable[str] = ()) -> int:
         runs = set(self.runs(sandbox)) - set(leave_out)
@@ -109,13 +110,18 @@ class CgroupsV1:
         for controller in self.PER_RUN:
             self._dir(controller, sandbox, "runs", run).mkdir(exist_ok=True)
         (self._dir("pids", sandbox, "runs", run) / "pids.max").write_text(str(ONE_RUN_PIDS))
-        with suppress(FileNotFoundError):
-            # "no limit" starts the counting in this group; the group above has the limit of all runs
-            put_text(self._dir("memory", sandbox, "runs", run) / self.SOCKETS, "-1")
 
     def join_run(self, sandbox: str, run: str, pid: int) -> None:
         for controller in self.PER_RUN:
             (self._dir(controller, sandbox, "runs", run) / "cgroup.procs").write_text(str(pid))
+
+    def count_memory(self, sandbox: str, run: str, pid: int) -> None:
+        group = self._dir("memory", sandbox, "runs", run)
+        group.mkdir(exist_ok=True)
+        with suppress(FileNotFoundError):
+            # "no limit" starts the counting in this group; the group above has the limit of all runs
+            put_text(group / self.SOCKETS, "-1")
+        (group / "cgroup.procs").write_text(str(pid))
 
     def usage(self, sandbox: str, run: str) -> RunUsage:
         memory = self._dir("memory", sandbox, "runs", run)
@@ -152,7 +158,8 @@ class CgroupsV1:
         return True
 
     def remove_run(self, sandbox: str, run: str) -> bool:
-        gone = [remove_directory(self._dir(controller, sandbox, "runs", run)) for controller in self.PER_RUN]
+        groups = [self._dir(controller, sandbox, "runs", run) for controller in (*self.PER_RUN, "memory")]
+        gone = [remove_directory(group) for group in groups]
         return all(gone)
 
     def terminate(self, sandbox: str) -> None:
@@ -170,7 +177,7 @@ class CgroupsV1:
         limit, held = (int(text_of(runs / name)) for name in (self.SOCKETS, self.SOCKETS_HELD))
         if held < 2 * limit:
             return []
-        of_run = {run: int(text_of(runs / run / self.SOCKETS_HELD)) for run in self.runs(sandbox)}
+        of_run = {run: int(text_of(runs / run / self.SOCKETS_HELD)) for run in children_of(runs)}
         return [run for run in of_run if of_run[run] >= limit // max(1, len(of_run))]
 
     def throttled(self, sandbox: str) -> int:

@@ -37,6 +37,7 @@ from buntime.sandboxes.kernel.cgroup_tree import (
 
 class CgroupsV2:
     CONTROLLERS = "+cpu +memory +pids +io"
+    PER_RUN = "+cpu +pids +io"  # memory follows, see `count_memory`
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -50,8 +51,9 @@ class CgroupsV2:
     def create(self, sandbox: str, disk: str | None) -> None:
         top, runs = self._dir(sandbox), self._dir(sandbox, "runs")
         runs.mkdir(parents=True, exist_ok=True)
-        for parent in (self._root.parent, self._root, top, runs):
+        for parent in (self._root.parent, self._root, top):
             (parent / "cgroup.subtree_control").write_text(self.CONTROLLERS)
+        (runs / "cgroup.subtree_control").write_text(self.PER_RUN)
         (top / "pids.max").write_text(str(RUN_PIDS + GUEST_PIDS))
         (runs / "pids.max").write_text(str(RUN_PIDS))
         if disk:
@@ -97,6 +99,12 @@ class CgroupsV2:
 
     def join_run(self, sandbox: str, run: str, pid: int) -> None:
         (self._dir(sandbox, "runs", run) / "cgroup.procs").write_text(str(pid))
+
+    def count_memory(self, sandbox: str, run: str, pid: int) -> None:
+        """For all runs of the session, from the first one on."""
+        runs = self._dir(sandbox, "runs")
+        if not (runs / run / "memory.peak").exists():
+            (runs / "cgroup.subtree_control").write_text("+memory")
 
     def usage(self, sandbox: str, run: str) -> RunUsage:
         group = self._dir(sandbox, "runs", run)

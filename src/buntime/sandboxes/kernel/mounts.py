@@ -6,14 +6,12 @@ is needed for a mount.
 """
 
 import os
-import stat
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from buntime.config import SHARED_RUN_DIR
 from buntime.sandboxes.kernel.mount_calls import (
     MS_BIND,
     MS_NODEV,
@@ -29,21 +27,18 @@ from buntime.sandboxes.kernel.mount_calls import (
     unmount,
 )
 from buntime.sandboxes.kernel.packed import KIND as PACKED_KIND
+from buntime.sandboxes.kernel.private import HOSTS, MOUNTS, PRIVATE, SIZE_MB, fill
 from buntime.snapshot import MOST_LAYERS
 
-# Mount points, the same for all threads. The container's root has no rights on the host, but must reach them, which it
-# could not in the data directory.
-MOUNTS = SHARED_RUN_DIR / "mounts"
-ROOT, IMAGE, VOLUME, SEEN, PROGRAMS, GUEST, RESOLV_CONF = (
-    MOUNTS / name for name in ("root", "image", "volume", "seen", "programs", "guest", "resolv.conf")
+ROOT, IMAGE, VOLUME, SEEN, PROGRAMS, GUEST = (
+    MOUNTS / name for name in ("root", "image", "volume", "seen", "programs", "guest")
 )
 PACKED = [MOUNTS / f"layer{number}" for number in range(1, MOST_LAYERS + 1)]
 # With `redirect_dir`, a session can rename a directory of a layer below. With `index`, hard links of such a layer would
 # stay together, but it refuses a copied or restored volume: see docs/decisions/0022-layers-below.md. Without
 # `uuid`, the first mount of a volume would look different from all later ones.
 OPTIONS = "metacopy=off,index=off,redirect_dir=on,uuid=null"
-DEV = Path("/dev")  # the runtime takes a container's devices from here
-DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
+DEV = Path("/dev")  # the runtime takes its mask of files, /dev/null, from here
 THREADS = 4
 
 
@@ -64,14 +59,14 @@ class OwnFiles:
     resolv_conf: Path
     seen: Path  # see `seen.py`
     guest: Path  # its programs, in the image of this host
+    owner: int  # the host's id of the sandbox's root
 
 
 class MountThreads:
     def __init__(self, hidden: Sequence[Path]) -> None:
         """`hidden`: mounts of the host that the threads must not see."""
-        for directory in (ROOT, IMAGE, *PACKED, VOLUME, SEEN, PROGRAMS, GUEST):
+        for directory in (ROOT, IMAGE, *PACKED, VOLUME, SEEN, PROGRAMS, GUEST, PRIVATE):
             directory.mkdir(mode=0o711, parents=True, exist_ok=True)
-        RESOLV_CONF.touch(mode=0o644)
         self._threads = ThreadPoolExecutor(
             THREADS, thread_name_prefix="mounts", initializer=_leave_the_hosts_mounts, initargs=(hidden,)
         )
@@ -128,14 +123,14 @@ def _root(layers: Layers) -> Iterator[None]:
 
 @contextmanager
 def _own_files(files: OwnFiles, id_map: int) -> Iterator[None]:
-    """Mounts devices, guest, limits and resolv.conf as files of this sandbox alone, although the host has them too:
-    locks and inotify watches belong to a file, and an overlay has files of its own."""
+    """Mounts the sandbox's tmpfs, guest and limits. What the host has too are files of this sandbox alone, as an
+    overlay has files of its own."""
     with ExitStack() as mounts:
-        mount("tmpfs", DEV, "tmpfs", MS_NOSUID, "mode=755,size=64k")
+        mount("tmpfs", PRIVATE, "tmpfs", MS_NOSUID, f"mode=711,size={SIZE_MB}m")
+        mounts.callback(unmount, PRIVATE)
+        fill(files.resolv_conf, files.owner)
+        mount(str(HOSTS), DEV, "", MS_BIND, "")
         mounts.callback(unmount, DEV)
-        _fill_dev(files.resolv_conf)
-        mount(str(DEV / RESOLV_CONF.name), RESOLV_CONF, "", MS_BIND, "")
-        mounts.callback(unmount, RESOLV_CONF)
         # else the session could read the server's path in its mount table
         mount(str(files.seen), SEEN, "", MS_BIND, "")
         mounts.callback(unmount, SEEN)
@@ -146,16 +141,6 @@ def _own_files(files: OwnFiles, id_map: int) -> Iterator[None]:
         mount("overlay", GUEST, "overlay", MS_RDONLY | MS_NOSUID | MS_NODEV, lower)
         mounts.callback(unmount, GUEST)
         yield
-
-
-def _fill_dev(resolv_conf: Path) -> None:
-    for name, (major, minor) in DEVICES.items():
-        os.mknod(DEV / name, stat.S_IFCHR, os.makedev(major, minor))
-        (DEV / name).chmod(0o666)
-    (DEV / RESOLV_CONF.name).write_bytes(resolv_conf.read_bytes())
-    (DEV / RESOLV_CONF.name).chmod(0o644)
-    times = resolv_conf.stat()  # else a session would see a changed file after each start
-    os.utime(DEV / RESOLV_CONF.name, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 def _bind_idmapped(source: Path, target: Path, user_namespace: int) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 
 from buntime.sandboxes.kernel.cgroup_version import is_hybrid
 from buntime.sandboxes.kernel.commands import HostCommandFailed, call_detached
-from buntime.sandboxes.kernel.mounts import GUEST, RESOLV_CONF, ROOT, Layers, MountThreads, OwnFiles
+from buntime.sandboxes.kernel.mounts import GUEST, ROOT, Layers, MountThreads, OwnFiles
+from buntime.sandboxes.kernel.private import DEV, DEVICES, EMPTY, HOSTS, RESOLV_CONF, RUN, SHM
 from buntime.sandboxes.kernel.root import Leave, replace_root
 from buntime.sandboxes.kernel.seen import CGROUP, PROC_FILES, QUOTA
 from buntime.sandboxes.kernel.user_namespaces import id_map, user_namespaces
@@ -93,7 +94,7 @@ def spec(place: Place, user_namespace: str, seccomp: Mapping[str, Any]) -> dict[
             "namespaces": [*namespaces, *joined],
             "cgroupsPath": place.cgroup,
             "seccomp": seccomp,
-            "maskedPaths": [f"/proc/{name}" for name in MASKED.split()],
+            "maskedPaths": [f"/proc/{name}" for name in MASKED.split() if not _is_directory(name)],
             "readonlyPaths": [f"/proc/{name}" for name in READ_ONLY.split()],
         },
     }
@@ -135,28 +136,37 @@ def _guest(program: str, *arguments: str) -> list[str]:
 
 
 def _mounts(place: Place) -> list[dict[str, Any]]:
-    def tmpfs(to: str, *options: str) -> dict[str, Any]:
-        return {"destination": to, "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", *options]}
-
-    def bind(to: str, source: Path) -> dict[str, Any]:
-        options = ["rbind", "ro", "nosuid", "nodev"]
-        return {"destination": to, "type": "bind", "source": str(source), "options": options}
-
+    """A tmpfs that the runtime mounts, and its mask of a directory, would each be a file system more."""
     pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", f"max={PTYS}"]
     return [
         {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "nodev", "noexec"]},
-        tmpfs("/dev", "noexec", "strictatime", "mode=755", "size=64k"),
-        tmpfs("/dev/shm", "noexec", "mode=1777", "size=64m"),
-        tmpfs("/run", "mode=755", "size=16m"),
+        _bind("/dev", DEV, "nodev", "noexec"),
+        _bind("/dev/shm", SHM, "nodev", "noexec"),
+        _bind("/run", RUN, "nodev"),
         {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": pts},
-        # else the runtime would bind the host's; a tmpfs would cost the kernel memory for each cgroup
-        bind("/sys", GUEST / "sys"),
-        *(bind(f"/proc/{name}", GUEST / name) for name in PROC_FILES),
-        *(bind(f"/{CGROUP}/{name}".rstrip("/"), group) for name, group in place.controllers.items()),
-        bind(f"/{QUOTA}", place.quota),
-        bind("/run/guest", GUEST),
-        bind("/etc/resolv.conf", RESOLV_CONF),
+        *(_bind(f"/dev/{name}", HOSTS / name, "noexec") for name in DEVICES),
+        *(_bind(f"/proc/{name}", EMPTY, "ro", "nodev", "noexec") for name in MASKED.split() if _is_directory(name)),
+        _read_only("/sys", GUEST / "sys"),  # else the runtime would bind the host's
+        *(_read_only(f"/proc/{name}", GUEST / name) for name in PROC_FILES),
+        *(_read_only(f"/{CGROUP}/{name}".rstrip("/"), group) for name, group in place.controllers.items()),
+        _read_only(f"/{QUOTA}", place.quota),
+        _read_only("/run/guest", GUEST),
+        _read_only("/etc/resolv.conf", RESOLV_CONF),
     ]
+
+
+def _is_directory(name: str) -> bool:
+    return Path("/proc", name).is_dir()
+
+
+def _bind(to: str, source: Path, *options: str) -> dict[str, Any]:
+    """Of one mount, without those below it."""
+    return {"destination": to, "type": "bind", "source": str(source), "options": ["bind", "nosuid", *options]}
+
+
+def _read_only(to: str, source: Path) -> dict[str, Any]:
+    options = ["rbind", "ro", "nosuid", "nodev"]
+    return {"destination": to, "type": "bind", "source": str(source), "options": options}
 
 
 class Runtime:
@@ -178,7 +188,7 @@ class Runtime:
         with user_namespaces(place.first_uid) as users:
             (place.bundle / "config.json").write_text(json.dumps(spec(place, users.session_path, seccomp)))
             layers = Layers(place.image, place.packed, place.volume, users.mounts)
-            files = OwnFiles(place.resolv_conf, place.seen, place.guest)
+            files = OwnFiles(place.resolv_conf, place.seen, place.guest, place.first_uid)
             self._mounts.with_layers(layers, files, lambda: self._call(verb))
             self._id_maps[place.name] = os.dup(users.mounts)
         return int(place.pid_file.read_text())
