@@ -386,6 +386,7 @@ class LocalSandboxes:
 
     async def close(self) -> None:
         """Ends the parked sandboxes. Those of sessions go on."""
+        self._machinery.quotas.close()
         parked = {sandbox.id: sandbox for sandbox in self._pool.empty()}
         self._running |= parked
         await _each(parked, self._discard)

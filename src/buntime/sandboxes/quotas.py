@@ -62,18 +62,12 @@ class Quotas:
         self._sync = sync
         self._watches: dict[str, Watch] = {}
         self._settling: deque[asyncio.TimerHandle] = deque()  # volumes that will be measured
+        self._is_closed = False
         self._scan = asyncio.Semaphore()  # one at a time on this host
         self.measured = 0  # since the start
 
     async def keep(self, awake: Callable[[], Collection[str]]) -> None:
         """Runs forever. `awake`: volumes that running processes use."""
-        try:
-            await self._keep(awake)
-        finally:
-            for timer in self._settling:
-                timer.cancel()
-
-    async def _keep(self, awake: Callable[[], Collection[str]]) -> None:
         forget_at = 0.0
         while True:
             await asyncio.sleep(SOONEST)
@@ -87,9 +81,17 @@ class Quotas:
                 await asyncio.to_thread(self._volumes.forget_past)
                 self._watches = {name: watch for name, watch in self._watches.items() if name in self._volumes.shares}
 
+    def close(self) -> None:
+        """From now on, nothing is measured later."""
+        self._is_closed = True
+        for timer in self._settling:
+            timer.cancel()
+
     def settle(self, volume: str) -> None:
         """Measures a volume that nothing uses any more, so that its next sandbox has the right limit. First comes what
         somebody may wait for: it is being archived."""
+        if self._is_closed:
+            return
         timer = asyncio.get_running_loop().call_later(SETTLE_SECONDS, self._settle, volume)
         self._settling.append(timer)
 
