@@ -8,6 +8,9 @@
 Memory and pids are limited at `runs`, so a session that uses up its own cannot take the guest with it. Pids are limited
 at each run too, so a run that uses up its own leaves some for the next. The runtime makes `guest`; these modules make
 and remove the rest. All calls are quick file access.
+
+Memory and swap together are never more than the limit. v1 has a limit for both. On v2 they are apart: a session has no
+swap until it is paged out, and for what is out, its limit on memory is lower.
 """
 
 from collections.abc import Iterable, Mapping
@@ -111,9 +114,18 @@ class Cgroups(Protocol):
         """How often the session has waited because its CPU time was used up, since its start."""
         ...
 
-    def reclaiming(self, sandbox: str) -> list[str]:
-        """A command that has the kernel take what it can of the sandbox's memory. With swap that is nearly all. The
-        command may be killed; what was taken by then stays taken."""
+    def pages_at(self, sandbox: str) -> tuple[Path, Path]:
+        """The cgroup that all processes of the sandbox are in or below, and the one that counts its memory."""
+        ...
+
+    def lend_swap(self, sandbox: str) -> bool:
+        """Lets pages of a frozen sandbox go to swap. Returns False where the kernel does not count them: then a session
+        could have more and more there. Raises OSError."""
+        ...
+
+    def settle_swap(self, sandbox: str) -> int:
+        """Ends what `lend_swap` began, and keeps the session's memory and swap together within its limit. Returns the
+        bytes in swap for which its limit on memory is lower now: call it again as they come back. Raises OSError."""
         ...
 
     def remove(self, sandbox: str) -> bool:
