@@ -16,6 +16,8 @@ from buntime.sandboxes.kernel.file_system import mount
 from buntime.sandboxes.kernel.host import memory_available, total_memory
 from buntime.sandboxes.kernel.volume import Volumes
 
+ZRAM = Path("/sys/class/zram-control")
+
 
 def about() -> dict[str, Any]:
     return {
@@ -49,6 +51,22 @@ def sandboxes_mb(instance: str) -> float:
     v1, v2 = ROOT / "memory" / name, ROOT / name
     home, usage = (v1, "memory.usage_in_bytes") if v1.is_dir() else (v2, "memory.current")
     return sum(_number(group / usage) for group in home.glob("*/")) / MB
+
+
+def without_files_mb(instance: str, sandbox: str) -> float:
+    """Returns what the kernel charges to one sandbox, without the page cache."""
+    v1, v2 = (ROOT / place / f"buntime-{instance}" / sandbox for place in ("memory", "."))
+    group, usage, files = (
+        (v1, "memory.usage_in_bytes", "total_cache") if v1.is_dir() else (v2, "memory.current", "file")
+    )
+    stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    return (_number(group / usage) - int(stat[files])) / MB
+
+
+def zram_mb() -> float:
+    """Returns what all compressed memory of the machine takes."""
+    stats = [file.read_text().split() for file in Path("/sys/block").glob("zram*/mm_stat")]
+    return sum(int(fields[2]) for fields in stats) / MB
 
 
 def sandbox_of(config: Config, session: str) -> str:
@@ -124,22 +142,44 @@ def reclaim(instance: str, sandbox: str) -> None:
 
 @contextmanager
 def swap(file: Path, size: int) -> Iterator[str]:
-    """Adds a swap file of `size` MB. Yields "", or the reason for failure. Its content comes back
-    to memory at the end.
+    """Adds `size` MB of swap: compressed memory if the kernel has it, or else a file. Yields "", or the reason for
+    failure. Its content comes back to memory at the end.
     """
-    refused = _swap_on(file, size)
+    with _zram(size) as device:
+        made = "" if device else _made(file, size)
+        refused = made or _run(["mkswap", "-q", device or file], ["swapon", "-p", "100", device or file])
+        try:
+            yield refused
+        finally:
+            if not refused:
+                subprocess.run(["swapoff", device or file], check=True, capture_output=True)
+            file.unlink(missing_ok=True)
+
+
+@contextmanager
+def _zram(size: int) -> Iterator[Path | None]:
+    """Yields a device of compressed memory of its own, or None if the kernel has none."""
     try:
-        yield refused
+        number = (ZRAM / "hot_add").read_text().strip()
+    except OSError:
+        yield None
+        return
+    try:
+        Path(f"/sys/block/zram{number}/disksize").write_text(f"{size}M")
+        yield Path(f"/dev/zram{number}")
     finally:
-        if not refused:
-            subprocess.run(["swapoff", file], check=True, capture_output=True)
-        file.unlink(missing_ok=True)
+        (ZRAM / "hot_remove").write_text(number)
 
 
-def _swap_on(file: Path, size: int) -> str:
+def _made(file: Path, size: int) -> str:
     file.touch(mode=0o600)
-    for command in (["fallocate", "-l", f"{size}MiB"], ["mkswap", "-q"], ["swapon"]):
-        done = subprocess.run([*command, file], capture_output=True, text=True, check=False)
+    return _run(["fallocate", "-l", f"{size}MiB", file])
+
+
+def _run(*commands: list[str | Path]) -> str:
+    """Runs the commands until one fails. Returns "", or the reason."""
+    for command in commands:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             return f"{command[0]}: {done.stderr.strip()}"
     return ""

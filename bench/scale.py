@@ -33,6 +33,7 @@ class Scale:
     asleep_sessions: int  # sessions whose memory is measured
     swapped_sessions: int
     swapped_mb: int  # MB that each holds
+    paged_sessions: int  # half of them paged out in turn
     many_asleep: int  # rows in the store, compared with 10
     many_calls: int  # calls of each operation
     preview_rounds: int  # ways take turns
@@ -103,6 +104,7 @@ FULL = Scale(
     asleep_sessions=200,
     swapped_sessions=5,
     swapped_mb=200,
+    paged_sessions=40,
     many_asleep=10_000,
     many_calls=300,
     preview_rounds=5,
@@ -172,6 +174,7 @@ QUICK = Scale(
     asleep_sessions=6,
     swapped_sessions=1,
     swapped_mb=50,
+    paged_sessions=4,
     many_asleep=100,
     many_calls=10,
     preview_rounds=1,

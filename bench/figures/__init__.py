@@ -33,6 +33,7 @@ from bench.figures import (
     live_sessions,
     many_asleep,
     memory,
+    paged_out_memory,
     pooled_wake,
     prepared_memory,
     preview_bodies,
@@ -76,6 +77,7 @@ LIFECYCLE: Final[dict[str, Measure]] = {
     "restore-s3": restore.measure_s3,
     "sleeping-memory": sleeping_memory.measure,
     "swapped-memory": swapped_memory.measure,
+    "paged-out-memory": paged_out_memory.measure,
     "many-asleep": many_asleep.measure,
 }
 STARTS: Final[dict[str, Measure]] = {

@@ -27,7 +27,8 @@ ROWS: Sequence[tuple[str, str]] = (
         r"network|nft|nfnetlink|edge_rules|dns|/names\.py|resolver|disconnecting|egress|firewall|message",
         "tests/network isolation previews operations recovery",
     ),
-    (r"cgroup|reclaim|host_settings|stopped|machinery|mounts", "limits process_limit sleep pressure recovery"),
+    (r"reclaim|pageout", "paged_out sleep"),
+    (r"cgroup|host_settings|stopped|machinery|mounts", "limits process_limit sleep pressure recovery paged_out"),
     (
         r"image|host\.py|record\.py|opening|containers|local\.py|steps|children|listening|main\.py|config|cli\.py|daemon",
         "tests/app/test_cli.py sessions recovery tests/sandboxes/test_image.py operations sleep crashes",

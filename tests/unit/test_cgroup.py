@@ -1,6 +1,5 @@
 """The values that cgroup files get, in a directory that stands in for the kernel's tree."""
 
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -103,7 +102,7 @@ def test_v1_grows_the_parent_first_and_shrinks_it_last(tmp_path: Path) -> None:
         assert (top / "runs/memory.limit_in_bytes").read_text() == str(memory * MB)
 
 
-def test_v1_limits_swap_where_the_kernel_counts_it(tmp_path: Path) -> None:
+def test_v1_limits_memory_and_swap_together_where_the_kernel_counts_swap(tmp_path: Path) -> None:
     cgroups = CgroupsV1(tmp_path, "buntime-abcd")
     unlimited = "9223372036854771712"
     kernel = Kernel(tmp_path, {"memory.limit_in_bytes": unlimited, "memory.memsw.limit_in_bytes": unlimited})
@@ -112,8 +111,8 @@ def test_v1_limits_swap_where_the_kernel_counts_it(tmp_path: Path) -> None:
     for memory in (64, 4096, 64):
         cgroups.limit("sb1", Limits(memory=memory, cpu=1, timeout=1, disk=1))
         top = tmp_path / "memory/buntime-abcd/sb1"
-        assert (top / "memory.memsw.limit_in_bytes").read_text() == str(2 * (memory * MB + GUEST_MEMORY))
-        assert (top / "runs/memory.memsw.limit_in_bytes").read_text() == str(2 * memory * MB)
+        assert (top / "memory.memsw.limit_in_bytes").read_text() == str(memory * MB + GUEST_MEMORY)
+        assert (top / "runs/memory.memsw.limit_in_bytes").read_text() == str(memory * MB)
         assert (top / "runs/memory.limit_in_bytes").read_text() == str(memory * MB)
 
 
@@ -140,25 +139,45 @@ def test_v1_counts_sockets_memory_in_each_run_and_limits_it_for_all(tmp_path: Pa
         assert cgroups.hoarders("sb1") == ended
 
 
-@pytest.mark.parametrize(
-    ("files", "asked", "written"),
-    [
-        ({"memory.force_empty": ""}, "memory.force_empty", "0\n"),
-        ({"memory.current": "4096\n", "memory.reclaim": ""}, "memory.reclaim", "4096\n"),
-    ],
-)
-def test_the_kernel_is_asked_for_all_of_a_sandboxs_memory(
-    tmp_path: Path, files: dict[str, str], asked: str, written: str
-) -> None:
-    cgroups = CgroupsV1(tmp_path, "buntime-abcd") if asked == "memory.force_empty" else CgroupsV2(tmp_path / "b")
-    (tmp_path / "b").mkdir()
+def _swapping(root: Path, out: int) -> CgroupsV2:
+    """Cgroups of a session with 64 MB, of which `out` bytes are in swap."""
+    cgroups = CgroupsV2(root)
     cgroups.create("sb1", None)
-    Kernel(tmp_path, files).populate()
-    command = cgroups.reclaiming("sb1")
-    subprocess.run(command, check=True)
-    changed = [path for path in tmp_path.rglob(asked) if path.read_text()]
-    assert [path.read_text() for path in changed] == [written]
-    assert changed[0].parent.name == "sb1", "memory must be reclaimed from the whole sandbox"
+    for group in (root / "sb1", root / "sb1/runs"):
+        (group / "memory.swap.max").touch()
+        (group / "memory.swap.current").write_text(f"{out}\n")
+    cgroups.limit("sb1", SMALL)
+    return cgroups
+
+
+@pytest.mark.parametrize("out", [0, 5 * MB, 32 * MB])
+def test_v2_lowers_the_memory_of_a_session_by_what_it_has_in_swap(v2: tuple[CgroupsV2, Path], out: int) -> None:
+    root = v2[1]
+    cgroups = _swapping(root, 0)
+    runs = root / "sb1/runs"
+    assert [(runs / name).read_text() for name in ("memory.max", "memory.swap.max")] == [str(64 * MB), "0"]
+    assert cgroups.lend_swap("sb1")
+    assert (runs / "memory.swap.max").read_text().startswith(str(32 * MB))
+    (runs / "memory.swap.current").write_text(f"{out}\n")
+    (runs / "memory.swap.max").write_text("")
+    assert cgroups.settle_swap("sb1") == out
+    assert [(runs / name).read_text() for name in ("memory.max", "memory.swap.max")] == [str(64 * MB - out), str(out)]
+    assert (root / "sb1/memory.max").read_text() == str(64 * MB + GUEST_MEMORY)
+
+
+def test_v2_lends_no_swap_where_the_kernel_does_not_count_it(v2: tuple[CgroupsV2, Path]) -> None:
+    cgroups, _ = v2
+    cgroups.create("sb1", None)
+    cgroups.limit("sb1", SMALL)
+    assert not cgroups.lend_swap("sb1")
+
+
+def test_v1_lends_swap_only_where_the_kernel_counts_it(tmp_path: Path) -> None:
+    cgroups = CgroupsV1(tmp_path, "buntime-abcd")
+    cgroups.create("sb1", None)
+    assert not cgroups.lend_swap("sb1")
+    Kernel(tmp_path, {"memory.memsw.limit_in_bytes": ""}).populate()
+    assert cgroups.lend_swap("sb1")
 
 
 def test_v1_makes_a_runs_memory_group_when_its_memory_is_counted(tmp_path: Path) -> None:

@@ -202,3 +202,15 @@ def test_a_chain_that_ends_with_a_reject_drops() -> None:
     (line,) = lines(f"table inet firewalld {{ chain f {{ {hook} counter reject with icmpx admin-prohibited; }} }}")
     assert line.startswith("firewall-cmd")
     assert lines(f"table inet mine {{ chain f {{ {hook} tcp dport 25 drop; }} }}") == []
+
+
+def test_a_host_without_swap_is_told_that_suspended_sessions_keep_their_memory(tmp_path: Path) -> None:
+    none, uncounted = doctor.swap_of(0, tmp_path / "v2"), doctor.swap_of(doctor.GB, tmp_path)
+    assert "no swap" in none.what
+    assert "keep their memory" in none.remedy
+    assert "swapaccount=1" in uncounted.remedy
+    (tmp_path / "memory.memsw.limit_in_bytes").touch()
+    counted = [doctor.swap_of(doctor.GB, place) for place in (tmp_path, tmp_path / "v2")]
+    assert [found.ok for found in (none, uncounted, *counted)] == [False, False, True, True]
+    assert not none.needed
+    assert not uncounted.needed

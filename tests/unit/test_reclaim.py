@@ -1,14 +1,17 @@
-"""When the memory of a suspended sandbox is reclaimed, and what stops it. A small program stands in for the kernel."""
+"""When a suspended sandbox is paged out, and what stops it. A small program stands in for the one that does it."""
 
 import asyncio
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from buntime.daemon.tasks import Tasks
+from buntime.plan import MB
 from buntime.sandboxes.kernel import reclaim
+from buntime.sandboxes.kernel.cgroup import Cgroups
 from buntime.sandboxes.kernel.reclaim import Reclaim
 
 TITLES = "Filename\tType\tSize\tUsed\tPriority\n"
@@ -23,8 +26,45 @@ def swaps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return file
 
 
-def _made(command: str, tmp_path: Path, tasks: Tasks) -> Reclaim:
-    return Reclaim(["sh", "-c", command, str(tmp_path)], asyncio.Semaphore(1), tasks, after=0.01)
+class Kernel:
+    """Fake cgroups with the parts that reclaiming uses."""
+
+    def __init__(self, place: Path, *, counts_swap: bool = True) -> None:
+        self._place = place
+        self._counts_swap = counts_swap
+        self.out = [0]  # bytes in swap, by turns; the last one stays
+        self.called: list[str] = []
+
+    def pages_at(self, sandbox: str) -> tuple[Path, Path]:
+        return self._place, self._place
+
+    def lend_swap(self, sandbox: str) -> bool:
+        self.called.append("lend")
+        return self._counts_swap
+
+    def settle_swap(self, sandbox: str) -> int:
+        self.called.append("settle")
+        return self.out.pop(0) if len(self.out) > 1 else self.out[0]
+
+
+@pytest.fixture(autouse=True)
+def no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reclaim, "AFTER", 0.01)
+    monkeypatch.setattr(reclaim, "SOON", 0.01)
+
+
+@pytest.fixture
+def program(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Sets the shell command that stands in for the program. `$0` is the test's directory."""
+
+    def use(command: str) -> None:
+        monkeypatch.setattr(reclaim, "command", lambda places: ["sh", "-c", command, str(places[0])])
+
+    return use
+
+
+def _made(kernel: Kernel, tasks: Tasks) -> Reclaim:
+    return Reclaim("sb1", cast("Cgroups", kernel), asyncio.Semaphore(1), tasks)
 
 
 async def _until(seen: Callable[[], object]) -> None:
@@ -34,44 +74,86 @@ async def _until(seen: Callable[[], object]) -> None:
 
 
 @pytest.mark.usefixtures("swaps")
-async def test_memory_is_taken_a_while_after_the_freeze(tmp_path: Path) -> None:
+async def test_memory_is_taken_a_while_after_the_freeze(tmp_path: Path, program: Callable[[str], None]) -> None:
+    program('touch "$0/taken"')
+    kernel = Kernel(tmp_path)
     async with Tasks() as tasks:
-        _made('touch "$0/taken"', tmp_path, tasks).frozen()
+        _made(kernel, tasks).frozen()
         assert not (tmp_path / "taken").exists()
         await _until((tmp_path / "taken").exists)
+    assert kernel.called == ["lend", "settle"]
 
 
 @pytest.mark.usefixtures("swaps")
-async def test_an_early_thaw_leaves_the_memory_alone(tmp_path: Path) -> None:
+async def test_an_early_thaw_leaves_the_memory_alone(tmp_path: Path, program: Callable[[str], None]) -> None:
+    program('touch "$0/taken"')
+    (tmp_path / "early").mkdir()
     async with Tasks() as tasks:
-        one, other = (_made(f'touch "$0/{name}"', tmp_path, tasks) for name in ("one", "other"))
+        one, other = _made(Kernel(tmp_path / "early"), tasks), _made(Kernel(tmp_path), tasks)
         one.frozen()
         one.thawed()
         other.frozen()
-        await _until((tmp_path / "other").exists)
-    assert not (tmp_path / "one").exists()
+        await _until((tmp_path / "taken").exists)
+    assert not (tmp_path / "early/taken").exists()
 
 
 @pytest.mark.usefixtures("swaps")
-async def test_a_thaw_stops_reclaiming_and_the_next_freeze_starts_again(tmp_path: Path) -> None:
+async def test_a_thaw_stops_reclaiming_and_the_next_freeze_starts_again(
+    tmp_path: Path, program: Callable[[str], None]
+) -> None:
+    program('echo >>"$0/begun"; exec sleep 1000')
+    kernel = Kernel(tmp_path)
     async with Tasks() as tasks:
-        memory = _made('echo >>"$0/begun"; exec sleep 1000', tmp_path, tasks)
+        memory = _made(kernel, tasks)
         for count in (1, 2):
             memory.frozen()
             await _until(partial(_has_lines, tmp_path / "begun", count))
             memory.thawed()
     # the end of the tasks waited for both programs, so both have ended
+    assert kernel.called == ["lend", "settle"] * 2
 
 
-async def test_without_swap_nothing_is_reclaimed(tmp_path: Path, swaps: Path) -> None:
+async def test_without_swap_nothing_is_reclaimed(tmp_path: Path, swaps: Path, program: Callable[[str], None]) -> None:
+    program('touch "$0/taken"')
     async with Tasks() as tasks:
         swaps.write_text(TITLES)
-        _made('touch "$0/in vain"', tmp_path, tasks).frozen()
+        kernel = Kernel(tmp_path)
+        memory = _made(kernel, tasks)
+        memory.frozen()
         await asyncio.sleep(0.1)
+        assert kernel.called == []
         swaps.write_text(f"{TITLES}/swapfile file 1000 0 -2\n")
-        _made('touch "$0/taken"', tmp_path, tasks).frozen()
+        memory.frozen()
         await _until((tmp_path / "taken").exists)
-    assert not (tmp_path / "in vain").exists()
+
+
+@pytest.mark.usefixtures("swaps")
+async def test_nothing_goes_to_swap_that_the_kernel_does_not_count(
+    tmp_path: Path, program: Callable[[str], None]
+) -> None:
+    program('touch "$0/taken"')
+    kernel = Kernel(tmp_path, counts_swap=False)
+    async with Tasks() as tasks:
+        _made(kernel, tasks).frozen()
+        await _until(lambda: kernel.called)
+    assert not (tmp_path / "taken").exists()
+
+
+@pytest.mark.usefixtures("swaps")
+async def test_a_woken_session_gets_its_limit_back_as_its_pages_come_back(
+    tmp_path: Path, program: Callable[[str], None]
+) -> None:
+    program("true")
+    kernel = Kernel(tmp_path)
+    kernel.out = [100 * MB, 50 * MB, 50 * MB, reclaim.LITTLE]
+    async with Tasks() as tasks:
+        memory = _made(kernel, tasks)
+        memory.frozen()
+        await _until(lambda: len(kernel.out) == 3)
+        memory.thawed()
+        await _until(lambda: len(kernel.out) == 1)
+        await asyncio.sleep(0.1)
+    assert kernel.called == ["lend", *["settle"] * 4]
 
 
 def _has_lines(file: Path, count: int) -> bool:

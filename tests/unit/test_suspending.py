@@ -60,9 +60,6 @@ class Kernel:
     def runs(self, sandbox: str) -> list[str]:
         return []
 
-    def reclaiming(self, sandbox: str) -> list[str]:
-        return ["true"]
-
     def add_run(self, sandbox: str, run: str) -> None: ...
     def join_run(self, sandbox: str, run: str, pid: int) -> None: ...
     def run_processes(self, sandbox: str, run: str) -> list[int]:

@@ -311,9 +311,21 @@ def _file_system_of(path: Path) -> str:
 
 def _memory(config: Config) -> Iterator[Finding]:
     fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    total, available = (int(fields[name].split()[0]) << 10 for name in ("MemTotal", "MemAvailable"))
+    names = ("MemTotal", "MemAvailable", "SwapTotal")
+    total, available, swap = (int(fields[name].split()[0]) << 10 for name in names)
     what = f"{total / GB:.1f} GB of memory, {available / GB:.1f} GB available"
     yield Finding(available >= LEAST_MEMORY, what, f"less than {LEAST_MEMORY // GB} GB: few sessions fit", needed=False)
+    yield swap_of(swap, Path("/sys/fs/cgroup/memory"))
+
+
+def swap_of(size: int, v1: Path) -> Finding:
+    """`size`: bytes. `v1`: the cgroup v1 that counts memory, if there is one."""
+    if size == 0:
+        remedy = "suspended sessions keep their memory; add compressed memory (docs/production.md, Swap)"
+        return Finding(False, "this host has no swap", remedy, needed=False)
+    is_counted = not v1.is_dir() or (v1 / "memory.memsw.limit_in_bytes").exists()
+    remedy = "the kernel does not count it, so suspended sessions keep their memory; boot with swapaccount=1"
+    return Finding(is_counted, f"{size / GB:.1f} GB of swap", remedy, needed=False)
 
 
 def _network(config: Config) -> Iterator[Finding]:

@@ -53,7 +53,7 @@ class LocalSandbox:
         self.is_quiet = False  # since `quiesce`: what it wrote is on disk
         self._guest = guest
         self._machinery = machinery
-        self._reclaim = Reclaim(machinery.cgroups.reclaiming(record.sandbox), machinery.reclaims, machinery.tasks)
+        self._reclaim = Reclaim(record.sandbox, machinery.cgroups, machinery.reclaims, machinery.tasks)
         self._launcher = Launcher(record.sandbox, directory / "runs", guest, machinery, self.is_alive, self.kill)
         self._prepared = Prepared(record.sandbox, guest, self._launcher, machinery)
         self._runs = GuestRuns(guest, self._launcher, self._prepared, machinery, self._disk_is_full)

@@ -11,6 +11,9 @@ these modules make and remove the rest. All calls are quick file access, except 
 
 Each group with memory costs the kernel an array over all file systems of the host. So a run's memory is counted from
 `count_memory` on: in a sandbox that no session has claimed yet, no run has memory of its own.
+
+Memory and swap together are never more than the limit. v1 has a limit for both. On v2 they are apart: a session has no
+swap until it is paged out, and for what is out, its limit on memory is lower.
 """
 
 from collections.abc import Iterable, Mapping
@@ -124,9 +127,18 @@ class Cgroups(Protocol):
         """How often the session has waited because its CPU time was used up, since its start."""
         ...
 
-    def reclaiming(self, sandbox: str) -> list[str]:
-        """A command that has the kernel take what it can of the sandbox's memory. With swap that is nearly all. The
-        command may be killed; what was taken by then stays taken."""
+    def pages_at(self, sandbox: str) -> tuple[Path, Path]:
+        """The cgroup that all processes of the sandbox are in or below, and the one that counts its memory."""
+        ...
+
+    def lend_swap(self, sandbox: str) -> bool:
+        """Lets pages of a frozen sandbox go to swap. Returns False where the kernel does not count them: then a session
+        could have more and more there. Raises OSError."""
+        ...
+
+    def settle_swap(self, sandbox: str) -> int:
+        """Ends what `lend_swap` began, and keeps the session's memory and swap together within its limit. Returns the
+        bytes in swap for which its limit on memory is lower now: call it again as they come back. Raises OSError."""
         ...
 
     def remove(self, sandbox: str) -> bool:

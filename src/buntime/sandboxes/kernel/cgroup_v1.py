@@ -37,6 +37,8 @@ from buntime.sandboxes.kernel.cgroup_tree import (
     text_of,
 )
 
+WITH_SWAP = "memory.memsw.limit_in_bytes"
+
 
 class CgroupsV1:
     LIMITED = ("memory", "pids", "cpu", "cpuacct", "blkio")
@@ -190,8 +192,14 @@ class CgroupsV1:
     def is_frozen(self, sandbox: str) -> bool:
         return (self._dir("freezer", sandbox) / "freezer.state").read_text().strip() == "FROZEN"
 
-    def reclaiming(self, sandbox: str) -> list[str]:
-        return ["sh", "-c", 'echo 0 >"$0"', str(self._dir("memory", sandbox) / "memory.force_empty")]
+    def pages_at(self, sandbox: str) -> tuple[Path, Path]:
+        return self._dir("pids", sandbox), self._dir("memory", sandbox)
+
+    def lend_swap(self, sandbox: str) -> bool:
+        return (self._dir("memory", sandbox, "runs") / WITH_SWAP).exists()
+
+    def settle_swap(self, sandbox: str) -> int:
+        return 0  # the kernel limits memory and swap together
 
     def remove(self, sandbox: str) -> bool:
         gone = [remove_tree(self._dir(controller, sandbox)) for controller in self.ALL]
@@ -206,8 +214,8 @@ class CgroupsV1:
 
 
 def _memory_limits_v1(directory: Path, size: int) -> list[tuple[Path, int]]:
-    with_swap = directory / "memory.memsw.limit_in_bytes"  # with swap: at most as much again
-    swap = [(with_swap, 2 * size)] if with_swap.exists() else []  # this kernel may not count it
+    with_swap = directory / WITH_SWAP
+    swap = [(with_swap, size)] if with_swap.exists() else []  # this kernel may not count it
     return [*swap, (directory / "memory.limit_in_bytes", size)]
 
 

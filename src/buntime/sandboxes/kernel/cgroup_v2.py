@@ -28,11 +28,15 @@ from buntime.sandboxes.kernel.cgroup_tree import (
     field_of,
     pids_of,
     put_if_there,
+    put_text,
     remove_directory,
     remove_tree,
     signal_members,
     text_of,
 )
+
+SWAP_LIMIT = "memory.swap.max"
+SWAP_SHARE = 2  # this part of a session's memory may be in swap, so that the rest is enough to bring it back
 
 
 class CgroupsV2:
@@ -62,12 +66,9 @@ class CgroupsV2:
 
     def limit(self, sandbox: str, limits: Limits) -> None:
         top, runs = self._dir(sandbox), self._dir(sandbox, "runs")
-        for directory, size, cores in (
-            (top, limits.memory * MB + GUEST_MEMORY, limits.cpu + GUEST_CPU),
-            (runs, limits.memory * MB, limits.cpu),
-        ):
-            (directory / "memory.max").write_text(str(size))
-            (directory / "memory.swap.max").write_text(str(size))  # with swap: at most as much again
+        (top / "memory.max").write_text(str(limits.memory * MB + GUEST_MEMORY))
+        _settle(top, runs, limits.memory * MB)
+        for directory, cores in ((top, limits.cpu + GUEST_CPU), (runs, limits.cpu)):
             quota = int(cores * PERIOD_US)
             (directory / "cpu.max.burst").write_text("0")
             (directory / "cpu.max").write_text(f"{quota} {PERIOD_US}")
@@ -165,8 +166,21 @@ class CgroupsV2:
     def is_frozen(self, sandbox: str) -> bool:
         return field_of(self._dir(sandbox) / "cgroup.events", "frozen") == 1
 
-    def reclaiming(self, sandbox: str) -> list[str]:
-        return ["sh", "-c", 'cat "$0/memory.current" >"$0/memory.reclaim"', str(self._dir(sandbox))]
+    def pages_at(self, sandbox: str) -> tuple[Path, Path]:
+        return self._dir(sandbox), self._dir(sandbox)
+
+    def lend_swap(self, sandbox: str) -> bool:
+        top, runs = self._dir(sandbox), self._dir(sandbox, "runs")
+        if not (runs / SWAP_LIMIT).exists():
+            return False
+        most = _session_memory(top) // SWAP_SHARE
+        put_text(top / SWAP_LIMIT, str(most + GUEST_MEMORY))
+        put_text(runs / SWAP_LIMIT, str(most))
+        return True
+
+    def settle_swap(self, sandbox: str) -> int:
+        top, runs = self._dir(sandbox), self._dir(sandbox, "runs")
+        return _settle(top, runs, _session_memory(top))
 
     def remove(self, sandbox: str) -> bool:
         return remove_tree(self._dir(sandbox))
@@ -176,3 +190,19 @@ class CgroupsV2:
 
     def remove_root(self) -> None:
         remove_directory(self._root)
+
+
+def _session_memory(top: Path) -> int:
+    return int(text_of(top / "memory.max")) - GUEST_MEMORY
+
+
+def _settle(top: Path, runs: Path, memory: int) -> int:
+    """Limits what a session has in swap to what is there now, and memory to the rest. So both together stay within its
+    `memory`, in bytes. Returns what is in swap."""
+    out = 0
+    if (runs / SWAP_LIMIT).exists():  # this kernel may not count it
+        out = min(int(text_of(runs / "memory.swap.current")), memory // SWAP_SHARE)
+        put_text(top / SWAP_LIMIT, str(out + GUEST_MEMORY))
+        put_text(runs / SWAP_LIMIT, str(out))
+    (runs / "memory.max").write_text(str(memory - out))
+    return out
