@@ -89,6 +89,21 @@ def test_activity_is_seen_in_every_block(network: Network) -> None:
     assert network.touched() == slots
 
 
+def test_a_sandbox_adds_nothing_to_the_hosts_ipv6(network: Network) -> None:
+    namespace = network.make(FREE)
+    try:
+        interface = PART.interface(FREE)
+        assert "UP" in _shown("-o", "link", "show", "dev", interface)
+        assert _shown("-6", "route", "show", "table", "all", "dev", interface) == ""
+        assert _shown("-6", "address", "show", "dev", interface) == ""
+    finally:
+        namespace.close()
+
+
+def _shown(*words: str) -> str:
+    return subprocess.run(["ip", *words], capture_output=True, text=True, check=True).stdout
+
+
 def test_addresses_without_a_sandbox_lead_nowhere(network: Network) -> None:
     for slot in (7, BLOCK + 7, 2 * BLOCK + 7):
         asked = subprocess.run(["ip", "route", "get", PART.address(slot)], capture_output=True, text=True, check=False)

@@ -16,8 +16,9 @@ from buntime.daemon.tasks import Tasks
 from buntime.egress import Rules, rules_of
 from buntime.sandboxes.kernel.host import Part
 from buntime.sandboxes.network.dnsmasq import NameServer
-from buntime.sandboxes.network.namespaces import DEFAULT_RULES, KNOWN, Namespace, Network
+from buntime.sandboxes.network.namespaces import DEFAULT_RULES, KNOWN, Network
 from buntime.sandboxes.network.resolver import answering
+from buntime.sandboxes.network.veth import Namespace
 from buntime.session import Network as Wanted
 from tests.network.connections import asking, echoing, eventually, hearing
 from tests.network.place import (

@@ -35,7 +35,6 @@ SETUP = "run scripts/setup as root"
 PROGRAMS = {
     "btrfs": "btrfs-progs",
     "dnsmasq": "dnsmasq-base",
-    "ip": "iproute2",
     "mkfs.erofs": "erofs-utils",
     "mmdebstrap": "mmdebstrap",
     "mount": "mount",

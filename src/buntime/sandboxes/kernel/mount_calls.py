@@ -3,7 +3,7 @@
 import ctypes
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -55,16 +55,28 @@ def detached(source: Path) -> Iterator[int]:
 def on_device(device: Path, kind: str) -> Iterator[int]:
     """A read-only mount of the file system on the device, which is mounted nowhere yet. All mounts of one device are of
     the same file system, and share its pages."""
-    what = f"mount {device}"
+    settings = ((_SET_STRING, b"source", os.fsencode(device)), (_SET_FLAG, b"ro", None))
+    with _new(kind, settings, ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV, f"mount {device}") as tree:
+        yield tree
+
+
+@contextmanager
+def new_proc() -> Iterator[int]:
+    """A /proc that is mounted nowhere, with a memory of its own for the names in it.
+
+    Each network namespace has its own entries below /proc/sys/net, all by the same names. One /proc remembers those of
+    all namespaces that were looked at, and compares a name with each.
+    """
+    with _new("proc", (), ATTR_NOSUID | ATTR_NODEV, "mount proc") as tree:
+        yield tree
+
+
+@contextmanager
+def _new(kind: str, settings: Sequence[tuple[int, bytes, bytes | None]], attributes: int, what: str) -> Iterator[int]:
     context = _checked(_libc.syscall(_FSOPEN, kind.encode(), _CLOEXEC), what)
     try:
-        for command, key, value in (
-            (_SET_STRING, b"source", os.fsencode(device)),
-            (_SET_FLAG, b"ro", None),
-            (_CREATE, None, None),
-        ):
+        for command, key, value in (*settings, (_CREATE, None, None)):
             _checked(_libc.syscall(_FSCONFIG, context, command, key, value, 0), what)
-        attributes = ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV
         tree = _checked(_libc.syscall(_FSMOUNT, context, _CLOEXEC, attributes), what)
     finally:
         os.close(context)

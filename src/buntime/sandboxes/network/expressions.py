@@ -6,7 +6,8 @@ Sources: linux/netfilter/nf_tables.h. `nft --debug=netlink` shows the expression
 import socket
 import struct
 
-from buntime.sandboxes.network.nfnetlink import ACKNOWLEDGE, APPEND, CREATE, IPV4, attribute, message, nested, text
+from buntime.sandboxes.network.netlink import ACKNOWLEDGE, APPEND, CREATE, attribute, nested, text
+from buntime.sandboxes.network.nfnetlink import IPV4, message
 
 NEW_TABLE, NEW_CHAIN, NEW_RULE, NEW_SET = 0, 3, 6, 9
 PREROUTING, OUTPUT = 0, 3

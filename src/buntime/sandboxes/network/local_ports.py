@@ -11,8 +11,7 @@ would hold uncounted memory of the host, so UNANSWERED bounds those. Data or an 
 accepted. Until then the client's resets are dropped, because the server's end would keep its data, uncounted. After a
 closing listener's reset the place stays taken for a while, because a keep-alive to a dead peer ends in the same reset.
 
-The rules are put in force by netlink, in the calling thread's namespace. Starting `nft` would cost each sandbox more
-than the rest of its network.
+The rules are put in force by netlink, in the calling thread's namespace.
 """
 
 from buntime.sandboxes.network.expressions import (
@@ -55,7 +54,7 @@ from buntime.sandboxes.network.expressions import (
     verdict,
     without_tracking,
 )
-from buntime.sandboxes.network.nfnetlink import change
+from buntime.sandboxes.network.nfnetlink import Connection
 
 UNANSWERED = 512  # connections over `lo` that no server has answered, at a time
 CLEARING_MS = 125
@@ -111,7 +110,8 @@ SOURCE_PORT, DESTINATION_PORT = (TRANSPORT_HEADER, 0, 2), (TRANSPORT_HEADER, 2, 
 
 def put_session_rules() -> None:
     """Puts the rules into the calling thread's network namespace. Raises OSError."""
-    change(*MESSAGES)
+    with Connection() as tables:
+        tables.change(*MESSAGES)
 
 
 def _key(*pieces: tuple[int, int, int]) -> bytes:

@@ -7,7 +7,7 @@ works in both directions: `ct original` is the connection as the session opened 
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -16,6 +16,7 @@ from string import Template
 from buntime.egress import Rules
 from buntime.sandboxes.kernel.host import Part
 from buntime.sandboxes.network.control_frames import CONTROL_FRAME, control_frames
+from buntime.sandboxes.network.elements import Element, Elements
 
 TEMPLATE = Template(Path(__file__).with_name("rules.nft").read_text())
 
@@ -61,8 +62,6 @@ UNREACHABLE = [
 # a third of a second.)
 LENGTHS = range(0, 33, 4)
 
-Elements = Mapping[str, list[str]]  # set → what is in it, as nftables writes it
-
 
 @dataclass(frozen=True, slots=True)
 class Learned:
@@ -82,52 +81,35 @@ def version(address: str, rules: Rules) -> int:
     return int.from_bytes(digest[:4]) | 1
 
 
-def elements_of(address: str, rules: Rules) -> dict[str, list[str]]:
+def elements_of(address: str, rules: Rules) -> dict[str, list[Element]]:
     """What one session's rules put into the sets. Empty for the default rules."""
+    session = IPv4Address(address)
+    alone = Element((session,))
     if not rules.egress:
-        return {"no_egress": [address]}
+        return {"no_egress": [alone]}
     if not rules.of_addresses:
         return {}
     mark = version(address, rules)
     found = {
-        "restricted": [address],
-        "passed": [f"{address} . {mark:#x}"],
-        "versions": [f"{address} : {mark:#x}"],
-        **_by_length("allowed", address, rules.allow.addresses),
-        **_by_length("denied", address, rules.deny.addresses),
-        "strict": [address] if rules.allow else [],
-        "screened": [address] if rules.of_names else [],
+        "restricted": [alone],
+        "passed": [Element((session, mark))],
+        "versions": [Element((session,), value=mark)],
+        **_by_length("allowed", session, rules.allow.addresses),
+        **_by_length("denied", session, rules.deny.addresses),
+        "strict": [alone] if rules.allow else [],
+        "screened": [alone] if rules.of_names else [],
     }
     return {name: entries for name, entries in found.items() if entries}
 
 
-def _by_length(name: str, address: str, networks: Iterable[IPv4Network]) -> dict[str, list[str]]:
+def _by_length(name: str, session: IPv4Address, networks: Iterable[IPv4Network]) -> dict[str, list[Element]]:
     """In pieces of LENGTHS, so that the exact beginning of an address finds each."""
-    found: dict[str, list[str]] = {}
+    found: dict[str, list[Element]] = {}
     for network in networks:
         length = min(longer for longer in LENGTHS if longer >= network.prefixlen)
-        pieces = (f"{address} . {piece.network_address}" for piece in network.subnets(new_prefix=length))
+        pieces = (Element((session, piece.network_address)) for piece in network.subnets(new_prefix=length))
         found.setdefault(f"{name}_{length}", []).extend(pieces)
     return found
-
-
-def learned_element(address: str, learned: Learned, seconds: float) -> str:
-    return f"{address} . {learned.address} timeout {max(1, int(seconds))}s"
-
-
-def merged(all_elements: Iterable[Elements]) -> dict[str, list[str]]:
-    together: dict[str, list[str]] = {}
-    for elements in all_elements:
-        for name, entries in elements.items():
-            together.setdefault(name, []).extend(entries)
-    return together
-
-
-def change(table: str, old: Elements, new: Elements) -> str:
-    """From one session's elements to others, in one step. Elements in `old` may be missing from the table."""
-    lines = [f"destroy element inet {table} {name} {{ {', '.join(entries)} }}" for name, entries in old.items()]
-    lines += [f"add element inet {table} {name} {{ {', '.join(entries)} }}" for name, entries in new.items()]
-    return "\n".join(lines) + "\n"
 
 
 # --- the table ---
@@ -188,7 +170,8 @@ def _filled_sets(elements: Elements) -> dict[str, str]:
     """What is in the sets of sessions from the beginning."""
 
     def given(name: str) -> str:
-        return f"elements = {{ {', '.join(elements[name])} }};" if elements.get(name) else ""
+        listed = ", ".join(element.text for element in elements.get(name, ()))
+        return f"elements = {{ {listed} }};" if listed else ""
 
     def of_lengths(name: str) -> str:
         sets = (f"{name}_{length}" for length in LENGTHS)

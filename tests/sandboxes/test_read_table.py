@@ -6,7 +6,8 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from buntime.sandboxes.network.read_set import expiring_addresses
+from buntime.sandboxes.network.nfnetlink import Connection
+from buntime.sandboxes.network.read_table import expiring_addresses
 
 pytestmark = pytest.mark.sandbox
 
@@ -22,26 +23,31 @@ def table() -> Iterator[str]:
 
 
 def test_an_empty_set_has_no_elements(table: str) -> None:
-    assert expiring_addresses(table, "seen") == {}
+    assert _expiring(table, "seen") == {}
 
 
 def test_each_element_comes_with_the_time_it_has_left(table: str) -> None:
     _nft(f"add element inet {table} seen {{ 10.9.0.1 expires 5s, 10.9.0.2 }}")
-    left = expiring_addresses(table, "seen")
+    left = _expiring(table, "seen")
     assert left.keys() == {IPv4Address("10.9.0.1"), IPv4Address("10.9.0.2")}
     assert 0 < left[IPv4Address("10.9.0.1")] <= 5 < left[IPv4Address("10.9.0.2")] <= 60
 
 
 def test_a_large_set_is_read_completely(table: str) -> None:
     _nft(f"add element inet {table} seen {{ {', '.join(map(str, MANY))} }}")
-    assert expiring_addresses(table, "seen").keys() == set(MANY)
+    assert _expiring(table, "seen").keys() == set(MANY)
 
 
 @pytest.mark.parametrize("names", [(TABLE, "others"), ("buntime_test_none", "seen")])
 @pytest.mark.usefixtures("table")
 def test_a_missing_table_or_set_is_an_error(names: tuple[str, str]) -> None:
     with pytest.raises(FileNotFoundError):
-        expiring_addresses(*names)
+        _expiring(*names)
+
+
+def _expiring(table: str, name: str) -> dict[IPv4Address, float]:
+    with Connection() as tables:
+        return expiring_addresses(tables, table, name)
 
 
 def _nft(rules: str) -> None:
