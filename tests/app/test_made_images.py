@@ -1,7 +1,11 @@
 """Images that accounts make, over HTTP."""
 
+import asyncio
+
 import pytest
 
+from buntime.errors import Unavailable
+from buntime.snapshot import MadeImage
 from tests.app.serving import Answer, Api
 from tests.app.sleeping import content_of, write
 from tests.app.test_snapshots import awake, saved, take
@@ -150,3 +154,44 @@ async def test_layers_of_images_stay_on_the_host(api: Api) -> None:
     await make(api, sessionId=await awake(api))
     await saved(api)
     assert not await api.lifecycle.layers.evict(1 << 40)
+
+
+async def test_a_layer_stays_while_an_image_is_made_of_it(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, go_on = asyncio.Event(), asyncio.Event()
+    digest = api.sandboxes.volumes.digest
+
+    async def slow(layer: str) -> str:
+        reading.set()
+        await go_on.wait()
+        return await digest(layer)
+
+    snapshot = await take(api, await awake(api))
+    await saved(api)
+    monkeypatch.setattr(api.sandboxes.volumes, "digest", slow)
+    making = asyncio.create_task(make(api, snapshotId=snapshot))
+    await reading.wait()
+    try:
+        assert not await api.lifecycle.layers.evict(1)
+        assert (await api.call("DELETE", f"/snapshots/{snapshot}")).status == 200
+        await api.lifecycle.layers.tidy()
+    finally:
+        go_on.set()
+        made = await making
+    assert made.status in (200, 404)
+    await api.lifecycle.layers.tidy()
+    assert set(api.store.layers) == {made.layer for made in api.sandboxes.made.values()}
+
+
+async def test_a_create_that_fails_leaves_no_image_on_the_host(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    know = api.sandboxes.know
+
+    async def fail(image: MadeImage) -> None:
+        await know(image)
+        raise Unavailable("The host is short of something.")
+
+    session = await awake(api)
+    monkeypatch.setattr(api.sandboxes, "know", fail)
+    assert (await make(api, sessionId=session)).status == 503
+    assert not api.sandboxes.made
+    monkeypatch.setattr(api.sandboxes, "know", know)
+    assert (await make(api, sessionId=session)).status == 200

@@ -43,6 +43,7 @@ class Asked(ABC):
         self.before: Content = tracked.content
         self.expected: Expected | None = None  # of what the request makes, as soon as it is known
         self._first: Reply | None = None
+        self._took_long = False  # the last time that it was sent: the server was still working on it when it answered
         self._is_settled = False
 
     @property
@@ -87,7 +88,8 @@ class Asked(ABC):
         done(reply)
         if self._first is None or self.expected is None:
             self._first = reply
-            self.expected = self.made_of(replayed=REPLAYED in reply.headers, is_first=is_first, at_death=at_death)
+            replayed = REPLAYED in reply.headers and not self._took_long  # else it was done just now
+            self.expected = self.made_of(replayed=replayed, is_first=is_first, at_death=at_death)
         else:
             self._compare(reply)
         if not self._is_settled:
@@ -97,8 +99,14 @@ class Asked(ABC):
             self._compare(self._sent())
 
     def _sent(self) -> Reply:
-        headers = {"Idempotency-Key": self.key}
-        return retry(lambda: self.client.call("POST", self.path, json_body=self.body, headers=headers), not_yet=NOT_YET)
+        headers, self._took_long = {"Idempotency-Key": self.key}, False
+
+        def send() -> Reply:
+            reply = self.client.call("POST", self.path, json_body=self.body, headers=headers)
+            self._took_long |= reply.status == 408
+            return reply
+
+        return retry(send, not_yet=NOT_YET)
 
     def _compare(self, reply: Reply) -> None:
         assert self._first is not None

@@ -5,8 +5,9 @@ A layer that a request has just made is in no store yet. After a crash it is an 
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -61,6 +62,8 @@ class Layers:
         self._fetching: dict[str, asyncio.Future[None]] = {}  # by layer or session
         self._saves: set[str] = set()  # layers that are being saved
         self._used: dict[str, float] = {}  # layer → when it was last asked for, on the loop's clock
+        self._in_use: Counter[str] = Counter()  # layers that stay on this host
+        self._removing = asyncio.Lock()  # one at a time: what is being removed is not in use
         self._due = asyncio.Event()
 
     # --- making ---
@@ -104,6 +107,19 @@ class Layers:
         self._used[layer_id] = asyncio.get_running_loop().time()
         if not self._sandboxes.volumes.exists(layer_id):
             await self._wait_for(layer_id, self._fetch_layer)
+
+    @asynccontextmanager
+    async def using(self, layer_id: str) -> AsyncIterator[None]:
+        """The same, and within the block it stays here. Raises as `bring`."""
+        async with self._removing:
+            self._in_use[layer_id] += 1
+        try:
+            await self.bring(layer_id)
+            yield
+        finally:
+            self._in_use[layer_id] -= 1
+            if not self._in_use[layer_id]:
+                del self._in_use[layer_id]
 
     async def bring_volume(self, session_id: str) -> None:
         """When this returns, the session's volume is on this host.
@@ -248,11 +264,18 @@ class Layers:
         for layer in sorted(here, key=lambda layer: (self._used.get(layer.id, 0.0), layer.created_at)):
             if freed >= wanted:
                 break
-            with suppress(errors.Unavailable):  # it is in the log
-                await volumes.remove(layer.id)
+            with suppress(errors.Unavailable):  # it is in the log, or in use
+                await self._remove_volume(layer)
                 freed += layer.size
                 log.info("layer_evicted", layer=layer.id)
         return freed > 0
+
+    async def _remove_volume(self, layer: Layer) -> None:
+        """From this host. Raises Unavailable, also while it is in use."""
+        async with self._removing:
+            if layer.id in self._in_use:
+                raise errors.Unavailable("The layer is in use.")
+            await self._sandboxes.volumes.remove(layer.id)
 
     async def sole_bytes(self, account_id: str, layers: Collection[Layer]) -> int:
         """Bytes that these layers keep and no session of the account has, on this host or in the archive."""
@@ -287,7 +310,7 @@ class Layers:
         """Removes a condemned layer: from this host, then from the archive, then from the store."""
         try:
             await self._stop_transfers(layer.id)
-            await self._sandboxes.volumes.remove(layer.id)
+            await self._remove_volume(layer)
             reached("layer: volume removed")
             await self._saving.remove(layer.id)
             reached("layer: objects removed")

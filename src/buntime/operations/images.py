@@ -60,8 +60,8 @@ class Images:
             kept = await self._store.get_layer(snapshot.layer)
             if kept is None:
                 raise VolumeLost(snapshot.layer)
-            await self._layers.bring(kept.id)
-            return await self._store_made(caller, new, snapshot.image, kept, None, answer)
+            async with self._layers.using(kept.id):
+                return await self._store_made(caller, new, snapshot.image, kept, None, answer)
         except (VolumeLost, errors.SnapshotNotFound):  # it was deleted meanwhile
             raise errors.SnapshotNotFound(snapshot.id) from None
 
@@ -69,6 +69,7 @@ class Images:
         self, caller: Caller, new: NewImage, base: str, layer: Layer, new_layer: Layer | None, answer: AnswerTo | None
     ) -> NamedImage:
         """`new_layer`: the layer, if no store has it yet."""
+        made: MadeImage | None = None
         try:
             await self._check_depth(base)
             with _refusing():
@@ -83,6 +84,8 @@ class Images:
                 told = answer and answer(named)
                 await self._store.add_made_image(made, named, new_layer, told, caller.plan.images)
         except Exception:  # not when cancelled: it may be stored then, and the next start decides
+            if made is not None and await self._store.get_made_image(made.id) is None:
+                await self._sandboxes.forget(made.id)
             if new_layer is not None:
                 await self._layers.discard(new_layer.id)
             raise
