@@ -32,6 +32,7 @@ class Kernel:
     """Fake cgroups with the parts that suspending uses."""
 
     def __init__(self) -> None:
+        self.killed: list[str] = []
         self.frozen = False
         self.alive = {"r1"}  # runs of which the process lives
         self.counted: list[str] = []  # runs of which the memory is counted
@@ -70,6 +71,7 @@ class Kernel:
         self.counted.append(run)
 
     def kill_run(self, sandbox: str, run: str) -> bool:
+        self.killed.append(run)
         return True
 
     def remove_run(self, sandbox: str, run: str) -> bool:
@@ -176,6 +178,16 @@ async def test_memory_that_was_counted_at_the_claim_is_not_counted_again(rig: Ri
     assert rig.kernel.counted == ["r1"]
     await _runs(rig)
     assert rig.counted_when_run == ["r1"]
+
+
+async def test_a_process_that_is_parked_for_a_run_whose_client_leaves_is_ended(rig: Rig) -> None:
+    rig.seconds = 0.1
+    running = asyncio.create_task(rig.sandbox.run(Run(timeout=10, command="true")))
+    await _until(lambda: "/spares" in rig.asked)
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+    await _until(lambda: rig.kernel.killed == ["r1"])
 
 
 async def test_a_parked_process_that_ended_before_the_claim_is_replaced(rig: Rig) -> None:

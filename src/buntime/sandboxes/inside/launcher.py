@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 import structlog
 
+from buntime.daemon.tasks import to_its_end
 from buntime.errors import BuntimeError
 from buntime.ports import SandboxGone
 from buntime.sandboxes.guest.client import Guest
@@ -251,7 +252,16 @@ class Launcher:
             return spare or await self._prepare()
 
     async def _prepare(self, *, counted: bool = True) -> Spare:
-        """Parks a process in its own cgroup."""
+        """Parks a process in its own cgroup. The guest does that to its end, even if the caller leaves."""
+        parking = asyncio.ensure_future(self._park(counted))
+        try:
+            return await to_its_end(parking)
+        except asyncio.CancelledError:
+            if parking.done() and not parking.cancelled() and parking.exception() is None:
+                self.end_later(parking.result().run)  # nobody would use it
+            raise
+
+    async def _park(self, counted: bool) -> Spare:
         for _ in range(SPARE_TRIES):
             pid = await self.in_time(self._guest.spare(), ANSWER_SECONDS)
             run = f"r{next(self._numbers)}"
