@@ -57,8 +57,7 @@ class Stream:
         self._begun = self._ended = False
         self._failure: Exception | None = None
         self._more: asyncio.Future[None] | None = None
-        self._allowed = WINDOW  # what the guest may still send …
-        self._taken = 0  # … and what has to be granted for that to grow again
+        self._allowed = WINDOW  # what the guest may still send
         self._credit = WINDOW  # what the guest takes of the request's body
         self._granted = asyncio.Event()
 
@@ -123,7 +122,7 @@ class Stream:
             self._link.send(END, self.number)
 
     def close(self, failure: Exception | None = None) -> None:
-        """Nobody reads the answer any more. `failure`: what whoever still does gets."""
+        """The rest of the answer is not wanted. `failure`: what the caller that still waits for it raises."""
         self._parts.clear()
         if not self._ended:
             self.end(failure or SandboxGone("nobody reads the answer"))
