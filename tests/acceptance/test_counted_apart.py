@@ -14,6 +14,7 @@ from buntime.sandboxes.kernel.oci import OPEN_FILES, PTYS
 from tests.acceptance import traces
 from tests.acceptance.client import Client, Session
 from tests.acceptance.server import Server
+from tests.waiting import until
 
 pytestmark = pytest.mark.sandbox
 
@@ -102,24 +103,22 @@ def test_the_host_has_terminals_and_open_files_for_all_sessions_together(server:
 
 def test_no_file_of_the_host_is_open_in_a_sandbox(server: Server, paid: Client) -> None:
     session = paid.open()
-    for _ in range(2):
-        session.code("console.log(1)")  # so that there is a prepared process to look at
+    sandbox = traces.sandbox_of(server.config, session.id)
+    session.code("console.log(1)")
+    until(lambda: len(traces.all_processes(server.config, sandbox)) == 4, "init, guest, spare and prepared process")
+    found = _foreign_descriptors(server, sandbox)
     session.client.call("POST", "/contexts/create", json_body={"sessionId": session.id}).done()
-    session.client.call(
-        "POST", "/processes/start", json_body={"sessionId": session.id, "command": "cat /dev/zero > /dev/null"}
-    ).done()
-    found = _foreign_descriptors(server, session)
+    session.client.call("POST", "/processes/start", json_body={"sessionId": session.id, "command": "sleep 60"}).done()
+    until(lambda: len(traces.all_processes(server.config, sandbox)) >= 5, "context and process")
+    found += _foreign_descriptors(server, sandbox)
     session.delete().done()
     assert found == []
 
 
-def _foreign_descriptors(server: Server, session: Session) -> list[str]:
+def _foreign_descriptors(server: Server, sandbox: str) -> list[str]:
     """Returns open files of the sandbox's processes that are neither on its mounts nor on the short list."""
-    sandbox = traces.sandbox_of(server.config, session.id)
-    processes = traces.all_processes(server.config, sandbox)
-    assert len(processes) >= 5
     found = []
-    for process in processes:
+    for process in traces.all_processes(server.config, sandbox):
         place = Path(f"/proc/{process}")
         mounts = {line.split()[0] for line in (place / "mountinfo").read_text().splitlines()}
         for descriptor in (place / "fd").iterdir():

@@ -144,7 +144,7 @@ def session_processes(config: Config, sandbox: str) -> list[int]:
 
 def all_processes(config: Config, sandbox: str) -> list[int]:
     """Returns the host's pids of all processes in a sandbox: init, the guest, and the session's own."""
-    return [pid for pid, groups in _cgroups_of_processes() if f"-{config.instance}/{sandbox}/" in groups]
+    return [pid for pid, groups in _cgroups_of_processes() if f"-{config.instance}/{sandbox}" in groups]
 
 
 def init_of(config: Config, sandbox: str) -> int:

@@ -36,6 +36,7 @@ class Kernel:
         self.frozen = False
         self.alive = {"r1"}  # runs of which the process lives
         self.counted: list[str] = []  # runs of which the memory is counted
+        self.joined = set[str]()  # runs that have had a process
 
     def freeze(self, sandbox: str, frozen: bool) -> None:
         self.frozen = frozen
@@ -62,7 +63,12 @@ class Kernel:
         return []
 
     def add_run(self, sandbox: str, run: str) -> None: ...
-    def join_run(self, sandbox: str, run: str, pid: int) -> None: ...
+    def join_run(self, sandbox: str, run: str, pid: int) -> None:
+        self.joined.add(run)
+
+    def session_processes(self, sandbox: str, leave_out: list[str]) -> int:
+        return len(self.joined - set(leave_out))
+
     def run_processes(self, sandbox: str, run: str) -> list[int]:
         return [os.getpid()] if run in self.alive else []
 
@@ -188,6 +194,15 @@ async def test_a_process_that_is_parked_for_a_run_whose_client_leaves_is_ended(r
     with suppress(asyncio.CancelledError):
         await running
     await _until(lambda: rig.kernel.killed == ["r1"])
+
+
+async def test_a_process_that_is_being_parked_is_never_counted_as_one_of_the_session(rig: Rig) -> None:
+    counts = set[int]()
+    parking = asyncio.create_task(rig.sandbox.park())
+    while not parking.done():
+        await asyncio.sleep(0)
+        counts.add(rig.sandbox.count_processes())
+    assert (len(rig.launcher.parked()), counts) == (1, {0})
 
 
 async def test_a_parked_process_that_ended_before_the_claim_is_replaced(rig: Rig) -> None:

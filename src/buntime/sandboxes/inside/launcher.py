@@ -252,26 +252,29 @@ class Launcher:
             return spare or await self._prepare()
 
     async def _prepare(self, *, counted: bool = True) -> Spare:
-        """Parks a process in its own cgroup. The guest does that to its end, even if the caller leaves."""
-        parking = asyncio.ensure_future(self._park(counted))
-        try:
-            return await to_its_end(parking)
-        except asyncio.CancelledError:
-            if parking.done() and not parking.cancelled() and parking.exception() is None:
-                self.end_later(parking.result().run)  # nobody would use it
-            raise
-
-    async def _park(self, counted: bool) -> Spare:
+        """Parks a process in its own cgroup. The guest starts it even if the caller leaves; it is ended then."""
         for _ in range(SPARE_TRIES):
-            pid = await self.in_time(self._guest.spare(), ANSWER_SECONDS)
-            run = f"r{next(self._numbers)}"
-            (self._markers / run).touch()
-            self._machinery.cgroups.add_run(self._sandbox, run)
-            spare = Spare(pid, run, is_counted=counted)
-            if self._place(spare):
+            asked = asyncio.ensure_future(self.in_time(self._guest.spare(), ANSWER_SECONDS))
+            try:
+                pid = await to_its_end(asked)
+            except asyncio.CancelledError:
+                if not asked.cancelled() and asked.exception() is None and (spare := self._park(asked.result(), False)):
+                    self.end_later(spare.run)
+                raise
+            # no other task may run between this and the caller's note of the spare: it would count as the session's
+            if spare := self._park(pid, counted):
                 return spare
-            self.end(run)
         raise SandboxGone("no process could be parked for a run")
+
+    def _park(self, pid: int, counted: bool) -> Spare | None:
+        """Gives the process a cgroup of its own. None when the guest does not name one of its own."""
+        spare = Spare(pid, f"r{next(self._numbers)}", is_counted=counted)
+        (self._markers / spare.run).touch()
+        self._machinery.cgroups.add_run(self._sandbox, spare.run)
+        if self._place(spare):
+            return spare
+        self.end(spare.run)
+        return None
 
     def _place(self, spare: Spare) -> bool:
         """Moves the process into its cgroup. False when the guest does not name one of its own."""
