@@ -41,18 +41,22 @@ class Context:
         return [seconds * MS for seconds in times]
 
     async def pool_filled(self) -> None:
-        """Returns when the pool is full. Raises NotSettled."""
+        """Returns when the pool is full and Bun has started in as many as it should. Raises NotSettled."""
         deadline = time.monotonic() + SETTLE_SECONDS
-        while await self.client.gauge("buntime_pool_parked") < self.server.pool_size:
+        wanted = {"buntime_pool_parked": self.server.pool_size}
+        if self.server.pool_prepared:
+            wanted["buntime_pool_prepared"] = self.server.pool_prepared
+        while any([await self.client.gauge(name) < number for name, number in wanted.items()]):
             if time.monotonic() > deadline:
                 raise NotSettled("the pool is not full")
             await asyncio.sleep(0.02)
 
     async def settled(self, live: int = 0) -> None:
-        """Returns when the pool is full and deleted sessions are gone completely. Raises NotSettled.
+        """Returns when the pool is full, as `pool_filled`, and deleted sessions are gone completely. Raises NotSettled.
 
         `live`: the number of sessions that should exist.
         """
+        await self.pool_filled()
         deadline = time.monotonic() + SETTLE_SECONDS
         wanted = (self.server.pool_size, live, self.server.pool_size + live)
         while True:

@@ -60,9 +60,9 @@ async def commit(checkout: Path) -> str:
 
 
 def _server(like: Server, told: dict[str, str]) -> Server:
-    """What differs from this checkout's server, as far as figures ask."""
+    """What differs from this checkout's server, as far as figures ask. An old one has no number of started Buns."""
     config = from_environment(_settings() | {"BUNTIME_DATA_DIR": told["data"]})
-    return replace(like, url=told["url"], key=told["key"], config=config, settings=NOTHING)
+    return replace(like, url=told["url"], key=told["key"], config=config, settings=NOTHING, pool_prepared=0)
 
 
 def _settings() -> dict[str, str]:

@@ -21,7 +21,7 @@ from urllib.error import URLError
 from buntime.config import Config, from_environment
 from buntime.sandboxes.kernel.host import total_memory
 from buntime.sandboxes.kernel.image import Image, ImageFailed, ensure_image
-from buntime.sandboxes.opening import default_pool_size
+from buntime.sandboxes.opening import default_pool_size, default_prepared
 from buntime.stores import store_file
 from buntime.stores.sqlite import SqliteStore
 
@@ -47,6 +47,7 @@ class Server:
     key: str  # of an account whose plan limits nothing here
     config: Config
     pool_size: int
+    pool_prepared: int
     image: Image
     scratch: Path  # a directory on the same disk, for baselines
     settings: Mapping[str, str]  # BUNTIME_* variables in the benchmark's environment
@@ -89,9 +90,10 @@ def started(
             _wait_ready(url, process, home / "server.log")
             start_seconds = time.monotonic() - begun
             size = config.pool_size if config.pool_size >= 0 else default_pool_size(total_memory())
+            prepared = config.pool_prepared if config.pool_prepared >= 0 else default_prepared(total_memory())
             scratch = home / "scratch"
             scratch.mkdir()
-            yield Server(url, key, config, size, image, scratch, settings, start_seconds)
+            yield Server(url, key, config, size, min(size, prepared), image, scratch, settings, start_seconds)
     finally:
         say("Removing everything ...")
         with held:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from bench import machine
 from bench.baselines import CODE
-from bench.context import Context, each, sessions
+from bench.context import Context, beside, each, sessions
 from bench.report import Check, Row
 
 MOST_MB = 6.0
@@ -14,6 +14,11 @@ EXECUTES_AT_ONCE = 2
 
 
 async def measure(context: Context) -> list[Row]:
+    async with beside(context, context.server.pool_size, {"BUNTIME_POOL_PREPARED": "0"}) as other:
+        return await _measure(other)
+
+
+async def _measure(context: Context) -> list[Row]:
     count, instance = context.scale.memory_sessions, context.server.config.instance
     async with sessions(context) as made:
         before = await both(instance)
@@ -28,7 +33,7 @@ async def measure(context: Context) -> list[Row]:
         _row(f"memory of one more session that ran code (over {count})", before, used, count),
         Row(
             figure="memory",
-            what="the pool as shipped",
+            what="the pool as shipped, without started Buns",
             note=f"{pool} parked sandboxes; {before[1]:.0f} MB by their cgroups, "
             f"{pool * (before[0] - parked[0]) / count:.0f} MB by MemAvailable",
         ),

@@ -2,7 +2,7 @@
 
 from bench import machine
 from bench.baselines import CODE
-from bench.context import Context, each, sessions
+from bench.context import Context, beside, each, sessions
 from bench.figures.memory import both
 from bench.report import Row
 
@@ -10,6 +10,11 @@ EXECUTES_AT_ONCE = 2
 
 
 async def measure(context: Context) -> list[Row]:
+    async with beside(context, context.server.pool_size, {"BUNTIME_POOL_PREPARED": "0"}) as other:
+        return await _measure(other)
+
+
+async def _measure(context: Context) -> list[Row]:
     count, instance = context.scale.prepared_sessions, context.server.config.instance
     async with sessions(context) as made:
         await made.create_many(count)

@@ -31,6 +31,7 @@ class Config:
     tls_key: Path | None = None
     cors_origins: str = ""  # origins of web pages that may call the API, separated by commas; "*": all
     pool_size: int = -1  # parked sandboxes; -1: by the host's memory (see `sandboxes.opening`)
+    pool_prepared: int = -1  # of those, the ones with a started Bun; -1: by the host's memory
     images_dir: Path | None = None  # None: data_dir/images; may be shared by servers of one host
     image_gb: int = 10  # most that an image which an operator adds may hold
     volumes_gb: int = 0  # size of the volumes' file system when it is made; 0: 80 % of the free disk
@@ -154,6 +155,8 @@ def _check_numbers(config: Config) -> None:
         raise BadSetting("BUNTIME_CACHE_GB must not be negative (-1: half of the volumes' file system).")
     if config.pool_size < -1:
         raise BadSetting("BUNTIME_POOL_SIZE must not be negative (-1: by the host's memory).")
+    if config.pool_prepared < -1:
+        raise BadSetting("BUNTIME_POOL_PREPARED must not be negative (-1: by the host's memory).")
     for name in ("volumes_gb", "reserve_gb", "memory_reserve_mb", "idle_after", "deep_sleep_after"):
         if getattr(config, name) < 0:
             raise BadSetting(f"BUNTIME_{name.upper()} must not be negative.")

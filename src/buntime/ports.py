@@ -518,6 +518,7 @@ class HostNumbers:
     running: int  # sandboxes that serve a session
     parked: int
     wanted: int  # parked sandboxes when the pool is full
+    prepared: int  # parked sandboxes in which Bun has started
     claims: int  # sandboxes that creates asked for
     misses: int  # claims that found nothing parked
     addresses: int  # of this server, each for one running or parked sandbox

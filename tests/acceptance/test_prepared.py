@@ -3,11 +3,14 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from tests.acceptance.client import Client, Session
 from tests.acceptance.conftest import Servers
+from tests.acceptance.server import Server
 
 pytestmark = pytest.mark.sandbox
 
@@ -40,9 +43,10 @@ def _waiting(session: Session) -> list[str]:
 
 def _prepared(session: Session, **fields: object) -> str:
     """Returns the pid of the process that is prepared for a run like this one."""
+    earlier = set(_waiting(session))
     session.code("0", **fields)
-    _until(lambda: _waiting(session), "a process to be prepared")
-    (pid,) = _waiting(session)
+    _until(lambda: set(_waiting(session)) - earlier, "a process to be prepared")
+    (pid,) = set(_waiting(session)) - earlier
     return pid
 
 
@@ -57,6 +61,64 @@ def test_the_next_run_meets_a_process_that_has_started_and_none_meets_it_again(s
     assert _said(session, f"globalThis.x = 1; {PID}") == waiting
     assert _said(session, "console.log(typeof globalThis.x)") == "undefined"
     assert waiting != _prepared(session)
+
+
+def _until_all_are_prepared(server: Server) -> None:
+    """Waits until every parked sandbox has a Bun that has started."""
+    boots = f"/buntime-{server.config.instance}/"
+
+    def waiting() -> int:
+        found = 0
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                is_one = "boot.js" in (process / "cmdline").read_text() and boots in (process / "cgroup").read_text()
+                found += is_one and (process / "fd" / "9").is_fifo() and not (process / "fd" / "8").exists()
+        return found
+
+    _until(lambda: waiting() == int(server.settings["BUNTIME_POOL_SIZE"]), "all parked sandboxes to be prepared")
+
+
+def test_the_first_run_of_a_session_meets_a_process_that_has_started(servers: Servers) -> None:
+    server = servers.start(pool_size=3)
+    _until_all_are_prepared(server)
+    session = server.new_client("paid").open()
+    (waiting,) = _waiting(session)
+    assert session.look().done()["activeProcesses"] == 0
+    assert _said(session, PID) == waiting
+    assert _said(session, "console.log(1)") == "1"
+    _until_all_are_prepared(server)
+
+
+def test_a_session_with_other_limits_starts_its_own(servers: Servers) -> None:
+    """A Bun that has started has read how much memory there is."""
+    server = servers.start(pool_size=3)
+    _until_all_are_prepared(server)
+    session = server.new_client("paid").open(resourceLimits={"memory": 256, "cpu": 1})
+    _until(lambda: not _waiting(session), "the prepared process to end")
+    assert _said(session, "console.log(process.constrainedMemory() >> 20)") == "256"
+
+
+def test_a_parked_sandbox_that_gets_another_root_has_none(servers: Servers) -> None:
+    server = servers.start(pool_size=2)
+    client = server.new_client("paid")
+    session = client.open()
+    session.write("file", "of the first").done()
+    _until_all_are_prepared(server)
+    copies = session.client.call("POST", f"/sessions/{session.id}/fork", json_body={"count": 2}).done()["sessions"]
+    for made in copies:
+        copy = Session(client, made["session"]["sessionId"])
+        assert _waiting(copy) == []
+        assert _said(copy, "console.log(await Bun.file('file').text())") == "of the first"
+
+
+@pytest.mark.parametrize("prepared", ["0", "1"])
+def test_the_setting_says_how_many_parked_sandboxes_have_one(servers: Servers, prepared: str) -> None:
+    server = servers.start(pool_size=3, BUNTIME_POOL_PREPARED=prepared)
+    client = server.new_client("paid")
+    _until(lambda: server.parked() == 3, "a full pool")
+    time.sleep(1)
+    sessions = [client.open() for _ in range(2)]
+    assert [len(_waiting(session)) for session in sessions] == [int(prepared), 0]
 
 
 def test_results_are_those_of_any_run(session: Session) -> None:

@@ -164,11 +164,12 @@ async def test_budgets_show_what_is_used_kept_free_and_there(api: Api) -> None:
 
 
 async def test_claims_of_the_pool_and_its_misses_are_counted(api: Api) -> None:
-    api.sandboxes.parked, api.sandboxes.wanted = 1, 2
+    api.sandboxes.parked, api.sandboxes.wanted, api.sandboxes.prepared = 1, 2, 1
     await api.session()
     await api.session()
     assert await value(api, "buntime_pool_parked") == 0
     assert await value(api, "buntime_pool_wanted") == 2
+    assert await value(api, "buntime_pool_prepared") == 1
     assert await value(api, "buntime_pool_claims_total") == 2
     assert await value(api, "buntime_pool_misses_total") == 1
 

@@ -82,7 +82,11 @@ class Host:
 
     def sandboxes(self) -> LocalSandboxes:
         settings: Any = SimpleNamespace(
-            data_dir=self.home, image=SimpleNamespace(id="img"), parked_limits=LIMITS, pool_size=self.pool_size
+            data_dir=self.home,
+            image=SimpleNamespace(id="img"),
+            parked_limits=LIMITS,
+            pool_size=self.pool_size,
+            pool_prepared=0,
         )
         parents = SimpleNamespace(own={}, keep=lambda marks: 0)
         machinery: Any = SimpleNamespace(tasks=None, volumes=SimpleNamespace(all=set, parents=parents))

@@ -1,11 +1,16 @@
-"""Which parked sandboxes have a memory cgroup for their first run: those that are claimed next."""
+"""Which parked sandboxes are ready for their first run: those that are claimed next."""
 
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
 
-from buntime.daemon.tasks import Tasks
+from buntime.daemon.tasks import Tasks, cancel_and_wait
 from buntime.sandboxes.pool import COUNTED, Pool
+from tests.waiting import eventually
 
 
 class Parked:
@@ -14,12 +19,21 @@ class Parked:
     def __init__(self, number: int) -> None:
         self.id = f"sb{number}"
         self.has_counted_spare = False
+        self.is_prepared = False
 
     def is_alive(self) -> bool:
         return True
 
     async def count_spare(self) -> None:
         self.has_counted_spare = True
+
+    async def park(self) -> None: ...
+
+    async def prepare(self) -> None:
+        self.is_prepared = self.id != FAILS
+
+
+FAILS = "sb-fails"
 
 
 async def _nothing(*_: object) -> Any:
@@ -31,7 +45,7 @@ async def test_only_the_next_sandboxes_of_the_pool_have_one(claims: int) -> None
     boxes = [Parked(number) for number in range(COUNTED + 6)]
     async with Tasks() as tasks:
         pool = Pool(
-            len(boxes), tasks, require_room=lambda: None, start=_nothing, destroy=_nothing, is_busy=lambda: False
+            len(boxes), 0, tasks, require_room=lambda: None, start=_nothing, destroy=_nothing, is_busy=lambda: False
         )
         for box in boxes:
             pool.add(cast("Any", box))
@@ -44,9 +58,67 @@ async def test_a_burst_of_claims_has_one_for_each() -> None:
     claims = COUNTED + 3
     boxes = [Parked(number) for number in range(claims)]
     async with Tasks() as tasks:
-        pool = Pool(claims, tasks, require_room=lambda: None, start=_nothing, destroy=_nothing, is_busy=lambda: False)
+        pool = Pool(
+            claims, 0, tasks, require_room=lambda: None, start=_nothing, destroy=_nothing, is_busy=lambda: False
+        )
         for box in boxes:
             pool.add(cast("Any", box))
         for _ in boxes:
             pool.take_parked()
     assert all(box.has_counted_spare for box in boxes)
+
+
+# --- those with a started Bun ---
+
+
+@asynccontextmanager
+async def _kept(size: int, prepared: int, names: Iterable[str] = ()) -> AsyncIterator[Pool]:
+    """A pool that keeps itself full. `names`: the ids of the first sandboxes."""
+    ids, numbers = iter(names), itertools.count()
+
+    async def start() -> Any:
+        box = Parked(next(numbers))
+        box.id = next(ids, box.id)
+        return box
+
+    async with Tasks() as tasks:
+        pool = Pool(
+            size, prepared, tasks, require_room=lambda: None, start=start, destroy=_nothing, is_busy=lambda: False
+        )
+        keeping = asyncio.create_task(pool.keep())
+        yield pool
+        await cancel_and_wait(keeping)
+
+
+def _prepared(pool: Pool) -> list[bool]:
+    return [box.is_prepared for box in pool]
+
+
+async def test_those_that_are_claimed_next_are_prepared() -> None:
+    async with _kept(5, 2) as pool:
+        await eventually(lambda: _prepared(pool) == [True, True, False, False, False])
+        claimed = pool.take_parked()
+        assert claimed is not None
+        assert claimed.is_prepared
+        await eventually(lambda: _prepared(pool) == [True, True, False, False, False])
+
+
+async def test_a_claim_for_another_root_takes_one_that_is_not_prepared() -> None:
+    async with _kept(3, 2) as pool:
+        await eventually(lambda: _prepared(pool) == [True, True, False])
+        assert [box.is_prepared for _ in range(3) if (box := pool.take_parked(bare=True))] == [False, True, True]
+
+
+async def test_one_that_cannot_be_prepared_is_parked_all_the_same() -> None:
+    async with _kept(3, 3, ["sb-a", FAILS]) as pool:
+        await eventually(lambda: _prepared(pool) == [True, False, True])
+
+
+async def test_none_is_prepared_while_claims_come_in() -> None:
+    async with _kept(40, 40) as pool:
+        await eventually(lambda: len(pool) == 40)
+        for _ in range(20):
+            pool.take_parked()
+            before = sum(_prepared(pool))
+            await asyncio.sleep(0.005)
+            assert sum(_prepared(pool)) <= before

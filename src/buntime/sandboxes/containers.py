@@ -71,6 +71,7 @@ class Settings:
     seccomp: Mapping[str, Any]
     parked_limits: Limits
     pool_size: int
+    pool_prepared: int  # of the pool
     disk_reserve: int  # bytes
     memory_reserve: int  # bytes
     cache: int  # bytes that volumes which no sandbox uses may take on this host

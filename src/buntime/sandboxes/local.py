@@ -33,6 +33,7 @@ from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.kernel.host import Part
 from buntime.sandboxes.kernel.oci import Runtime
 from buntime.sandboxes.kernel.root import NotAttachable
+from buntime.sandboxes.kernel.seen import look_alike
 from buntime.sandboxes.kernel.watch import watch_kernel
 from buntime.sandboxes.local_volumes import LocalVolumes
 from buntime.sandboxes.machinery import Machinery
@@ -76,6 +77,7 @@ class LocalSandboxes:
         )
         self._pool = Pool(
             settings.pool_size,
+            settings.pool_prepared,
             machinery.tasks,
             require_room=self._capacity.require,
             start=self._start_new,
@@ -140,6 +142,7 @@ class LocalSandboxes:
             self._removing.note(sandbox.record)
             records.write(self._containers.directory(sandbox.id), sandbox.record)
             reached("claim: recorded")
+            sandbox.claimed(looks_the_same=look_alike(limits, self._settings.parked_limits))
             if limits != self._settings.parked_limits:
                 await asyncio.to_thread(self._containers.limit, sandbox.record, limits)
             reached("claim: limited")
@@ -187,7 +190,7 @@ class LocalSandboxes:
 
     async def _serving(self, purpose: Purpose) -> LocalSandbox:
         """A parked sandbox that is given the root, or a new one. Raises Unavailable."""
-        parked = self._pool.take_parked()
+        parked = self._pool.take_parked(bare=True)
         sandbox = parked and await self._attached(parked, purpose)
         return sandbox or await self._pool.started(partial(self._start_clean, purpose))
 
@@ -211,6 +214,7 @@ class LocalSandboxes:
         give_back = self._discard if purpose.is_new else self._removing.remove
         self._removing.note(replace(parked.record, image=purpose.image, volume=purpose.volume))
         try:
+            await parked.drop_prepared()  # it started from the other root
             async with self._attaches:
                 # a cancelled attach removes the sandbox, which must not happen while a thread still works on it
                 await to_its_end(asyncio.to_thread(self._containers.attach, parked, purpose, left.append))
@@ -368,6 +372,7 @@ class LocalSandboxes:
             running=len(self._running),
             parked=len(pool),
             wanted=pool.size,
+            prepared=sum(sandbox.is_prepared for sandbox in pool),
             claims=pool.claims,
             misses=pool.misses,
             addresses=self._part.slots,

@@ -38,11 +38,17 @@ log = structlog.get_logger()
 
 NAMES_SECONDS = 5.0  # between looks at the name server
 POOL_MEMORY_SHARE, POOL_MEMBER, LARGEST_POOL = 0.02, 4 * MB, 128
+PREPARED_MEMBER = 5 * MB
 
 
 def default_pool_size(memory: int) -> int:
     """How many sandboxes to park. They take at most a fiftieth of the host's memory, which is in bytes."""
     return max(4, min(LARGEST_POOL, int(memory * POOL_MEMORY_SHARE) // POOL_MEMBER))
+
+
+def default_prepared(memory: int) -> int:
+    """How many of them have a started Bun, which takes as much again."""
+    return min(default_pool_size(memory), int(memory * POOL_MEMORY_SHARE) // PREPARED_MEMBER)
 
 
 @asynccontextmanager
@@ -90,6 +96,7 @@ def _settings(config: Config, part: Part, image: Image, parked_limits: Limits, v
         seccomp=seccomp.profile(seccomp.PROFILE.read_text()),
         parked_limits=parked_limits,
         pool_size=config.pool_size if config.pool_size >= 0 else default_pool_size(total_memory()),
+        pool_prepared=config.pool_prepared if config.pool_prepared >= 0 else default_prepared(total_memory()),
         disk_reserve=config.reserve_gb * GB,
         memory_reserve=config.memory_reserve_mb * MB,
         cache=config.cache_gb * GB if config.cache_gb >= 0 else volumes.size() // 2,
@@ -102,7 +109,7 @@ async def purge(config: Config, tasks: Tasks, links: Links) -> None:
     nothing = Limits(memory=0, cpu=0, timeout=0, disk=0)
     async with AsyncExitStack() as stack:
         machinery = _open_machinery(config, part, {}, tasks, links, stack)
-        settings = Settings(config.data_dir, config.images, Image("", Path()), Path(), {}, nothing, 0, 0, 0, 0)
+        settings = Settings(config.data_dir, config.images, Image("", Path()), Path(), {}, nothing, 0, 0, 0, 0, 0)
         await LocalSandboxes(settings, part, _runtime(config), machinery).recover({})
     await _leave(config, part, machinery)
 

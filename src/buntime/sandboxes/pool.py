@@ -32,6 +32,7 @@ class Pool:
     def __init__(
         self,
         size: int,
+        prepared: int,
         tasks: Tasks,
         *,
         require_room: Callable[[], None],
@@ -40,6 +41,7 @@ class Pool:
         is_busy: Callable[[], bool],
     ) -> None:
         self._size = size
+        self._most_prepared = prepared
         self._tasks = tasks
         self._require_room = require_room
         self._start = start
@@ -79,12 +81,12 @@ class Pool:
         """A parked sandbox, or a new one when none is parked. Raises Unavailable."""
         return self.take_parked() or await self.started(self._start)
 
-    def take_parked(self) -> LocalSandbox | None:
-        """A parked sandbox, or None when none is parked."""
+    def take_parked(self, *, bare: bool = False) -> LocalSandbox | None:
+        """A parked sandbox, or None when none is parked. `bare`: rather one in which no Bun has started."""
         self._claimed_at = time.monotonic()
         self._claimed.set()
         self.claims += 1
-        parked = self._alive()
+        parked = self._alive(bare)
         self.misses += parked is None
         self._count_next(parked)
         return parked
@@ -95,9 +97,9 @@ class Pool:
             if not sandbox.has_counted_spare:
                 self._tasks.start(sandbox.count_spare(), f"count the spare of {sandbox.id}")
 
-    def _alive(self) -> LocalSandbox | None:
+    def _alive(self, last: bool) -> LocalSandbox | None:
         while self._parked:
-            sandbox = self._parked.popleft()
+            sandbox = self._parked.pop() if last else self._parked.popleft()
             if sandbox.is_alive():
                 return sandbox
             self._tasks.start(self._destroy(sandbox.id), f"destroy {sandbox.id}")
@@ -123,20 +125,20 @@ class Pool:
         return parked
 
     async def keep(self) -> None:
-        """Fills the pool forever, one sandbox at a time, and pauses while claims come in."""
+        """Fills the pool forever, one sandbox at a time, and pauses while claims come in. Then starts Bun in some."""
         while True:
+            self._claimed.clear()
             try:
                 await self._fill()
+                await self._prepare()
             except (Unavailable, OSError) as failed:
                 log.warning("pool_not_filled", reason=str(failed))
                 await asyncio.sleep(RETRY_SECONDS)
-            self._claimed.clear()
             await self._claimed.wait()
 
     async def _fill(self) -> None:
         while not self.is_full:
-            low = len(self._parked) < self._size // 4
-            if self._waiting or not self.is_quiet(low=low):
+            if not self._has_time():
                 await asyncio.sleep(REST_SECONDS)
                 continue
             self._require_room()
@@ -147,3 +149,22 @@ class Pool:
                 await self._destroy(sandbox.id)
                 raise Unavailable("A parked sandbox failed.") from failed
             self.add(sandbox)
+
+    async def _prepare(self) -> None:
+        """Has a Bun started in the sandboxes that are claimed next, as long as the pool is full."""
+        tried = set[str]()
+        while self.is_full:
+            ahead = islice(self._parked, self._most_prepared)
+            bare = next((box for box in ahead if not box.is_prepared and box.id not in tried), None)
+            if bare is None:
+                return
+            if not self._has_time():
+                await asyncio.sleep(REST_SECONDS)
+                continue
+            self._require_room()
+            tried.add(bare.id)
+            await bare.prepare()
+
+    def _has_time(self) -> bool:
+        low = len(self._parked) < self._size // 4
+        return not self._waiting and self.is_quiet(low=low)

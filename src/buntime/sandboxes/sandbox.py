@@ -12,7 +12,7 @@ from typing import Any
 from buntime.egress import rules_of
 from buntime.errors import BuntimeError, FileNotFound
 from buntime.inside import Contexts, Files, Processes, Sink, Terminals
-from buntime.paths import RECORDS
+from buntime.paths import RECORDS, WORKSPACE
 from buntime.ports import Kind, Observed, Run, RunResult, SandboxGone
 from buntime.sandboxes.guest.client import Guest
 from buntime.sandboxes.inside.contexts import GuestContexts
@@ -219,6 +219,23 @@ class LocalSandbox:
     async def count_spare(self) -> None:
         """Makes the parked process ready for the session that claims the sandbox."""
         await self._launcher.count_spare()
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether a Bun has started in it that waits for the first run of code, or is about to."""
+        return self._prepared.is_there
+
+    async def prepare(self) -> None:
+        """Starts a Bun for the first run of code of the session that will claim the sandbox. A failure is only
+        logged."""
+        await self._prepared.ahead(self._launcher.env, WORKSPACE)
+
+    def claimed(self, *, looks_the_same: bool) -> None:
+        """To be called when a session gets the sandbox. `looks_the_same`: programs see no change of its limits."""
+        self._prepared.claimed(fits=looks_the_same)
+
+    async def drop_prepared(self) -> None:
+        await self._prepared.drop()
 
     async def keep_spare(self) -> None:
         """Like `ready_spare`, but off a request's path. A failure is only logged."""

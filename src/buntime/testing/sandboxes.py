@@ -184,7 +184,7 @@ class FakeSandboxes:
         self.short = Strain(memory=0, disk=0)  # for tests to set, like the next one
         self.got_bytes: set[str] = set()  # ids of sessions
         self.disconnected: list[str] = []  # ids of sandboxes, in order
-        self.parked = self.wanted = 0  # a test may set them; nothing fills the pool
+        self.parked = self.wanted = self.prepared = 0  # a test may set them; nothing fills the pool
         self.claims = self.misses = self.refused = 0
 
     async def claim(self, session_id: str, limits: Limits, image: str = "", layer: str = "") -> Claimed:
@@ -265,6 +265,7 @@ class FakeSandboxes:
             running=len(self.running),
             parked=self.parked,
             wanted=self.wanted,
+            prepared=self.prepared,
             claims=self.claims,
             misses=self.misses,
             addresses=self.capacity,

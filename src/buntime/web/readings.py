@@ -52,6 +52,7 @@ def _of_host(host: HostNumbers) -> Iterator[Reading]:
     yield Reading("sandboxes", "Sandboxes that serve a session.", _one(host.running))
     yield Reading("pool_parked", "Sandboxes that are started ahead and wait for a create or a wake.", _one(host.parked))
     yield Reading("pool_wanted", "Parked sandboxes when the pool is full.", _one(host.wanted))
+    yield Reading("pool_prepared", "Parked sandboxes in which Bun has started.", _one(host.prepared))
     yield Reading("pool_claims", "Sandboxes that creates and wakes asked for.", _one(host.claims), grows=True)
     yield Reading("pool_misses", "Claims that found nothing parked.", _one(host.misses), grows=True)
     yield Reading("addresses", "Addresses for sandboxes of this server.", _one(host.addresses))

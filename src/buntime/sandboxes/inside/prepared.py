@@ -1,6 +1,7 @@
 """The prepared process of a session: a Bun that has started and waits for the code of the next run.
 
 It is made when the session has been quiet for a moment after a run of code, for the same environment and directory.
+The pool also has one made for the first run of a session (`ahead`).
 Like every run it has its own cgroup. When it is used, the guest checks that it still equals a fresh start
 (`guest/src/prepared.ts`). If it does not, or if there is none, the run starts from a plain spare. So does a run whose
 process ended before it could start the program, because it was killed. It serves one run. A session has none while it
@@ -44,7 +45,11 @@ class RunEnvironment:
 class Waiting:
     spare: Spare
     environment: RunEnvironment
-    expiry: asyncio.TimerHandle
+    expiry: asyncio.TimerHandle | None  # None: until the sandbox is claimed
+
+    def stop_expiry(self) -> None:
+        if self.expiry is not None:
+            self.expiry.cancel()
 
 
 class Prepared:
@@ -57,6 +62,7 @@ class Prepared:
         self._machinery = machinery
         self._waiting: Waiting | None = None
         self._last: RunEnvironment | None = None
+        self._is_parked = False  # no session has claimed the sandbox
         self._begun: Spare | None = None  # about to become `_waiting`
         self._making = asyncio.Lock()
         self._turn = 0  # counts runs: a process that was begun in an earlier turn is no longer wanted
@@ -67,6 +73,27 @@ class Prepared:
     def parked(self) -> list[str]:
         """Cgroups of processes that wait for their first use, or soon will."""
         return [spare.run for spare in (self._begun, self._waiting and self._waiting.spare) if spare]
+
+    @property
+    def is_there(self) -> bool:
+        return self._waiting is not None or self._begun is not None
+
+    async def ahead(self, env: Mapping[str, str], working_dir: str) -> None:
+        """Makes one in a parked sandbox. It lives until the sandbox is claimed, and then for as long as any."""
+        self._is_parked = True
+        try:
+            async with self._making:
+                await self._keep(RunEnvironment(env, working_dir), self._turn)
+        except (SandboxGone, OSError) as gone:
+            log.info("no_prepared_process", sandbox=self._sandbox, reason=str(gone))
+
+    def claimed(self, *, fits: bool) -> None:
+        """A session has claimed the sandbox. `fits`: Bun would start in the same way with its limits."""
+        self._is_parked = False
+        if not fits:
+            self._machinery.tasks.start(self.drop(), f"drop the prepared process of {self._sandbox}")
+        elif self._waiting is not None and self._waiting.expiry is None:
+            self._waiting = replace(self._waiting, expiry=self._expiry())
 
     def take(self, run: Run, env: Mapping[str, str]) -> Spare | None:
         """The prepared process if it may fit this run. It then belongs to the caller, who calls `used` or `missed`."""
@@ -117,7 +144,7 @@ class Prepared:
     async def _keep(self, environment: RunEnvironment, turn: int) -> None:
         """Keeps the waiting process if it fits the environment. Otherwise makes a new one if that makes sense."""
         if self._waiting is not None and self._waiting.environment == environment:
-            self._waiting.expiry.cancel()
+            self._waiting.stop_expiry()
             self._waiting = replace(self._waiting, expiry=self._expiry())
             return
         await self._end_waiting()
@@ -139,7 +166,9 @@ class Prepared:
         body = msgspec.json.encode({"env": dict(environment.env), "cwd": environment.working_dir})
         await self._guest.call("POST", "/spares/prepare", {"spare": str(spare.pid)}, Nothing, body)
 
-    def _expiry(self) -> asyncio.TimerHandle:
+    def _expiry(self) -> asyncio.TimerHandle | None:
+        if self._is_parked:
+            return None
         return asyncio.get_running_loop().call_later(UNUSED_SECONDS, self._expire)
 
     def _expire(self) -> None:
@@ -154,7 +183,7 @@ class Prepared:
         waiting, self._waiting = self._waiting, None
         if waiting is None:
             return None
-        waiting.expiry.cancel()
+        waiting.stop_expiry()
         return waiting.spare
 
     def _back_off(self) -> None:

@@ -60,7 +60,7 @@ def make_mount_points(directory: Path, controllers: Mapping[str, Path]) -> None:
 
 def texts(limits: Limits, cpuinfo: str, host_cores: int) -> dict[str, str]:
     """File → text. `cpuinfo`: the host's."""
-    cores = min(host_cores, max(1, math.ceil(limits.cpu)))
+    cores = _cores(limits, host_cores)
     online = "0\n" if cores == 1 else f"0-{cores - 1}\n"
     processors = cpuinfo.strip().split("\n\n")[:cores]
     return {
@@ -68,6 +68,16 @@ def texts(limits: Limits, cpuinfo: str, host_cores: int) -> dict[str, str]:
         "cpuinfo": "\n\n".join(processors) + "\n\n",
         **{f"{CPU}/{name}": online for name in ("online", "possible", "present")},
     }
+
+
+def look_alike(one: Limits, other: Limits) -> bool:
+    """Whether programs see the same of both when they start."""
+    host_cores = os.cpu_count() or 1
+    return (one.memory, _cores(one, host_cores)) == (other.memory, _cores(other, host_cores))
+
+
+def _cores(limits: Limits, host_cores: int) -> int:
+    return min(host_cores, max(1, math.ceil(limits.cpu)))
 
 
 def _meminfo(total: int) -> str:
