@@ -2,7 +2,7 @@
 (in `testing/`) and the real thing.
 """
 
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, Protocol
@@ -560,6 +560,10 @@ class Sandboxes(Protocol):
         """The running sandbox, or None."""
         ...
 
+    def is_running(self, sandbox_id: str) -> bool:
+        """Whether it runs. Unlike `get`, this asks nothing of a sandbox that was found at the start."""
+        ...
+
     async def start(self, session: Session) -> Sandbox:
         """A sandbox on the session's volume and image, with its limits and network rules: the session's own if it runs
         and answers, or else another one, which has another id. Takes a parked one if it can. Whatever else still has
@@ -609,12 +613,18 @@ class Sandboxes(Protocol):
         ...
 
     async def recover(self, owned: Mapping[str, Session], layers: Collection[str] = ()) -> None:
-        """At start: adopts sandboxes that run and are in `owned` (sandbox id → session) or were parked.
+        """At start: finds sandboxes that run and are in `owned` (sandbox id → session) or were parked. Stops that of a
+        session in deep sleep. Destroys the rest, except volumes of `owned` sessions, which `start` takes up again, and
+        those of `layers` (ids). See `Volumes` for parents.
 
-        Freezes the sandbox of an idle session again, and stops that of a session in deep sleep. Destroys the rest,
-        except volumes of `owned` sessions, which `start` takes up again, and those of `layers` (ids). See `Volumes` for
-        parents.
+        A sandbox that was found is adopted when `get` or `start` asks for it, or by `adopt`. That of an idle session
+        is frozen then.
         """
+        ...
+
+    async def adopt(self, lost: Callable[[str], Awaitable[None]]) -> None:
+        """Adopts what `recover` found, a few at a time. `lost` gets the id of a session whose sandbox did not answer or
+        is of an earlier version, and was stopped."""
         ...
 
     def strain(self) -> Strain:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -12,15 +12,17 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from buntime.daemon.tasks import Tasks, cancel_and_wait
 from buntime.errors import FileNotFound
 from buntime.plan import Limits
 from buntime.ports import SandboxGone
-from buntime.sandboxes import local
+from buntime.sandboxes import adopting, local
 from buntime.sandboxes import record as records
 from buntime.sandboxes.kernel.host import Part
 from buntime.sandboxes.local import LocalSandboxes
 from buntime.sandboxes.record import Record
 from buntime.session import Session, State
+from tests.waiting import eventually
 
 LIMITS = Limits(memory=256, cpu=1.0, timeout=30, disk=32)
 READY = 0.5  # seconds; replaces READY_SECONDS
@@ -40,6 +42,13 @@ async def _at_once() -> None:
 def _raising(failure: Exception) -> Callable[[], Awaitable[None]]:
     async def take_over() -> None:
         raise failure
+
+    return take_over
+
+
+def _waiting_for(event: asyncio.Event) -> Callable[[], Awaitable[None]]:
+    async def take_over() -> None:
+        await event.wait()
 
     return take_over
 
@@ -80,7 +89,7 @@ class Host:
     boxes: dict[str, Box] = field(default_factory=dict)
     removed: list[str] = field(default_factory=list)
 
-    def sandboxes(self) -> LocalSandboxes:
+    def sandboxes(self, tasks: Tasks) -> LocalSandboxes:
         settings: Any = SimpleNamespace(
             data_dir=self.home,
             image=SimpleNamespace(id="img"),
@@ -89,7 +98,7 @@ class Host:
             pool_prepared=0,
         )
         parents = SimpleNamespace(own={}, keep=lambda marks: 0)
-        machinery: Any = SimpleNamespace(tasks=None, volumes=SimpleNamespace(all=set, parents=parents))
+        machinery: Any = SimpleNamespace(tasks=tasks, volumes=SimpleNamespace(all=set, parents=parents))
         machinery.cgroups = SimpleNamespace(sandboxes=set)
         machinery.made, machinery.packed = None, SimpleNamespace(keep=lambda layers: None)
         runtime: Any = SimpleNamespace(known=list)
@@ -104,7 +113,11 @@ class Host:
         async def remove(sandbox_id: str) -> None:
             self.removed.append(sandbox_id)
 
-        sandboxes._removed = remove  # type: ignore[method-assign]
+        async def stop(session: Session) -> None:
+            self.removed.append(session.sandbox)
+
+        sandboxes._removed = sandboxes._discard = remove  # type: ignore[method-assign]
+        sandboxes.stop = stop  # type: ignore[method-assign]
         return sandboxes
 
     def leave(self, sandbox_id: str, session_id: str | None) -> None:
@@ -131,57 +144,148 @@ def _owned(host: Host, *sandbox_ids: str) -> dict[str, Session]:
     return {sandbox_id: _session(sandbox_id) for sandbox_id in sandbox_ids}
 
 
+@pytest.fixture
+async def tasks() -> AsyncIterator[Tasks]:
+    async with Tasks() as tasks:
+        yield tasks
+
+
+@dataclass
+class Lost:
+    """The sessions whose sandbox is gone, as the lifecycle is told."""
+
+    ids: list[str] = field(default_factory=list)
+
+    async def note(self, session_id: str) -> None:
+        self.ids.append(session_id)
+
+
 @pytest.mark.parametrize(
     "failure", [SandboxGone("x"), TimeoutError(), FileNotFound("x"), ZeroDivisionError(), OSError(5, "x")]
 )
 async def test_a_sandbox_that_fails_in_any_way_is_killed_and_the_others_are_adopted(
     tmp_path: Path, failure: Exception
 ) -> None:
-    host = Host(tmp_path, {"bad": _raising(failure)})
+    host, lost = Host(tmp_path, {"bad": _raising(failure)}), Lost()
     owned = _owned(host, "bad", *"abcdefgh")
-    sandboxes = host.sandboxes()
-    with capture_logs() as logs:
-        await sandboxes.recover(owned)
+    async with Tasks() as tasks:
+        sandboxes = host.sandboxes(tasks)
+        with capture_logs() as logs:
+            await sandboxes.recover(owned)
+            await sandboxes.adopt(lost.note)
     assert host.boxes["bad"].killed
+    assert host.removed == ["bad"]
+    assert lost.ids == ["ses_bad"]
     assert await sandboxes.get("bad") is None
     assert [name for name in owned if await sandboxes.get(name)] == list("abcdefgh")
     assert [entry["sandbox"] for entry in logs if entry["event"] == "sandbox_not_adopted"] == ["bad"]
 
 
-@pytest.mark.parametrize("at_once", [local.STARTS_AT_ONCE, 256])
-async def test_sandboxes_that_do_not_answer_delay_the_start_together_not_in_turn(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+async def test_a_start_waits_for_no_sandbox(tmp_path: Path, tasks: Tasks) -> None:
+    host = Host(tmp_path, {"a": _never})
+    sandboxes = host.sandboxes(tasks)
+    await sandboxes.recover(_owned(host, "a", "b"))
+    assert host.boxes == {}
+    assert [sandboxes.is_running(name) for name in "abx"] == [True, True, False]
+    assert len(sandboxes._adoption) == 2
+
+
+async def test_a_request_for_a_sandbox_need_not_wait_for_the_others(tmp_path: Path, tasks: Tasks) -> None:
+    slow = asyncio.Event()
+    host = Host(tmp_path, dict.fromkeys([f"s{n}" for n in range(20)], _waiting_for(slow)))
+    sandboxes = host.sandboxes(tasks)
+    await sandboxes.recover(_owned(host, *host.ways, "z"))
+    rest = asyncio.create_task(sandboxes.adopt(Lost().note))
+    await asyncio.sleep(0)
+    first, second = await asyncio.gather(sandboxes.get("z"), sandboxes.get("z"))
+    assert first is second is host.boxes["z"]
+    slow.set()
+    await rest
+    assert all([await sandboxes.get(name) for name in host.ways])
+
+
+async def test_a_caller_that_leaves_does_not_end_the_adoption(tmp_path: Path, tasks: Tasks) -> None:
+    answers = asyncio.Event()
+    host = Host(tmp_path, {"a": _waiting_for(answers)})
+    sandboxes = host.sandboxes(tasks)
+    await sandboxes.recover(_owned(host, "a"))
+    asking = asyncio.create_task(sandboxes.get("a"))
+    await eventually(lambda: host.boxes)
+    await cancel_and_wait(asking)
+    answers.set()
+    assert await sandboxes.get("a") is host.boxes["a"]
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_a_sandbox_can_be_killed_before_it_is_adopted(tmp_path: Path, tasks: Tasks, *, begun: bool) -> None:
+    answers = asyncio.Event()
+    host, lost = Host(tmp_path, {"a": _waiting_for(answers)}), Lost()
+    sandboxes = host.sandboxes(tasks)
+    await sandboxes.recover(_owned(host, "a"))
+    rest = asyncio.create_task(sandboxes.adopt(lost.note) if begun else asyncio.sleep(0))
+    await asyncio.sleep(0.01)
+    killing = asyncio.create_task(sandboxes.kill("a"))
+    await asyncio.sleep(0.01)
+    answers.set()
+    await asyncio.gather(killing, rest)
+    assert host.boxes["a"].killed
+    assert not sandboxes.is_running("a")
+    assert await sandboxes.get("a") is None
+    assert lost.ids == []
+
+
+async def test_what_uses_the_volume_of_a_session_that_is_asleep_is_stopped_before_the_start_ends(
+    tmp_path: Path, tasks: Tasks
+) -> None:
+    host = Host(tmp_path)
+    owned = _owned(host, "a", "b")
+    owned["a"].state = State.DEEP_SLEEP  # type: ignore[misc]
+    host.leave("unknown", "ses_b")
+    sandboxes = host.sandboxes(tasks)
+    await sandboxes.recover(owned)
+    assert sorted(host.removed) == ["a", "unknown"]
+    assert [sandboxes.is_running(name) for name in ("a", "b", "unknown")] == [False, True, False]
+
+
+async def test_sandboxes_that_do_not_answer_delay_the_others_together_not_in_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local, "READY_SECONDS", READY)
-    monkeypatch.setattr(local, "ADOPTED_AT_ONCE", at_once, raising=False)
-    monkeypatch.setattr(local, "ADOPT_SECONDS", READY / 100, raising=False)
+    monkeypatch.setattr(adopting, "TURN_SECONDS", READY / 100)
     stopped = [f"s{n}" for n in range(100)]
-    host = Host(tmp_path, dict.fromkeys(stopped, _never))
+    host, lost = Host(tmp_path, dict.fromkeys(stopped, _never)), Lost()
     owned = _owned(host, *stopped, "z")
-    sandboxes = host.sandboxes()
-    started = time.monotonic()
-    await sandboxes.recover(owned)
-    assert time.monotonic() - started < 4 * READY
-    assert all(host.boxes[name].killed for name in stopped)
-    assert await sandboxes.get("z") is not None
+    async with Tasks() as tasks:
+        sandboxes = host.sandboxes(tasks)
+        await sandboxes.recover(owned)
+        started = time.monotonic()
+        await sandboxes.adopt(lost.note)
+        assert time.monotonic() - started < 4 * READY
+        assert all(host.boxes[name].killed for name in stopped)
+        assert await sandboxes.get("z") is not None
+    assert len(lost.ids) == 100
 
 
-async def test_a_slow_sandbox_gets_as_long_as_a_starting_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slow_sandbox_gets_as_long_as_a_starting_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tasks: Tasks
+) -> None:
     monkeypatch.setattr(local, "READY_SECONDS", 20 * READY)
-    monkeypatch.setattr(local, "ADOPT_SECONDS", READY / 100, raising=False)
+    monkeypatch.setattr(adopting, "TURN_SECONDS", READY / 100)
     names = [f"s{n}" for n in range(50)]
     host = Host(tmp_path, dict.fromkeys(names, lambda: asyncio.sleep(READY)))
-    owned, sandboxes = _owned(host, *names), host.sandboxes()
+    owned, sandboxes = _owned(host, *names), host.sandboxes(tasks)
     await sandboxes.recover(owned)
+    await sandboxes.adopt(Lost().note)
     assert [name for name in names if not await sandboxes.get(name)] == []
 
 
-async def test_no_more_are_parked_than_the_pool_holds(tmp_path: Path) -> None:
+async def test_no_more_are_parked_than_the_pool_holds(tmp_path: Path, tasks: Tasks) -> None:
     host = Host(tmp_path, pool_size=3)
     for number in range(40):
         host.leave(f"p{number}", None)
-    sandboxes = host.sandboxes()
+    sandboxes = host.sandboxes(tasks)
     await sandboxes.recover({})
+    await sandboxes.adopt(Lost().note)
     assert len(sandboxes._pool) == 3
     assert len(host.removed) == 37
     assert {name for name, box in host.boxes.items() if box.killed} == set(host.removed)

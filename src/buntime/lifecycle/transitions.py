@@ -96,14 +96,24 @@ class Transitions:
         reboot of the host, is in deep sleep. One whose volume is gone too falls back to its last deep sleep. If the
         archive has nothing of it, or a checkpoint that was taken since, its files are lost."""
         for session in await self._store.all_sessions():
-            if session.state is State.DELETING or await self._sandboxes.get(session.sandbox) is not None:
-                continue
-            there = self._sandboxes.volumes.exists(session.volume)
-            if not there and not session.archived:
-                newest = session.saved.name if session.saved and not session.saved.is_checkpoint else None
-                log.error("volume_lost", session=session.id, volume=session.volume, falls_back_to=newest)
-                self._monitor.lost("volume")
-            await self._changes.change(session.id, partial(_settled, there=there))
+            await self._settle(session)
+
+    async def settle_one(self, session_id: str) -> None:
+        """The same for a session whose sandbox turned out not to go on. Nothing happens if it has another one."""
+        async with self._holds.lock(session_id):
+            session = await self._store.get_session(session_id)
+            if session is not None:
+                await self._settle(session)
+
+    async def _settle(self, session: Session) -> None:
+        if session.state is State.DELETING or self._sandboxes.is_running(session.sandbox):
+            return
+        there = self._sandboxes.volumes.exists(session.volume)
+        if not there and not session.archived:
+            newest = session.saved.name if session.saved and not session.saved.is_checkpoint else None
+            log.error("volume_lost", session=session.id, volume=session.volume, falls_back_to=newest)
+            self._monitor.lost("volume")
+        await self._changes.change(session.id, partial(_settled, there=there))
 
     def forget(self, session_id: str) -> None:
         """The session is gone."""

@@ -1,11 +1,17 @@
-"""Taking over a sandbox that an earlier server has left running."""
+"""Taking over the sandboxes that an earlier server has left running.
+
+A start only looks for them. One is taken over when a request asks for it, or else in its turn behind: a host with
+thousands of them answers at once.
+"""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
+from buntime.daemon.tasks import Tasks
 from buntime.ports import SandboxGone
 from buntime.sandboxes import record as records
 from buntime.sandboxes.containers import Containers, Settings
@@ -16,35 +22,141 @@ from buntime.session import Session, State
 
 log = structlog.get_logger()
 
+AT_ONCE, TURN_SECONDS = 8, 2.0  # a slower adoption makes way for the next one and goes on beside it
+
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    record: Record
+    session: Session | None  # as the store had it at the start; nothing changes it before the sandbox is adopted
+    init: int  # a pidfd
+
+    @property
+    def is_parked(self) -> bool:
+        return self.record.session is None
+
+    @property
+    def can_wait(self) -> bool:
+        """Not if it uses the volume of a session that is asleep, or is served by another sandbox."""
+        return self.is_parked if self.session is None else self.session.state is not State.DEEP_SLEEP
+
+
+@dataclass(frozen=True, slots=True)
+class UnderWay:
+    outcome: asyncio.Future[None]
+    decided: asyncio.Event  # it is adopted or killed; what is left of it may still have to be removed
+
+
 class Adoption:
-    """`seconds`: how long a guest may take; one that takes longer is killed. `stop`: as `Sandboxes.stop`."""
+    """`gone` removes what is left of a sandbox that was not adopted, and has been killed."""
 
-    settings: Settings
-    containers: Containers
-    pool: Pool
-    running: dict[str, LocalSandbox]
-    stop: Callable[[Session], Awaitable[None]]
-    seconds: float
+    def __init__(
+        self,
+        settings: Settings,
+        containers: Containers,
+        pool: Pool,
+        running: dict[str, LocalSandbox],
+        tasks: Tasks,
+        gone: Callable[[Found], Awaitable[None]],
+    ) -> None:
+        self._settings = settings
+        self._containers = containers
+        self._pool = pool
+        self._running = running
+        self._tasks = tasks
+        self._gone = gone
+        self.seconds = 0.0  # that a guest may take; one that takes longer is killed
+        self._waiting: dict[str, Found] = {}
+        self._under_way: dict[str, UnderWay] = {}
+        self._is_closed = False
+        self.parked = asyncio.Event()  # no parked one waits any more
 
-    async def adopt(self, record: Record, session: Session | None) -> None:
-        """Adopts the sandbox if it runs and is wanted; otherwise kills it."""
-        init = self.containers.running_init(record.sandbox)
-        if init is None:
-            return
-        sandbox = self.containers.taken_up(record, init)
+    def find(self, record: Record, session: Session | None) -> bool:
+        """Notes a sandbox that an earlier server left. False when it does not run."""
+        init = self._containers.running_init(record.sandbox)
+        if init is not None:
+            self._waiting[record.sandbox] = Found(record, session, init)
+        return init is not None
+
+    def __contains__(self, sandbox_id: str) -> bool:
+        """Whether it runs and is not adopted yet."""
+        return sandbox_id in self._waiting or sandbox_id in self._under_way
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._under_way)
+
+    @property
+    def waiting(self) -> Sequence[Found]:
+        return list(self._waiting.values())
+
+    async def done(self, sandbox_id: str) -> None:
+        """Returns when it is adopted, or gone completely. Goes on when the caller leaves."""
+        if found := self._waiting.pop(sandbox_id, None):
+            decided = asyncio.Event()
+            adopting = self._tasks.finish(self._adopt(found, decided), f"adopt {sandbox_id}")
+            under_way = UnderWay(asyncio.ensure_future(adopting), decided)
+            self._under_way[sandbox_id] = under_way
+            under_way.outcome.add_done_callback(lambda _: self._under_way.pop(sandbox_id))
+        if running := self._under_way.get(sandbox_id):
+            await asyncio.wait({running.outcome})
+
+    async def kill(self, sandbox_id: str) -> None:
+        """Kills it if it waits. Returns when it is no longer about to be adopted."""
+        if found := self._waiting.pop(sandbox_id, None):
+            await self._containers.taken_up(found.record, found.init).kill()
+        elif under_way := self._under_way.get(sandbox_id):
+            await under_way.decided.wait()
+
+    async def urgent(self) -> None:
+        """Adopts or kills what cannot wait."""
+        await self._each([name for name, found in self._waiting.items() if not found.can_wait])
+
+    async def all(self) -> None:
+        """Adopts what waits, parked ones first."""
+        try:
+            await self._each([name for name, found in self._waiting.items() if found.is_parked])
+        finally:
+            self.parked.set()
+        await self._each(list(self._waiting))
+
+    def close(self) -> None:
+        """Nothing more is begun. Those that wait go on running."""
+        self._is_closed = True
+
+    async def _each(self, names: Iterable[str]) -> None:
+        places = asyncio.Semaphore(AT_ONCE)
+
+        async def one(name: str) -> None:
+            async with places:
+                if not self._is_closed:
+                    await asyncio.wait({group.create_task(self.done(name))}, timeout=TURN_SECONDS)
+
+        async with asyncio.TaskGroup() as group:
+            for name in names:
+                group.create_task(one(name))
+
+    async def _adopt(self, found: Found, decided: asyncio.Event) -> None:
+        """Adopts the sandbox if it is wanted; otherwise kills it and removes what is left."""
+        try:
+            adopted = await self._tried(found)
+        finally:
+            decided.set()
+        if not adopted:
+            await self._gone(found)
+
+    async def _tried(self, found: Found) -> bool:
+        record, session = found.record, found.session
+        sandbox = self._containers.taken_up(record, found.init)
         try:
             await sandbox.thaw()
-            adopted = await self._adopted(sandbox, record, session)
+            if await self._adopted(sandbox, record, session):
+                return True
         except (SandboxGone, TimeoutError) as gone:
             log.warning("sandbox_not_adopted", sandbox=sandbox.id, reason=str(gone) or repr(gone))
-            adopted = False
-        except Exception:  # the boundary of a sandbox: one that fails must not keep the server from starting
+        except Exception:  # the boundary of a sandbox: one that fails must not keep the others from being adopted
             log.exception("sandbox_not_adopted", sandbox=sandbox.id)
-            adopted = False
-        if not adopted:
-            await sandbox.kill()
+        await sandbox.kill()
+        return False
 
     async def _adopted(self, sandbox: LocalSandbox, record: Record, session: Session | None) -> bool:
         if record.generation != records.GENERATION:
@@ -66,29 +178,27 @@ class Adoption:
 
     async def _adopt_parked(self, sandbox: LocalSandbox) -> bool:
         """Adopts a sandbox that nobody has claimed, if its image is current and the pool has a place for it."""
-        unclaimed = sandbox.record.session is None and sandbox.record.image == self.settings.image.id
-        if not unclaimed or self.pool.is_full:
+        unclaimed = sandbox.record.session is None and sandbox.record.image == self._settings.image.id
+        if not unclaimed or self._pool.is_full:
             return False
         async with asyncio.timeout(self.seconds):
             await sandbox.take_over()
             await sandbox.park()
         # a crash between claiming and storing may have changed them
-        await asyncio.to_thread(self.containers.limit, sandbox.record, self.settings.parked_limits)
-        if self.pool.is_full:  # others were quicker
+        await asyncio.to_thread(self._containers.limit, sandbox.record, self._settings.parked_limits)
+        if self._pool.is_full:  # others were quicker
             return False
-        self.pool.add(sandbox)
+        self._pool.add(sandbox)
         return True
 
     async def _adopt_own(self, sandbox: LocalSandbox, session: Session) -> bool:
         """Adopts the sandbox of a session."""
         if session.state is State.DEEP_SLEEP:  # the server was killed between storing that and stopping it
-            await sandbox.kill()
-            await self.stop(session)
             return False
         async with asyncio.timeout(self.seconds):
             await sandbox.take_over()
-        await asyncio.to_thread(self.containers.limit, sandbox.record, session.limits)
+        await asyncio.to_thread(self._containers.limit, sandbox.record, session.limits)
         if session.state is State.IDLE:
             await sandbox.freeze()
-        self.running[sandbox.id] = sandbox
+        self._running[sandbox.id] = sandbox
         return True

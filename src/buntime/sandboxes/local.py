@@ -22,7 +22,7 @@ from buntime.image import MADE_PREFIX
 from buntime.plan import Limits
 from buntime.ports import Claimed, HostNumbers, NoRoom, Sandbox, SandboxGone, Strain, VolumeLost
 from buntime.sandboxes import record as records
-from buntime.sandboxes.adopting import Adoption
+from buntime.sandboxes.adopting import Adoption, Found
 from buntime.sandboxes.cache import VolumeCache
 from buntime.sandboxes.capacity import Capacity
 from buntime.sandboxes.containers import READY_SECONDS, Containers, Purpose, Settings, purpose_of
@@ -39,10 +39,9 @@ from buntime.sandboxes.local_volumes import LocalVolumes
 from buntime.sandboxes.machinery import Machinery
 from buntime.sandboxes.network.disconnecting import end_connections
 from buntime.sandboxes.pool import Pool
-from buntime.sandboxes.record import Record
 from buntime.sandboxes.removing import Removing
 from buntime.sandboxes.sandbox import LocalSandbox
-from buntime.session import Session
+from buntime.session import Session, State
 from buntime.snapshot import MadeImage
 
 log = structlog.get_logger()
@@ -51,8 +50,7 @@ STARTS_AT_ONCE = 4
 ATTACHES_AT_ONCE = 2  # they take the threads that start containers
 LEAVE_SECONDS, LEAVE_WAITS = 0.5, 6  # for the first requests after attaches: the disk is written out when a root goes
 ATTACH_SECONDS = 2.0  # for the guest to answer from its new root
-ADOPTED_AT_ONCE, ADOPT_SECONDS = 256, 2.0  # a slower adoption makes way for the next one and goes on beside it …
-CROWD = 400  # … for READY_SECONDS, and as long again for every so many sandboxes: they share a host that may be busy
+CROWD = 400  # a guest is adopted within READY_SECONDS, and as long again for every so many sandboxes: they share a host
 MOST_TOLD = 100  # volumes of which the log has the names
 PARENT_TRIES, PARENT_SECONDS = 50, 0.1  # to remove parents at a start
 RULES_SECONDS = 1.0  # between checks of the network's rules
@@ -67,6 +65,8 @@ class LocalSandboxes:
         self._cache = VolumeCache(machinery.volumes)
         self._running: dict[str, LocalSandbox] = {}
         self._removing = Removing(self._containers, machinery.tasks, self.kill)
+        self._lost: Callable[[str], Awaitable[None]] | None = None
+        self._owned: Set[str] = frozenset()  # volumes of sessions at the start
         self._starts = asyncio.Semaphore(STARTS_AT_ONCE)
         self._attaches = asyncio.Semaphore(ATTACHES_AT_ONCE)
         self._leaving = asyncio.Lock()
@@ -84,6 +84,9 @@ class LocalSandboxes:
             destroy=self._discard,
             is_busy=lambda: machinery.runs.under_way >= BUSY,
         )
+        self._adoption = Adoption(
+            settings, self._containers, self._pool, self._running, machinery.tasks, self._not_adopted
+        )
 
     def works(self) -> Mapping[str, bool]:
         """For each part, whether it can serve another session."""
@@ -92,6 +95,7 @@ class LocalSandboxes:
         return {"volumes": mounted, "rules": capacity.rules_hold, "room": capacity.is_there()}
 
     async def keep_pool(self) -> None:
+        await self._adoption.parked.wait()
         await self._pool.keep()
 
     async def keep_rules(self) -> None:
@@ -119,7 +123,9 @@ class LocalSandboxes:
 
     def _awake(self) -> Sequence[str]:
         """Volumes whose sessions may write now."""
-        return [sandbox.record.volume for sandbox in self._running.values() if not sandbox.is_frozen]
+        awake = [sandbox.record.volume for sandbox in self._running.values() if not sandbox.is_frozen]
+        waiting = self._adoption.waiting
+        return awake + [one.record.volume for one in waiting if one.session and one.session.state is State.ACTIVE]
 
     # --- the port ---
 
@@ -170,10 +176,18 @@ class LocalSandboxes:
         return Claimed(sandbox, purpose.volume, purpose.image)
 
     async def get(self, sandbox_id: str) -> Sandbox | None:
+        if sandbox_id in self._adoption:
+            await self._adoption.done(sandbox_id)
         sandbox = self._running.get(sandbox_id)
         return sandbox if sandbox is not None and sandbox.is_alive() else None
 
+    def is_running(self, sandbox_id: str) -> bool:
+        sandbox = self._running.get(sandbox_id)
+        return sandbox_id in self._adoption or (sandbox is not None and sandbox.is_alive())
+
     async def start(self, session: Session) -> Sandbox:
+        if session.sandbox in self._adoption:
+            await self._adoption.done(session.sandbox)
         running = self._running.get(session.sandbox)
         if running is not None and running.is_alive() and await self._answers(running):
             return running
@@ -254,6 +268,7 @@ class LocalSandboxes:
             await self._volumes.remove(volume_id)
 
     async def kill(self, sandbox_id: str) -> None:
+        await self._adoption.kill(sandbox_id)
         sandbox = self._running.pop(sandbox_id, None)
         if sandbox is not None:
             await sandbox.kill()
@@ -310,20 +325,34 @@ class LocalSandboxes:
         kept = {name: r for name in found if (r := records.read(self._containers.home / name)) is not None}
         slots = [r.slot for r in kept.values() if r.slot != records.NO_SLOT]
         self._containers.slots.use(slots)
-        seconds = READY_SECONDS * (1 + len(slots) / CROWD)
+        self._adoption.seconds = READY_SECONDS * (1 + len(slots) / CROWD)
 
         for record in kept.values():
             if record.session is not None:
                 self._removing.note(record)
-        adoption = Adoption(self._settings, self._containers, self._pool, self._running, self.stop, seconds)
+        run = {name for name, record in kept.items() if self._adoption.find(record, owned.get(name))}
+        volumes = {session.volume: session for session in owned.values()}
+        self._owned = volumes.keys()
+        await self._adoption.urgent()
+        await _each((found | self._containers.known()) - run, self._removed)
+        await self._recover_volumes(volumes, set(layers))
 
-        async def adopt(record: Record) -> None:
-            await adoption.adopt(record, owned.get(record.sandbox))
+    async def adopt(self, lost: Callable[[str], Awaitable[None]]) -> None:
+        self._lost = lost
+        await self._adoption.all()
 
-        await _each(kept.values(), adopt, ADOPTED_AT_ONCE, ADOPT_SECONDS)
-        left = (found | self._containers.known()) - set(self._running) - self._pool.ids
-        await _each(left, self._removed)
-        await self._recover_volumes({session.volume: session for session in owned.values()}, set(layers))
+    async def _not_adopted(self, found: Found) -> None:
+        """Removes what is left of a sandbox that an earlier server left running."""
+        record, session = found.record, found.session
+        with suppress(Unavailable):  # it is in the log
+            if session is not None:
+                await self.stop(session)
+            elif record.volume in self._owned:  # it was started for a session that did not get it
+                await self._removing.remove(record.sandbox)
+            else:
+                await self._discard(record.sandbox)
+        if session is not None and self._lost is not None:
+            self._machinery.tasks.start(_coroutine(self._lost(session.id)), f"sandbox of {session.id} is gone")
 
     async def _removed(self, sandbox_id: str) -> None:
         with suppress(Unavailable):  # it is in the log; its volume stays in use
@@ -332,7 +361,8 @@ class LocalSandboxes:
     async def _recover_volumes(self, owned: Mapping[str, Session], layers: Set[str]) -> None:
         """Removes the volumes and layers that are neither named here nor in use, and the parents that are not what the
         store says of their volume. `owned`: by volume."""
-        used = {sandbox.record.volume for sandbox in self._pool} | self._removing.volumes
+        parked = {one.record.volume for one in self._adoption.waiting if one.is_parked}
+        used = parked | self._removing.volumes
         there = self._machinery.volumes.all()
         orphans = there - used - owned.keys() - layers
         if orphans:
@@ -369,7 +399,7 @@ class LocalSandboxes:
     def numbers(self) -> HostNumbers:
         pool, slots, capacity = self._pool, self._containers.slots, self._capacity
         return HostNumbers(
-            running=len(self._running),
+            running=len(self._running) + len(self._adoption),
             parked=len(pool),
             wanted=pool.size,
             prepared=sum(sandbox.is_prepared for sandbox in pool),
@@ -387,11 +417,13 @@ class LocalSandboxes:
         slots = await asyncio.to_thread(self._machinery.network.touched)
         if not slots:
             return ()
-        return [s.record.session for s in self._running.values() if s.record.slot in slots and s.record.session]
+        found = [s.record for s in self._running.values()] + [one.record for one in self._adoption.waiting]
+        return [record.session for record in found if record.slot in slots and record.session]
 
     async def close(self) -> None:
         """Ends the parked sandboxes. Those of sessions go on."""
         self._machinery.quotas.close()
+        self._adoption.close()
         parked = {sandbox.id: sandbox for sandbox in self._pool.empty()}
         self._running |= parked
         await _each(parked, self._discard)
@@ -421,6 +453,10 @@ class LocalSandboxes:
         return True
 
 
+async def _coroutine(work: Awaitable[None]) -> None:
+    await work
+
+
 async def _both(first: Awaitable[None], second: Awaitable[None] | None) -> None:
     """Waits for both, then raises what one of them raised."""
     outcomes = await asyncio.gather(*((first,) if second is None else (first, second)), return_exceptions=True)
@@ -432,16 +468,13 @@ async def _both(first: Awaitable[None], second: Awaitable[None] | None) -> None:
 async def _each[T](
     things: Iterable[T],
     work: Callable[[T], Coroutine[Any, Any, None]],
-    at_once: int = STARTS_AT_ONCE,
-    seconds: float | None = None,
 ) -> None:
-    """Does the work on all things, `at_once` at a time. Work that takes longer than `seconds` no longer counts. The
-    first failure ends all."""
-    places = asyncio.Semaphore(at_once)
+    """Does the work on all things, STARTS_AT_ONCE at a time. The first failure ends all."""
+    places = asyncio.Semaphore(STARTS_AT_ONCE)
 
     async def one(thing: T) -> None:
         async with places:
-            await asyncio.wait({group.create_task(work(thing))}, timeout=seconds)
+            await work(thing)
 
     async with asyncio.TaskGroup() as group:
         for thing in list(things):

@@ -110,8 +110,13 @@ async def purge(config: Config, tasks: Tasks, links: Links) -> None:
     async with AsyncExitStack() as stack:
         machinery = _open_machinery(config, part, {}, tasks, links, stack)
         settings = Settings(config.data_dir, config.images, Image("", Path()), Path(), {}, nothing, 0, 0, 0, 0, 0)
-        await LocalSandboxes(settings, part, _runtime(config), machinery).recover({})
+        sandboxes = LocalSandboxes(settings, part, _runtime(config), machinery)
+        await sandboxes.recover({})
+        await sandboxes.adopt(_nobody_waits)
     await _leave(config, part, machinery)
+
+
+async def _nobody_waits(_: str) -> None: ...
 
 
 async def _leave(config: Config, part: Part, machinery: Machinery) -> None:

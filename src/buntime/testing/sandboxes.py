@@ -211,6 +211,9 @@ class FakeSandboxes:
     async def get(self, sandbox_id: str) -> Sandbox | None:
         return self.running.get(sandbox_id)
 
+    def is_running(self, sandbox_id: str) -> bool:
+        return sandbox_id in self.running
+
     async def start(self, session: Session) -> Sandbox:
         if session.volume not in self.volumes:
             raise VolumeLost(session.volume)
@@ -256,6 +259,9 @@ class FakeSandboxes:
             if owned[sandbox.id].state is State.DEEP_SLEEP:
                 await self.kill(sandbox.id)
             sandbox.frozen = owned[sandbox.id].state is State.IDLE
+
+    async def adopt(self, lost: Callable[[str], Awaitable[None]]) -> None:
+        """`recover` has adopted them all."""
 
     def strain(self) -> Strain:
         return self.short
