@@ -198,7 +198,8 @@ async def test_a_request_for_a_sandbox_need_not_wait_for_the_others(tmp_path: Pa
     rest = asyncio.create_task(sandboxes.adopt(Lost().note))
     await asyncio.sleep(0)
     first, second = await asyncio.gather(sandboxes.get("z"), sandboxes.get("z"))
-    assert first is second is host.boxes["z"]
+    box: Any = host.boxes["z"]
+    assert first is second is box
     slow.set()
     await rest
     assert all([await sandboxes.get(name) for name in host.ways])
@@ -213,7 +214,8 @@ async def test_a_caller_that_leaves_does_not_end_the_adoption(tmp_path: Path, ta
     await eventually(lambda: host.boxes)
     await cancel_and_wait(asking)
     answers.set()
-    assert await sandboxes.get("a") is host.boxes["a"]
+    box: Any = host.boxes["a"]
+    assert await sandboxes.get("a") is box
 
 
 @pytest.mark.parametrize("begun", [False, True])
