@@ -48,6 +48,7 @@ class Config:
     log_level: str = "info"
     idle_after: int = 300  # seconds without a request after which a session is suspended; 0: never
     deep_sleep_after: int = 1800  # seconds without a request after which its sandbox is given back; 0: never
+    keep_suspended: int = 0  # 1: sessions stay suspended then, with their processes, as long as the host has room
     tick_ms: int = 1000  # between two ticks of the keeper
 
     @property
@@ -162,6 +163,8 @@ def _check_numbers(config: Config) -> None:
             raise BadSetting(f"BUNTIME_{name.upper()} must not be negative.")
     if config.image_gb < 1:
         raise BadSetting("BUNTIME_IMAGE_GB must be at least 1.")
+    if config.keep_suspended not in (0, 1):
+        raise BadSetting("BUNTIME_KEEP_SUSPENDED must be 0 or 1.")
     if config.tick_ms < 10:
         raise BadSetting("BUNTIME_TICK_MS must be at least 10.")
 

@@ -117,7 +117,8 @@ async def _prune_images(config: Config, store: SqliteStore) -> None:
 
 def _keep(config: Config, store: SqliteStore, sandboxes: LocalSandboxes, lifecycle: Lifecycle, tasks: Tasks) -> None:
     """Starts the loops that run for as long as the server."""
-    pace = Pace(config.tick_ms / 1000, config.idle_after or math.inf, config.deep_sleep_after or math.inf)
+    after = (config.idle_after or math.inf, config.deep_sleep_after or math.inf)
+    pace = Pace(config.tick_ms / 1000, *after, keeps=config.keep_suspended == 1)
     keeper = Keeper(store, sandboxes, lifecycle, tasks, time.time, pace)
     tasks.start_daemon(keeper.run(), "keeper")
     tasks.start_daemon(keeper.watch_connections(), "connections")

@@ -487,10 +487,11 @@ class SandboxGone(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Strain:
-    """Bytes that should be freed; 0 if there is enough."""
+    """What should be freed; 0 if there is enough."""
 
-    memory: int  # by stopping sandboxes of suspended sessions
-    disk: int  # by evicting volumes of archived sessions
+    memory: int  # bytes, by stopping sandboxes of suspended sessions
+    disk: int  # bytes, by evicting volumes of archived sessions
+    sandboxes: int = 0  # of suspended sessions: they hold addresses, or disk that nothing else can free
 
 
 class NoRoom(StrEnum):

@@ -1,5 +1,6 @@
 """The kernel freezes quiet sessions, and clients do not notice."""
 
+import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -154,3 +155,24 @@ def test_a_suspended_accounts_sessions_sleep(servers: Servers) -> None:
         server.cli("accounts", "resume", account)
     assert _state(session) == "deep-sleep"
     assert session.output("echo on") == "on\n"
+
+
+@pytest.mark.parametrize("end", [None, signal.SIGKILL])
+def test_a_session_that_is_kept_suspended_is_archived_with_its_processes_alive(
+    servers: Servers, end: signal.Signals | None
+) -> None:
+    short = {"BUNTIME_IDLE_AFTER": "1", "BUNTIME_DEEP_SLEEP_AFTER": "2", "BUNTIME_TICK_MS": "50"}
+    server = servers.start(pool_size=0, BUNTIME_KEEP_SUSPENDED="1", **short)
+    session = server.new_client().open()
+    pid = session.output("echo kept > f; sleep 99999 & echo $!")
+    _until(lambda: traces.objects(server.config.data_dir / "archive", session.id), "the session to be archived")
+    if end is not None:
+        server.stop(end)
+        server.start()
+    time.sleep(1)
+    assert _state(session) == "idle"
+    woken = session.client.call("POST", f"/sessions/{session.id}/wake", json_body={}).done()
+    assert woken["wokeFrom"] == "idle"
+    assert session.output("cat f; pgrep -x sleep") == f"kept\n{pid}"
+    _deep(session.client, session)
+    assert session.text("f") == "kept\n"

@@ -131,10 +131,11 @@ class Api:
         async with self.http.get(self.metrics_url + path) as answer:
             return Answer(answer.status, answer.headers, await answer.read())
 
-    def keeper(self, **pace: float) -> Keeper:
+    def keeper(self, *, keeps: bool = False, **pace: float) -> Keeper:
         """Returns a keeper that does not run by itself. Use `keep` for one tick. It uses the test's clock."""
         clock = self.clock
-        return Keeper(self.store, self.sandboxes, self.lifecycle, self.tasks, clock, Pace(**pace), clock)
+        paced = Pace(**pace, keeps=keeps)
+        return Keeper(self.store, self.sandboxes, self.lifecycle, self.tasks, clock, paced, clock)
 
     async def keep(self, keeper: Keeper) -> None:
         """Runs one tick and waits for everything that it started."""

@@ -127,7 +127,7 @@ class Times:
     def set_by(self, seconds: float) -> None:
         self.clock.now += seconds
 
-    def keeper(self, api: Api, **pace: float) -> Keeper:
+    def keeper(self, api: Api, **pace: Any) -> Keeper:
         steady: Callable[[], float] = self.steady
         parts = (api.store, api.sandboxes, api.lifecycle, api.tasks)
         return Keeper(*parts, self.clock, Pace(**pace), steady)

@@ -2,9 +2,11 @@
 
 import asyncio
 
+import pytest
 from structlog.testing import capture_logs
 
 from buntime.errors import Unavailable
+from buntime.lifecycle.keeper import Keeper
 from buntime.ports import Strain
 from buntime.session import State
 from tests.app.serving import Api
@@ -67,6 +69,88 @@ async def test_a_fallback_to_an_older_snapshot_is_logged(api: Api) -> None:
     with capture_logs() as logs:
         assert await content_of(api, session) == "archived"
     assert "volume_lost" in [entry["event"] for entry in logs]
+
+
+# --- sessions that stay suspended ---
+
+IDLE, DEEP = 300, 1800
+
+
+async def _kept(api: Api, keeper: Keeper) -> str:
+    """Returns a session for which it was time for its deep sleep."""
+    session = await api.session()
+    await write(api, session, "kept")
+    for seconds in (IDLE, DEEP):
+        api.clock.now += seconds
+        await api.keep(keeper)
+    return session
+
+
+async def test_a_session_can_stay_suspended_with_its_files_in_the_archive(api: Api) -> None:
+    keeper = api.keeper(keeps=True)
+    session = await _kept(api, keeper)
+    stored = await stored_of(api, session)
+    assert (stored.state, stored.saved is not None) == (State.IDLE, True)
+    objects = set(api.archive.objects)
+    api.clock.now += DEEP
+    await api.keep(keeper)
+    assert set(api.archive.objects) == objects, "what has not changed must not be archived again"
+    assert (await api.call("POST", f"/sessions/{session}/wake")).json["wokeFrom"] == "idle"
+
+
+async def test_what_changes_in_a_session_that_stays_suspended_is_archived_the_next_time(api: Api) -> None:
+    keeper = api.keeper(keeps=True)
+    session = await _kept(api, keeper)
+    first = (await stored_of(api, session)).saved
+    await write(api, session, "changed")
+    for seconds in (IDLE, DEEP):
+        api.clock.now += seconds
+        await api.keep(keeper)
+    stored = await stored_of(api, session)
+    assert stored.state is State.IDLE
+    assert stored.saved != first
+
+
+async def test_a_session_that_cannot_be_archived_stays_suspended_and_is_tried_again(api: Api) -> None:
+    keeper = api.keeper(keeps=True)
+    api.archive.unreachable = True
+    session = await _kept(api, keeper)
+    stored = await stored_of(api, session)
+    assert (stored.state, stored.saved) == (State.IDLE, None)
+    api.archive.unreachable = False
+    api.clock.now += 600
+    await api.keep(keeper)
+    assert (await stored_of(api, session)).saved is not None
+
+
+async def test_a_new_server_keeps_it_too_and_it_expires_on_time(api: Api) -> None:
+    session = await _kept(api, api.keeper(keeps=True))
+    objects, next_one = set(api.archive.objects), api.keeper(keeps=True)
+    await api.keep(next_one)
+    assert (await stored_of(api, session)).state is State.IDLE
+    assert set(api.archive.objects) == objects
+    api.clock.now = (await stored_of(api, session)).expires_at
+    await api.keep(next_one)
+    await api.keep(next_one)
+    assert (await api.call("GET", f"/sessions/{session}")).status == 404
+
+
+@pytest.mark.parametrize("short", [Strain(memory=1, disk=0), Strain(memory=0, disk=0, sandboxes=1)])
+async def test_the_session_that_is_suspended_for_longest_gives_way_when_the_host_is_short(
+    api: Api, short: Strain
+) -> None:
+    keeper = api.keeper(keeps=True)
+    sessions = []
+    for _ in range(6):
+        sessions.append(await api.session())
+        api.clock.now += 10
+    for seconds in (IDLE, DEEP):
+        api.clock.now += seconds
+        await api.keep(keeper)
+    api.sandboxes.short = short
+    await api.keep(keeper)
+    deep, idle = State.DEEP_SLEEP, State.IDLE
+    assert [(await stored_of(api, session)).state for session in sessions] == [deep, deep, deep, deep, idle, idle]
 
 
 # --- relief ---

@@ -42,6 +42,8 @@ def test_variables_of_clients_are_skipped() -> None:
         ("BUNTIME_CORS_ORIGINS", "https://app.example.com,example.com"),
         ("BUNTIME_CORS_ORIGINS", "null"),
         ("BUNTIME_POOL_SIZE", "-2"),
+        ("BUNTIME_POOL_PREPARED", "-2"),
+        ("BUNTIME_KEEP_SUSPENDED", "2"),
         ("BUNTIME_SANDBOX_ADDRESSES", "0"),
         ("BUNTIME_VOLUMES_GB", "-1"),
         ("BUNTIME_RESERVE_GB", "-1"),

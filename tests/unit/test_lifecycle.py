@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from buntime.lifecycle.decisions import (
+    Asleep,
     Step,
     archived_until,
     before_checkpoint,
@@ -78,11 +79,18 @@ STATES = st.sampled_from(State)
 TIMES = st.integers(0, EXPIRES + 10)
 
 
-@given(STATES, TIMES, TIMES, st.booleans())
-def test_a_step_is_due_at_next_due_and_not_before(state: State, active: int, now: int, archived: bool) -> None:
+@given(STATES, TIMES, TIMES, st.booleans(), st.sampled_from(Asleep))
+def test_a_step_is_due_at_next_due_and_not_before(
+    state: State, active: int, now: int, archived: bool, asleep: Asleep
+) -> None:
     some = session(state, active, archived=archived and state is State.DEEP_SLEEP)
-    due = next_due(some, IDLE, DEEP)
-    assert (next_step(some, now, IDLE, DEEP) is not Step.NOTHING) == (now >= due)
+    due = next_due(some, IDLE, DEEP, asleep)
+    assert (next_step(some, now, IDLE, DEEP, asleep) is not Step.NOTHING) == (now >= due)
+
+
+@given(TIMES, st.sampled_from([Asleep.STAYS, Asleep.KEPT]))
+def test_a_session_that_stays_suspended_never_goes_to_deep_sleep_by_itself(now: int, asleep: Asleep) -> None:
+    assert next_step(session(State.IDLE), now, IDLE, DEEP, asleep) is not Step.DEEP_SLEEP
 
 
 def test_the_coldest_sessions_are_suspended_and_the_quietest_comes_first() -> None:

@@ -92,6 +92,23 @@ class Checkpoints:
             self._looking = True
             self._tasks.start(self._look(now), "checkpoints")
 
+    async def archive(self, session_id: str) -> bool:
+        """Archives what a suspended session has changed, whatever its sleepPolicy says. Returns False when it should be
+        tried again."""
+        session = await self._store.get_session(session_id)
+        if session is None or not _is_awake(session):
+            return True
+        if session_id in self._under_way:
+            return False
+        states = {session.volume: session.saved.mark} if session.saved else {}
+        if states and not await self._sandboxes.volumes.changed(states):
+            return True
+        self._under_way.add(session_id)
+        try:
+            return await self._checkpoint(session_id)
+        finally:
+            self._under_way.discard(session_id)
+
     def forget(self, session_id: str) -> None:
         """The session is gone."""
         self._put_off(session_id)

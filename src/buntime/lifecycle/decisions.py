@@ -11,11 +11,22 @@ class Step(Enum):
     FINISH_DELETE = auto()  # remove the remains of a deleted session
     EXPIRE = auto()  # its time is over: delete it
     SUSPEND = auto()  # freeze its sandbox
+    KEEP = auto()  # archive its volume; it stays suspended, with its processes
     DEEP_SLEEP = auto()  # end its processes and give its sandbox back
     ARCHIVE = auto()  # save its volume, which is only on this host
 
 
-def next_step(session: Session, now: float, idle_after: float, deep_sleep_after: float) -> Step:
+class Asleep(Enum):
+    """What happens to a suspended session when it is time for its deep sleep."""
+
+    ENDS = auto()  # it goes to deep sleep
+    STAYS = auto()  # it is archived and stays suspended
+    KEPT = auto()  # that has been done
+
+
+def next_step(
+    session: Session, now: float, idle_after: float, deep_sleep_after: float, asleep: Asleep = Asleep.ENDS
+) -> Step:
     """The next step of one session.
 
     `now`: Unix seconds. `idle_after`, `deep_sleep_after`: seconds without activity after which an active session is
@@ -30,17 +41,19 @@ def next_step(session: Session, now: float, idle_after: float, deep_sleep_after:
     if session.state is State.ACTIVE and quiet >= idle_after:
         return Step.SUSPEND
     if session.state is State.IDLE and quiet >= deep_sleep_after:
-        return Step.DEEP_SLEEP
+        return {Asleep.ENDS: Step.DEEP_SLEEP, Asleep.STAYS: Step.KEEP, Asleep.KEPT: Step.NOTHING}[asleep]
     if session.state is State.DEEP_SLEEP and not session.archived:
         return Step.ARCHIVE
     return Step.NOTHING
 
 
-def next_due(session: Session, idle_after: float, deep_sleep_after: float) -> float:
+def next_due(session: Session, idle_after: float, deep_sleep_after: float, asleep: Asleep = Asleep.ENDS) -> float:
     """The earliest time (Unix seconds) at which `next_step` returns a step for the session, if nothing changes."""
     match session.state:
         case State.ACTIVE:
             return min(session.expires_at, session.last_active + idle_after)
+        case State.IDLE if asleep is Asleep.KEPT:
+            return session.expires_at
         case State.IDLE:
             return min(session.expires_at, session.last_active + deep_sleep_after)
         case State.DEEP_SLEEP if session.archived:

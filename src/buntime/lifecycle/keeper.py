@@ -17,7 +17,7 @@ from buntime.daemon.tasks import Tasks
 from buntime.errors import BuntimeError, SessionNotFound
 from buntime.lifecycle.assembly import Lifecycle
 from buntime.lifecycle.deadlines import Deadlines
-from buntime.lifecycle.decisions import Step, next_due, next_step
+from buntime.lifecycle.decisions import Asleep, Step, next_due, next_step
 from buntime.ports import ANSWER_SECONDS, Sandboxes, Store
 from buntime.session import Session, State
 
@@ -41,6 +41,7 @@ class Pace:
     tick: float = 1.0
     idle_after: float = 300.0  # without activity; infinity: never
     deep_sleep_after: float = 1800.0
+    keeps: bool = False  # sessions stay suspended instead of going to deep sleep
 
 
 class Keeper:
@@ -64,6 +65,7 @@ class Keeper:
         self._deadlines = Deadlines()
         self._busy: set[str] = set()  # sessions with a step under way
         self._failures: dict[str, int] = {}  # in a row
+        self._kept: dict[str, int] = {}  # session that stays suspended → its last activity
         self._places = {step: asyncio.Semaphore(1 if step is Step.SUSPEND else AT_ONCE) for step in Step}
         self._ahead = clock() - steady()
         self._hold_until = 0.0
@@ -114,9 +116,11 @@ class Keeper:
             found = await self._store.get_session(session_id)
             if found is None:
                 self._failures.pop(session_id, None)
+                self._kept.pop(session_id, None)
             if found is None or session_id in self._busy:
                 continue
-            session, step = found, next_step(found, now, self._pace.idle_after, self._pace.deep_sleep_after)
+            pace, session = self._pace, found
+            step = next_step(session, now, pace.idle_after, pace.deep_sleep_after, self._asleep(session))
             ends += step in (Step.EXPIRE, Step.FINISH_DELETE)
             if step is Step.NOTHING:  # it was active meanwhile
                 self._deadlines.put(session_id, max(self._due(session), now + self._pace.tick))
@@ -128,7 +132,12 @@ class Keeper:
                 self._begin(session, step, now)
 
     def _due(self, session: Session) -> float:
-        return next_due(session, self._pace.idle_after, self._pace.deep_sleep_after)
+        return next_due(session, self._pace.idle_after, self._pace.deep_sleep_after, self._asleep(session))
+
+    def _asleep(self, session: Session) -> Asleep:
+        if not self._pace.keeps:
+            return Asleep.ENDS
+        return Asleep.KEPT if self._kept.get(session.id) == session.last_active else Asleep.STAYS
 
     async def _heed_the_clock(self, now: float) -> None:
         """A clock that was set forward puts no session to sleep early, and ends none at once."""
@@ -200,6 +209,10 @@ class Keeper:
                 done = await self._lifecycle.transitions.suspend(session.id, quiet_since)
             case Step.DEEP_SLEEP:
                 done = await self._lifecycle.transitions.deep_sleep(session.id, quiet_since)
+            case Step.KEEP:
+                done = await self._lifecycle.checkpoints.archive(session.id)
+                if done:
+                    self._kept[session.id] = session.last_active
             case Step.ARCHIVE:
                 return await self._lifecycle.archiving.archive(session.id)
             case Step.FINISH_DELETE:

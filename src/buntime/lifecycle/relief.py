@@ -35,15 +35,15 @@ class Relief:
         Returns whether that freed anything.
         """
         strain = self._sandboxes.strain()
-        if not strain.memory and not strain.disk:
+        if not strain.memory and not strain.disk and not strain.sandboxes:
             return False
         sessions = await self._store.all_sessions()
         freed = False
-        if strain.memory:
+        if strain.memory or strain.sandboxes:
             for session in coldest_suspended(sessions)[:RELIEVED_AT_ONCE]:
                 with suppress(errors.SessionNotFound):  # deleted meanwhile
                     freed |= await self._transitions.deep_sleep(session.id, session.last_active)
-                    log.warning("slept_early", session=session.id, short_of=strain.memory)
+                    log.warning("slept_early", session=session.id, short_of=strain.memory or "sandboxes")
         if strain.disk:
             freed |= await self._relieve_disk(sessions, strain.disk)
         return freed

@@ -58,6 +58,7 @@ class Capacity:
         return Strain(
             memory=max(0, settings.memory_reserve + SPARE_MEMORY - memory_available()),
             disk=max(0, disk, cached - settings.cache) if cached else 0,
+            sandboxes=1 if settings.keeps_suspended and disk > 0 and not cached else 0,
         )
 
     def memory(self) -> Budget:

@@ -75,6 +75,7 @@ class Settings:
     disk_reserve: int  # bytes
     memory_reserve: int  # bytes
     cache: int  # bytes that volumes which no sandbox uses may take on this host
+    keeps_suspended: bool = False
 
 
 class Containers:

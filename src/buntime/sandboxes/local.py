@@ -47,6 +47,7 @@ from buntime.snapshot import MadeImage
 log = structlog.get_logger()
 
 STARTS_AT_ONCE = 4
+SPARE_ADDRESSES = 256  # one of so many is kept free for creates and wakes
 ATTACHES_AT_ONCE = 2  # they take the threads that start containers
 LEAVE_SECONDS, LEAVE_WAITS = 0.5, 6  # for the first requests after attaches: the disk is written out when a root goes
 ATTACH_SECONDS = 2.0  # for the guest to answer from its new root
@@ -394,7 +395,9 @@ class LocalSandboxes:
         log.error("parents_not_removed", reason=str(failure))
 
     def strain(self) -> Strain:
-        return self._capacity.strain()
+        strain, total = self._capacity.strain(), self._part.slots
+        left = total - self._containers.slots.used + len(self._pool)
+        return replace(strain, sandboxes=max(strain.sandboxes, total // SPARE_ADDRESSES - left))
 
     def numbers(self) -> HostNumbers:
         pool, slots, capacity = self._pool, self._containers.slots, self._capacity

@@ -100,6 +100,7 @@ def _settings(config: Config, part: Part, image: Image, parked_limits: Limits, v
         disk_reserve=config.reserve_gb * GB,
         memory_reserve=config.memory_reserve_mb * MB,
         cache=config.cache_gb * GB if config.cache_gb >= 0 else volumes.size() // 2,
+        keeps_suspended=config.keep_suspended == 1,
     )
 
 
