@@ -12,6 +12,7 @@ import structlog
 from buntime.daemon.tasks import Tasks
 from buntime.errors import Unavailable
 from buntime.ports import SandboxGone
+from buntime.sandboxes.line import Line
 from buntime.sandboxes.sandbox import LocalSandbox
 
 log = structlog.get_logger()
@@ -50,7 +51,7 @@ class Pool:
         self._parked: deque[LocalSandbox] = deque()
         self._claimed_at = 0.0
         self._claimed = asyncio.Event()
-        self._waiting = 0  # claims that found nothing parked
+        self._line = Line()  # claims that found nothing parked
         self.claims = self.misses = 0  # since the start
 
     def __iter__(self) -> Iterator[LocalSandbox]:
@@ -79,7 +80,10 @@ class Pool:
 
     async def take(self) -> LocalSandbox:
         """A parked sandbox, or a new one when none is parked. Raises Unavailable."""
-        return self.take_parked() or await self.started(self._start)
+        if parked := self.take_parked():
+            return parked
+        self._line.require()
+        return await self.started(self._start)
 
     def take_parked(self, *, bare: bool = False) -> LocalSandbox | None:
         """A parked sandbox, or None when none is parked. `bare`: rather one in which no Bun has started."""
@@ -107,11 +111,8 @@ class Pool:
 
     async def started(self, start: Callable[[], Awaitable[LocalSandbox]]) -> LocalSandbox:
         """For a claim that found nothing parked: starts a sandbox at once, while the pool waits. Raises Unavailable."""
-        self._waiting += 1
-        try:
+        with self._line.place():
             sandbox = await start()
-        finally:
-            self._waiting -= 1
         self._tasks.start(sandbox.keep_spare(), f"first spare for {sandbox.id}")
         return sandbox
 
@@ -167,4 +168,4 @@ class Pool:
 
     def _has_time(self) -> bool:
         low = len(self._parked) < self._size // 4
-        return not self._waiting and self.is_quiet(low=low)
+        return not self._line.waiting and self.is_quiet(low=low)
