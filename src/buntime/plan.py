@@ -84,6 +84,8 @@ def with_overrides(plan: Plan, overrides: Mapping[str, object]) -> Plan:
     Keys are the field names of `Plan`. `default` and `most` take a table of `Limits` fields; a field that is missing
     keeps the plan's number. Raises ValueError for an unknown name.
     """
+    if not overrides:
+        return plan
     changes: dict[str, object] = {}
     known = {field.name for field in fields(Plan)} - {"name"}
     for key, value in overrides.items():

@@ -17,6 +17,8 @@ class PidsFiles:
         self.cgroups = cgroups
         self.runs = runs
         cgroups.create("sb1", None)
+        (runs / "r1").mkdir()
+        (runs / "r1/pids.max").touch()  # in a real group, the kernel has made it
         cgroups.add_run("sb1", "r1")
         self.set_refused(run=0, session=0)
         self.set_current(run=1, session=1)

@@ -9,10 +9,14 @@ from buntime.plan import Plan, with_overrides
 from buntime.ports import Store
 
 
+MOST_KNOWN = 10_000  # accounts
+
+
 class Identity:
     def __init__(self, store: Store, plans: Mapping[str, Plan]) -> None:
         self._store = store
         self._plans = plans
+        self._own: dict[str, tuple[Account, Plan]] = {}  # of accounts with numbers of their own
 
     async def identify(self, secret: str | None) -> Caller:
         """The caller with this key, of a suspended account too: its calls count against its rate limit.
@@ -39,4 +43,11 @@ class Identity:
         plan = self._plans.get(account.plan)
         if plan is None:
             raise errors.Forbidden(f"The plan {account.plan!r} of this account does not exist any more.")
-        return with_overrides(plan, account.overrides)
+        if not account.overrides:
+            return plan
+        known = self._own.get(account.id)
+        if known is None or known[0] is not account:  # it has changed, as the store has it
+            if len(self._own) >= MOST_KNOWN:
+                self._own.clear()
+            known = self._own[account.id] = (account, with_overrides(plan, account.overrides))
+        return known[1]

@@ -1,4 +1,4 @@
-"""Claims that wait for a sandbox to be started, because none is parked: how long they wait, and whether one more may."""
+"""Claims that wait for a start because nothing is parked: how long they wait, and whether one more may."""
 
 import math
 import time

@@ -169,12 +169,12 @@ def place_of(membership: str, controller: str, name: str) -> tuple[str | None, s
     return None, None
 
 
-def crowds(runs: Path, run: str) -> bool:
-    if int(text_of(runs / run / "pids.current")) >= MANY_PIDS:
+def crowds(runs: str, run: str) -> bool:
+    if int(text_of(f"{runs}/{run}/pids.current")) >= MANY_PIDS:
         return True
-    return int(text_of(runs / "pids.current")) > RUN_PIDS - FEW_PIDS
+    return int(text_of(f"{runs}/pids.current")) > RUN_PIDS - FEW_PIDS
 
 
-def memory_free(group: Path, limit: int, used: int, prefix: str) -> int:
+def memory_free(group: str, limit: int, used: int, prefix: str) -> int:
     names = ("inactive_file", "active_file")
-    return limit - used + sum(field_of(group / "memory.stat", prefix + name) for name in names)
+    return limit - used + sum(field_of(f"{group}/memory.stat", prefix + name) for name in names)

@@ -28,6 +28,7 @@ from buntime.sandboxes.kernel.cgroup import (
 from buntime.sandboxes.kernel.cgroup_tree import (
     children_of,
     field_of,
+    make_directory,
     pids_of,
     put_if_there,
     put_text,
@@ -53,6 +54,9 @@ class CgroupsV1:
 
     def _dir(self, controller: str, sandbox: str, *rest: str) -> Path:
         return self._mounts.joinpath(controller, self._name, sandbox, *rest)
+
+    def _runs(self, controller: str, sandbox: str) -> str:
+        return f"{self._mounts}/{controller}/{self._name}/{sandbox}/runs"
 
     def oci_path(self, sandbox: str) -> str:
         return f"/{self._name}/{sandbox}"
@@ -92,63 +96,64 @@ class CgroupsV1:
         return {controller: self._dir(controller, sandbox, "runs") for controller in self.SEEN}
 
     def guest_processes(self, sandbox: str) -> list[int]:
-        earlier = self._dir("pids", sandbox, "guest")  # a group of the guest's own, as earlier versions had
-        return [*pids_of(self._dir("pids", sandbox)), *pids_of(earlier)]
+        group = f"{self._mounts}/pids/{self._name}/{sandbox}"
+        earlier = f"{group}/guest"  # a group of the guest's own, as earlier versions had
+        return [*pids_of(group), *pids_of(earlier)]
 
     def session_processes(self, sandbox: str, leave_out: Iterable[str] = ()) -> int:
-        runs = set(self.runs(sandbox)) - set(leave_out)
-        return sum(len(pids_of(self._dir("pids", sandbox, "runs", run))) for run in runs)
+        runs = self._runs("pids", sandbox)
+        return sum(len(pids_of(f"{runs}/{run}")) for run in set(children_of(runs)) - set(leave_out))
 
     def runs(self, sandbox: str) -> list[str]:
-        return children_of(self._dir("pids", sandbox, "runs"))
+        return children_of(self._runs("pids", sandbox))
 
     def run_processes(self, sandbox: str, run: str) -> list[int]:
-        return pids_of(self._dir("pids", sandbox, "runs", run))
+        return pids_of(f"{self._runs('pids', sandbox)}/{run}")
 
     def place_of(self, membership: str) -> tuple[str | None, str | None]:
         return place_of(membership, "pids", self._name)
 
     def add_run(self, sandbox: str, run: str) -> None:
         for controller in self.PER_RUN:
-            self._dir(controller, sandbox, "runs", run).mkdir(exist_ok=True)
-        (self._dir("pids", sandbox, "runs", run) / "pids.max").write_text(str(ONE_RUN_PIDS))
+            make_directory(f"{self._runs(controller, sandbox)}/{run}")
+        put_text(f"{self._runs('pids', sandbox)}/{run}/pids.max", str(ONE_RUN_PIDS))
 
     def join_run(self, sandbox: str, run: str, pid: int) -> None:
         for controller in self.PER_RUN:
-            (self._dir(controller, sandbox, "runs", run) / "cgroup.procs").write_text(str(pid))
+            put_text(f"{self._runs(controller, sandbox)}/{run}/cgroup.procs", str(pid))
 
     def count_memory(self, sandbox: str, run: str, pid: int) -> None:
-        group = self._dir("memory", sandbox, "runs", run)
-        group.mkdir(exist_ok=True)
+        group = f"{self._runs('memory', sandbox)}/{run}"
+        make_directory(group)
         with suppress(FileNotFoundError):
             # "no limit" starts the counting in this group; the group above has the limit of all runs
-            put_text(group / self.SOCKETS, "-1")
-        (group / "cgroup.procs").write_text(str(pid))
+            put_text(f"{group}/{self.SOCKETS}", "-1")
+        put_text(f"{group}/cgroup.procs", str(pid))
 
     def usage(self, sandbox: str, run: str) -> RunUsage:
-        memory = self._dir("memory", sandbox, "runs", run)
-        spent = int(text_of(self._dir("cpuacct", sandbox, "runs", run) / "cpuacct.usage"))
+        memory = f"{self._runs('memory', sandbox)}/{run}"
+        spent = int(text_of(f"{self._runs('cpuacct', sandbox)}/{run}/cpuacct.usage"))
         return RunUsage(
             cpu_ms=spent // 1_000_000,
-            peak_memory=int(text_of(memory / "memory.max_usage_in_bytes")),
-            memory_kills=field_of(memory / "memory.oom_control", "oom_kill"),
+            peak_memory=int(text_of(f"{memory}/memory.max_usage_in_bytes")),
+            memory_kills=field_of(f"{memory}/memory.oom_control", "oom_kill"),
         )
 
     def refused_forks(self, sandbox: str, run: str) -> int:
-        return field_of(self._dir("pids", sandbox, "runs", run) / "pids.events", "max")
+        return field_of(f"{self._runs('pids', sandbox)}/{run}/pids.events", "max")
 
     def refused_by_session(self, sandbox: str) -> int:
         return 0
 
     def processes(self, sandbox: str) -> int:
-        return int(text_of(self._dir("pids", sandbox, "runs") / "pids.current"))
+        return int(text_of(f"{self._runs('pids', sandbox)}/pids.current"))
 
     def crowds(self, sandbox: str, run: str) -> bool:
-        return crowds(self._dir("pids", sandbox, "runs"), run)
+        return crowds(self._runs("pids", sandbox), run)
 
     def kill_run(self, sandbox: str, run: str) -> bool:
-        group = self._dir("pids", sandbox, "runs", run)
-        if not put_if_there(group / "pids.max", "0"):  # no process in it can fork any more, so the loop ends
+        group = f"{self._runs('pids', sandbox)}/{run}"
+        if not put_if_there(f"{group}/pids.max", "0"):  # no process in it can fork any more, so the loop ends
             return True
         deadline = time.monotonic() + KILL_SECONDS
         while pids := pids_of(group):
@@ -160,19 +165,19 @@ class CgroupsV1:
         return True
 
     def remove_run(self, sandbox: str, run: str) -> bool:
-        groups = [self._dir(controller, sandbox, "runs", run) for controller in (*self.PER_RUN, "memory")]
+        groups = [f"{self._runs(controller, sandbox)}/{run}" for controller in (*self.PER_RUN, "memory")]
         gone = [remove_directory(group) for group in groups]
         return all(gone)
 
     def terminate(self, sandbox: str) -> None:
         for run in self.runs(sandbox):
-            group = self._dir("pids", sandbox, "runs", run)
+            group = f"{self._runs('pids', sandbox)}/{run}"
             signal_members(group, pids_of(group), signal.SIGTERM)
 
     def memory_free(self, sandbox: str) -> tuple[int, int]:
-        runs = self._dir("memory", sandbox, "runs")
-        limit = int((runs / "memory.limit_in_bytes").read_text())
-        return memory_free(runs, limit, int((runs / "memory.usage_in_bytes").read_text()), "total_"), limit
+        runs = self._runs("memory", sandbox)
+        limit = int(text_of(f"{runs}/memory.limit_in_bytes"))
+        return memory_free(runs, limit, int(text_of(f"{runs}/memory.usage_in_bytes")), "total_"), limit
 
     def hoarders(self, sandbox: str) -> list[str]:
         runs = self._dir("memory", sandbox, "runs")
@@ -183,7 +188,7 @@ class CgroupsV1:
         return [run for run in of_run if of_run[run] >= limit // max(1, len(of_run))]
 
     def throttled(self, sandbox: str) -> int:
-        return field_of(self._dir("cpu", sandbox, "runs") / "cpu.stat", "nr_throttled")
+        return field_of(f"{self._runs('cpu', sandbox)}/cpu.stat", "nr_throttled")
 
     def freeze(self, sandbox: str, frozen: bool) -> None:
         # in this hierarchy, processes of runs stay in the guest's group, which is below the sandbox's

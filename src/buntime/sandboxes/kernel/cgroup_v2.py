@@ -26,6 +26,7 @@ from buntime.sandboxes.kernel.cgroup import (
 from buntime.sandboxes.kernel.cgroup_tree import (
     children_of,
     field_of,
+    make_directory,
     pids_of,
     put_if_there,
     put_text,
@@ -48,6 +49,9 @@ class CgroupsV2:
 
     def _dir(self, sandbox: str, *rest: str) -> Path:
         return self._root.joinpath(sandbox, *rest)
+
+    def _runs(self, sandbox: str) -> str:
+        return f"{self._root}/{sandbox}/runs"
 
     def oci_path(self, sandbox: str) -> str:
         return f"/{self._root.name}/{sandbox}/guest"
@@ -78,28 +82,28 @@ class CgroupsV2:
         return {"": self._dir(sandbox, "runs")}
 
     def guest_processes(self, sandbox: str) -> list[int]:
-        return pids_of(self._dir(sandbox, "guest"))
+        return pids_of(f"{self._root}/{sandbox}/guest")
 
     def session_processes(self, sandbox: str, leave_out: Iterable[str] = ()) -> int:
-        runs = set(self.runs(sandbox)) - set(leave_out)
-        return sum(len(pids_of(self._dir(sandbox, "runs", run))) for run in runs)
+        runs = self._runs(sandbox)
+        return sum(len(pids_of(f"{runs}/{run}")) for run in set(children_of(runs)) - set(leave_out))
 
     def runs(self, sandbox: str) -> list[str]:
-        return children_of(self._dir(sandbox, "runs"))
+        return children_of(self._runs(sandbox))
 
     def run_processes(self, sandbox: str, run: str) -> list[int]:
-        return pids_of(self._dir(sandbox, "runs", run))
+        return pids_of(f"{self._runs(sandbox)}/{run}")
 
     def place_of(self, membership: str) -> tuple[str | None, str | None]:
         return place_of(membership, "", self._root.name)
 
     def add_run(self, sandbox: str, run: str) -> None:
-        group = self._dir(sandbox, "runs", run)
-        group.mkdir(exist_ok=True)
-        (group / "pids.max").write_text(str(ONE_RUN_PIDS))
+        group = f"{self._runs(sandbox)}/{run}"
+        make_directory(group)
+        put_text(f"{group}/pids.max", str(ONE_RUN_PIDS))
 
     def join_run(self, sandbox: str, run: str, pid: int) -> None:
-        (self._dir(sandbox, "runs", run) / "cgroup.procs").write_text(str(pid))
+        put_text(f"{self._runs(sandbox)}/{run}/cgroup.procs", str(pid))
 
     def count_memory(self, sandbox: str, run: str, pid: int) -> None:
         """For all runs of the session, from the first one on."""
@@ -108,15 +112,15 @@ class CgroupsV2:
             (runs / "cgroup.subtree_control").write_text("+memory")
 
     def usage(self, sandbox: str, run: str) -> RunUsage:
-        group = self._dir(sandbox, "runs", run)
+        group = f"{self._runs(sandbox)}/{run}"
         return RunUsage(
-            cpu_ms=field_of(group / "cpu.stat", "usage_usec") // 1000,
-            peak_memory=int(text_of(group / "memory.peak")),
-            memory_kills=field_of(group / "memory.events.local", "oom_kill"),
+            cpu_ms=field_of(f"{group}/cpu.stat", "usage_usec") // 1000,
+            peak_memory=int(text_of(f"{group}/memory.peak")),
+            memory_kills=field_of(f"{group}/memory.events.local", "oom_kill"),
         )
 
     def refused_forks(self, sandbox: str, run: str) -> int:
-        return field_of(self._dir(sandbox, "runs", run) / "pids.events", "max")
+        return field_of(f"{self._runs(sandbox)}/{run}/pids.events", "max")
 
     def refused_by_session(self, sandbox: str) -> int:
         try:  # `pids.events` includes each run's own limit
@@ -125,14 +129,14 @@ class CgroupsV2:
             return 0
 
     def processes(self, sandbox: str) -> int:
-        return int(text_of(self._dir(sandbox, "runs") / "pids.current"))
+        return int(text_of(f"{self._runs(sandbox)}/pids.current"))
 
     def crowds(self, sandbox: str, run: str) -> bool:
-        return crowds(self._dir(sandbox, "runs"), run)
+        return crowds(self._runs(sandbox), run)
 
     def kill_run(self, sandbox: str, run: str) -> bool:
-        group = self._dir(sandbox, "runs", run)
-        if not put_if_there(group / "cgroup.kill", "1"):
+        group = f"{self._runs(sandbox)}/{run}"
+        if not put_if_there(f"{group}/cgroup.kill", "1"):
             return True
         deadline = time.monotonic() + KILL_SECONDS
         while pids_of(group):
@@ -142,23 +146,23 @@ class CgroupsV2:
         return True
 
     def remove_run(self, sandbox: str, run: str) -> bool:
-        return remove_directory(self._dir(sandbox, "runs", run))
+        return remove_directory(f"{self._runs(sandbox)}/{run}")
 
     def terminate(self, sandbox: str) -> None:
         for run in self.runs(sandbox):
-            group = self._dir(sandbox, "runs", run)
+            group = f"{self._runs(sandbox)}/{run}"
             signal_members(group, pids_of(group), signal.SIGTERM)
 
     def memory_free(self, sandbox: str) -> tuple[int, int]:
-        runs = self._dir(sandbox, "runs")
-        limit = int((runs / "memory.max").read_text())
-        return memory_free(runs, limit, int((runs / "memory.current").read_text()), ""), limit
+        runs = self._runs(sandbox)
+        limit = int(text_of(f"{runs}/memory.max"))
+        return memory_free(runs, limit, int(text_of(f"{runs}/memory.current")), ""), limit
 
     def hoarders(self, sandbox: str) -> list[str]:
         return []  # sockets' memory counts as the session's memory
 
     def throttled(self, sandbox: str) -> int:
-        return field_of(self._dir(sandbox, "runs") / "cpu.stat", "nr_throttled")
+        return field_of(f"{self._runs(sandbox)}/cpu.stat", "nr_throttled")
 
     def freeze(self, sandbox: str, frozen: bool) -> None:
         (self._dir(sandbox) / "cgroup.freeze").write_text(str(int(frozen)))

@@ -6,6 +6,7 @@ the caller's plan.
 """
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -35,6 +36,7 @@ def given[T](value: T | UnsetType) -> T | None:
     return None if isinstance(value, UnsetType) else value
 
 
+@lru_cache(maxsize=4096)
 def iso(seconds: int) -> str:
     """Unix seconds → `2024-01-19T10:30:00Z`. A time beyond the calendar's range becomes the end of that range."""
     return datetime.fromtimestamp(min(max(seconds, 0), LAST_SECOND), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
