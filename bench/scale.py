@@ -19,6 +19,7 @@ class Scale:
     memory_sessions: int
     live_sessions: int
     live_sample: int  # sessions timed at the start and at the end
+    restarted_sessions: int
     file_mb: int
     file_sessions: int
     docker_runs: int
@@ -90,6 +91,7 @@ FULL = Scale(
     memory_sessions=200,
     live_sessions=1000,
     live_sample=100,
+    restarted_sessions=1000,
     file_mb=10,
     file_sessions=12,
     docker_runs=15,
@@ -160,6 +162,7 @@ QUICK = Scale(
     memory_sessions=6,
     live_sessions=10,
     live_sample=4,
+    restarted_sessions=20,
     file_mb=2,
     file_sessions=2,
     docker_runs=2,

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Self
 from urllib.error import URLError
 
 from buntime.config import Config, from_environment
@@ -52,6 +53,7 @@ class Server:
     scratch: Path  # a directory on the same disk, for baselines
     settings: Mapping[str, str]  # BUNTIME_* variables in the benchmark's environment
     start_seconds: float  # from the start of the process until it was ready
+    restart: Callable[[], float]  # kills the server and starts it again; returns the seconds until it was ready
 
     @property
     def bun(self) -> Path:
@@ -84,16 +86,14 @@ def started(
         if fill is not None:
             fill(config)
         say("Starting a server ...")
-        begun = time.monotonic()
-        with _process(environ, home / "server.log") as process:
-            url = f"http://127.0.0.1:{config.port}"
-            _wait_ready(url, process, home / "server.log")
-            start_seconds = time.monotonic() - begun
+        with _Process(environ, home / "server.log", f"http://127.0.0.1:{config.port}") as process:
+            start_seconds = process.start()
             size = config.pool_size if config.pool_size >= 0 else default_pool_size(total_memory())
             prepared = config.pool_prepared if config.pool_prepared >= 0 else default_prepared(total_memory())
             scratch = home / "scratch"
             scratch.mkdir()
-            yield Server(url, key, config, size, min(size, prepared), image, scratch, settings, start_seconds)
+            sizes = (size, min(size, prepared))
+            yield Server(process.url, key, config, *sizes, image, scratch, settings, start_seconds, process.restart)
     finally:
         say("Removing everything ...")
         with held:
@@ -144,36 +144,51 @@ def _buntime(environ: Mapping[str, str], *arguments: str) -> str:
     return done.stdout.strip()
 
 
-@contextmanager
-def _process(environ: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs the server. It ends with this process, even if this is killed, and does not get the terminal's Ctrl-C."""
-    command = ["setpriv", "--pdeathsig", "TERM", *BUNTIME, "serve"]
-    with log.open("wb") as said:
-        process = subprocess.Popen(
-            command, env=environ, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True
-        )
-    try:
-        yield process
-    finally:
-        process.send_signal(signal.SIGTERM)
+class _Process:
+    """The server's process. It ends with this one, even if this is killed, and does not get the terminal's Ctrl-C."""
+
+    def __init__(self, environ: Mapping[str, str], log: Path, url: str) -> None:
+        self.url = url
+        self._environ = environ
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is None:
+            return
+        self._process.send_signal(signal.SIGTERM)
         try:
-            process.wait(STOP_SECONDS)
+            self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            self._process.kill()
+            self._process.wait()
 
+    def start(self) -> float:
+        """Returns the seconds until it was ready. Raises NotStarted."""
+        command = ["setpriv", "--pdeathsig", "TERM", *BUNTIME, "serve"]
+        begun = time.monotonic()
+        with self._log.open("ab") as said:
+            self._process = subprocess.Popen(
+                command, env=self._environ, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True
+            )
+        while time.monotonic() < begun + START_SECONDS:
+            if self._process.poll() is not None:
+                raise NotStarted(f"the server ended:\n{_end_of(self._log)}")
+            try:
+                with urllib.request.urlopen(f"{self.url}/readyz", timeout=5):
+                    return time.monotonic() - begun
+            except (URLError, OSError):
+                time.sleep(0.02)
+        raise NotStarted(f"the server is not ready after {START_SECONDS} s:\n{_end_of(self._log)}")
 
-def _wait_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise NotStarted(f"the server ended:\n{_end_of(log)}")
-        try:
-            with urllib.request.urlopen(f"{url}/readyz", timeout=5):
-                return
-        except (URLError, OSError):
-            time.sleep(0.02)
-    raise NotStarted(f"the server is not ready after {START_SECONDS} s:\n{_end_of(log)}")
+    def restart(self) -> float:
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+        return self.start()
 
 
 def _end_of(log: Path) -> str:

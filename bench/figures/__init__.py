@@ -42,6 +42,7 @@ from bench.figures import (
     preview_requests,
     preview_wake,
     preview_websocket,
+    restart,
     restore,
     restore_in_place,
     sleeping_memory,
@@ -65,6 +66,7 @@ LIVE: Final[dict[str, Measure]] = {
     "cold-create": cold_create.measure,
     "memory": memory.measure,
     "live-sessions": live_sessions.measure,
+    "restart": restart.measure,
     "files": files.measure,
     "guest-question": guest_question.measure,
 }

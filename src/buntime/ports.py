@@ -517,6 +517,7 @@ class HostNumbers:
     """What the operator's metrics show of the sandboxes' host. Counts are since the server started."""
 
     running: int  # sandboxes that serve a session
+    to_adopt: int  # of an earlier server, with parked ones
     parked: int
     wanted: int  # parked sandboxes when the pool is full
     prepared: int  # parked sandboxes in which Bun has started

@@ -8,7 +8,6 @@ from buntime.caller import Caller
 from buntime.plan import Plan, with_overrides
 from buntime.ports import Store
 
-
 MOST_KNOWN = 10_000  # accounts
 
 

@@ -403,6 +403,7 @@ class LocalSandboxes:
         pool, slots, capacity = self._pool, self._containers.slots, self._capacity
         return HostNumbers(
             running=len(self._running) + len(self._adoption),
+            to_adopt=len(self._adoption),
             parked=len(pool),
             wanted=pool.size,
             prepared=sum(sandbox.is_prepared for sandbox in pool),

@@ -269,6 +269,7 @@ class FakeSandboxes:
     def numbers(self) -> HostNumbers:
         return HostNumbers(
             running=len(self.running),
+            to_adopt=0,
             parked=self.parked,
             wanted=self.wanted,
             prepared=self.prepared,

@@ -50,6 +50,7 @@ class Readings:
 
 def _of_host(host: HostNumbers) -> Iterator[Reading]:
     yield Reading("sandboxes", "Sandboxes that serve a session.", _one(host.running))
+    yield Reading("sandboxes_to_adopt", "Sandboxes that an earlier server left running.", _one(host.to_adopt))
     yield Reading("pool_parked", "Sandboxes that are started ahead and wait for a create or a wake.", _one(host.parked))
     yield Reading("pool_wanted", "Parked sandboxes when the pool is full.", _one(host.wanted))
     yield Reading("pool_prepared", "Parked sandboxes in which Bun has started.", _one(host.prepared))
