@@ -23,6 +23,7 @@ log = structlog.get_logger()
 QUIET_SECONDS, BUSY_QUIET_SECONDS = 0.25, 1.0
 LOW_QUIET_SECONDS, LOW_BUSY_QUIET_SECONDS = 0.05, 0.25
 REST_SECONDS = 0.02
+PREPARE_SECONDS = 0.05  # between two starts of Bun, each of which takes a third of that on one core
 RETRY_SECONDS = 5
 COUNTED = 4  # parked sandboxes, the next to be claimed, whose first run has a memory cgroup already
 
@@ -165,6 +166,7 @@ class Pool:
             self._require_room()
             tried.add(bare.id)
             await bare.prepare()
+            await asyncio.sleep(PREPARE_SECONDS)
 
     def _has_time(self) -> bool:
         low = len(self._parked) < self._size // 4
