@@ -269,6 +269,25 @@ async def test_recovery_keeps_owned_sandboxes_and_destroys_the_rest(host: Host) 
         await host.sandboxes.start(orphan)
 
 
+async def test_a_sandbox_that_was_found_runs_before_anybody_asks_it_and_can_be_killed(host: Host) -> None:
+    asked, killed, waits = [await _claim(host, f"ses_{name * 18}") for name in "xyz"]
+    owned = {session.sandbox: session for session in (asked, killed, waits)}
+    await host.reopen(owned)
+    assert all(host.sandboxes.is_running(name) for name in owned)
+    assert await _says(await _sandbox_of(host, asked), "echo fine") == b"fine\n"
+    await host.sandboxes.kill(killed.sandbox)
+    lost = list[str]()
+
+    async def note(session_id: str) -> None:
+        lost.append(session_id)
+
+    await host.sandboxes.adopt(note)
+    assert [host.sandboxes.is_running(session.sandbox) for session in (asked, killed, waits)] == [True, False, True]
+    assert lost == []
+    assert await host.sandboxes.get(killed.sandbox) is None
+    assert await _says(await _sandbox_of(host, waits), "echo fine") == b"fine\n"
+
+
 async def test_recovery_stops_a_sandbox_that_no_store_names_and_keeps_the_sessions_volume(host: Host) -> None:
     session = await _stopped(host)
     started = await host.sandboxes.start(session)
