@@ -88,6 +88,16 @@ async def test_a_host_that_turned_out_to_be_slow_lets_fewer_wait() -> None:
     assert all(1 <= seconds <= LONGEST_RETRY for seconds in host.told)
 
 
+async def test_a_host_that_was_slow_for_a_while_serves_bursts_again() -> None:
+    host = Host(seconds=20.0)
+    await host.burst(10)
+    host.seconds, host.served, host.told = 0.2, 0, []
+    await host.burst(1)
+    await host.burst(50)
+    assert host.served + len(host.told) == 51
+    assert host.served >= 30
+
+
 @pytest.mark.parametrize("fails", [RuntimeError, asyncio.CancelledError])
 async def test_a_start_that_fails_leaves_the_line(fails: type[BaseException]) -> None:
     line = Line()

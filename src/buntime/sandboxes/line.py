@@ -10,6 +10,7 @@ from buntime.errors import Unavailable
 
 LONGEST_WAIT = 7.0  # seconds; a create has ten, and needs some for its answer
 FIRST_PACE = 0.05  # seconds between two starts, before one is known
+FREE = 4  # claims that may wait whatever the pace was: it may be another one by now
 LEAST_KNOWN, MOST_KNOWN = 5, 33  # starts in a row, of which the pace is the average
 LONGEST_RETRY = 60  # seconds
 
@@ -28,7 +29,7 @@ class Line:
         Its Retry-After is true: for each sandbox that starts, one claim may wait again. Each refused claim is told
         the time of another one.
         """
-        if (self.waiting + 1) * self._pace <= LONGEST_WAIT:
+        if self.waiting < FREE or (self.waiting + 1) * self._pace <= LONGEST_WAIT:
             return
         now = self._clock()
         self._next_turn = max(self._next_turn, now) + self._pace
@@ -39,17 +40,19 @@ class Line:
     def place(self) -> Iterator[None]:
         """A claim waits for its sandbox."""
         self.waiting += 1
+        began = self._clock()
         try:
             yield
-            self._note()
+            self._note(began)
         finally:
             self.waiting -= 1
 
-    def _note(self) -> None:
+    def _note(self, began: float) -> None:
         """A sandbox has started. Times in which nothing waited say nothing about the pace."""
-        starts = self._starts
-        starts.append(self._clock())
+        starts, now = self._starts, self._clock()
+        starts.append(now)
         if len(starts) >= LEAST_KNOWN:
-            self._pace = (starts[-1] - starts[0]) / (len(starts) - 1)
-        if self.waiting == 1:
+            self._pace = (now - starts[0]) / (len(starts) - 1)
+        if self.waiting == 1:  # nobody waits any more
+            self._pace = min(self._pace, now - began)
             starts.clear()
