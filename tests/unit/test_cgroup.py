@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from buntime.plan import MB, Limits
+from buntime.sandboxes.kernel import cgroup_v1, cgroup_v2
 from buntime.sandboxes.kernel.cgroup import GUEST_MEMORY, RUN_PIDS, SOCKET_SHARE, whole_disk
+from buntime.sandboxes.kernel.cgroup_tree import make_directory
 from buntime.sandboxes.kernel.cgroup_v1 import CgroupsV1
 from buntime.sandboxes.kernel.cgroup_v2 import CgroupsV2
 
@@ -24,6 +26,19 @@ class Kernel:
             for name, text in self.files.items():
                 if not (directory / name).exists():
                     (directory / name).write_text(text)
+
+
+@pytest.fixture(autouse=True)
+def _groups_have_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new group has these files at once."""
+
+    def make(group: str) -> None:
+        make_directory(group)
+        for name in ("pids.max", "cgroup.procs"):
+            (Path(group) / name).touch()
+
+    for module in (cgroup_v1, cgroup_v2):
+        monkeypatch.setattr(module, "make_directory", make)
 
 
 @pytest.fixture

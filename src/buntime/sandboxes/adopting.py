@@ -109,6 +109,8 @@ class Adoption:
     async def urgent(self) -> None:
         """Adopts or kills what cannot wait."""
         await self._each([name for name, found in self._waiting.items() if not found.can_wait])
+        if not any(found.is_parked for found in self._waiting.values()):
+            self.parked.set()
 
     async def all(self) -> None:
         """Adopts what waits, parked ones first."""
