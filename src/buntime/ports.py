@@ -2,10 +2,10 @@
 (in `testing/`) and the real thing.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from buntime.account import Account, AccountStatus, Key
 from buntime.image import NamedImage
@@ -624,7 +624,7 @@ class Sandboxes(Protocol):
         """
         ...
 
-    async def adopt(self, lost: Callable[[str], Awaitable[None]]) -> None:
+    async def adopt(self, lost: Callable[[str], Coroutine[Any, Any, None]]) -> None:
         """Adopts what `recover` found, a few at a time. `lost` gets the id of a session whose sandbox did not answer or
         is of an earlier version, and was stopped."""
         ...

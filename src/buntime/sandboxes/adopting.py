@@ -89,7 +89,7 @@ class Adoption:
         return list(self._waiting.values())
 
     async def done(self, sandbox_id: str) -> None:
-        """Returns when it is adopted, or gone completely. Goes on when the caller leaves."""
+        """Returns when it is adopted or gone, or at once if it is not waiting. Goes on when the caller leaves."""
         if found := self._waiting.pop(sandbox_id, None):
             decided = asyncio.Event()
             adopting = self._tasks.finish(self._adopt(found, decided), f"adopt {sandbox_id}")

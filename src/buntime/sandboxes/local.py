@@ -66,7 +66,7 @@ class LocalSandboxes:
         self._cache = VolumeCache(machinery.volumes)
         self._running: dict[str, LocalSandbox] = {}
         self._removing = Removing(self._containers, machinery.tasks, self.kill)
-        self._lost: Callable[[str], Awaitable[None]] | None = None
+        self._lost: Callable[[str], Coroutine[Any, Any, None]] | None = None
         self._owned: Set[str] = frozenset()  # volumes of sessions at the start
         self._starts = asyncio.Semaphore(STARTS_AT_ONCE)
         self._attaches = asyncio.Semaphore(ATTACHES_AT_ONCE)
@@ -177,8 +177,7 @@ class LocalSandboxes:
         return Claimed(sandbox, purpose.volume, purpose.image)
 
     async def get(self, sandbox_id: str) -> Sandbox | None:
-        if sandbox_id in self._adoption:
-            await self._adoption.done(sandbox_id)
+        await self._adoption.done(sandbox_id)
         sandbox = self._running.get(sandbox_id)
         return sandbox if sandbox is not None and sandbox.is_alive() else None
 
@@ -187,8 +186,7 @@ class LocalSandboxes:
         return sandbox_id in self._adoption or (sandbox is not None and sandbox.is_alive())
 
     async def start(self, session: Session) -> Sandbox:
-        if session.sandbox in self._adoption:
-            await self._adoption.done(session.sandbox)
+        await self._adoption.done(session.sandbox)
         running = self._running.get(session.sandbox)
         if running is not None and running.is_alive() and await self._answers(running):
             return running
@@ -338,7 +336,7 @@ class LocalSandboxes:
         await _each((found | self._containers.known()) - run, self._removed)
         await self._recover_volumes(volumes, set(layers))
 
-    async def adopt(self, lost: Callable[[str], Awaitable[None]]) -> None:
+    async def adopt(self, lost: Callable[[str], Coroutine[Any, Any, None]]) -> None:
         self._lost = lost
         await self._adoption.all()
 
@@ -353,7 +351,7 @@ class LocalSandboxes:
             else:
                 await self._discard(record.sandbox)
         if session is not None and self._lost is not None:
-            self._machinery.tasks.start(_coroutine(self._lost(session.id)), f"sandbox of {session.id} is gone")
+            self._machinery.tasks.start(self._lost(session.id), f"sandbox of {session.id} is gone")
 
     async def _removed(self, sandbox_id: str) -> None:
         with suppress(Unavailable):  # it is in the log; its volume stays in use
@@ -455,10 +453,6 @@ class LocalSandboxes:
         except (SandboxGone, TimeoutError):
             return False
         return True
-
-
-async def _coroutine(work: Awaitable[None]) -> None:
-    await work
 
 
 async def _both(first: Awaitable[None], second: Awaitable[None] | None) -> None:

@@ -2,8 +2,9 @@
 
 import asyncio
 import posixpath
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from dataclasses import replace
+from typing import Any
 
 from buntime.errors import Unavailable
 from buntime.ids import new_sandbox_id, new_volume_id
@@ -260,7 +261,7 @@ class FakeSandboxes:
                 await self.kill(sandbox.id)
             sandbox.frozen = owned[sandbox.id].state is State.IDLE
 
-    async def adopt(self, lost: Callable[[str], Awaitable[None]]) -> None:
+    async def adopt(self, lost: Callable[[str], Coroutine[Any, Any, None]]) -> None:
         """`recover` has adopted them all."""
 
     def strain(self) -> Strain:
