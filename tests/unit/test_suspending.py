@@ -3,6 +3,7 @@
 import asyncio
 import os
 import struct
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -37,6 +38,8 @@ class Kernel:
         self.alive = {"r1"}  # runs of which the process lives
         self.counted: list[str] = []  # runs of which the memory is counted
         self.joined = set[str]()  # runs that have had a process
+        self.moves = threading.Event()  # when it is not set, a move of a process waits
+        self.moves.set()
 
     def freeze(self, sandbox: str, frozen: bool) -> None:
         self.frozen = frozen
@@ -65,6 +68,7 @@ class Kernel:
     def add_run(self, sandbox: str, run: str) -> None: ...
     def join_run(self, sandbox: str, run: str, pid: int) -> None:
         self.joined.add(run)
+        assert self.moves.wait(timeout=5), "the server waited for the move"
 
     def session_processes(self, sandbox: str, leave_out: list[str]) -> int:
         return len(self.joined - set(leave_out))
@@ -139,7 +143,7 @@ async def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
     async with answering(one.answer) as guest, Links() as links, Tasks() as tasks:
         nothing = cast("Any", None)
         machinery = Machinery(
-            cast("Cgroups", one.kernel), nothing, nothing, tasks, links, {}, one.runs, nothing, nothing
+            cast("Cgroups", one.kernel), nothing, nothing, tasks, links, {}, one.runs, nothing, nothing, nothing
         )
         monkeypatch.setattr(LocalSandbox, "kill", lambda _: one.kill())
         monkeypatch.setattr(LocalSandbox, "is_alive", lambda _: True)
@@ -203,6 +207,16 @@ async def test_a_process_that_is_being_parked_is_never_counted_as_one_of_the_ses
         await asyncio.sleep(0)
         counts.add(rig.sandbox.count_processes())
     assert (len(rig.launcher.parked()), counts) == (1, {0})
+
+
+async def test_the_server_goes_on_while_the_kernel_moves_a_process(rig: Rig) -> None:
+    rig.kernel.moves.clear()
+    parking = asyncio.create_task(rig.sandbox.park())
+    await _until(lambda: rig.kernel.joined)
+    assert rig.sandbox.count_processes() == 0
+    rig.kernel.moves.set()
+    await parking
+    assert len(rig.launcher.parked()) == 1
 
 
 async def test_a_parked_process_that_ended_before_the_claim_is_replaced(rig: Rig) -> None:

@@ -74,6 +74,7 @@ class Launcher:
         self.image_env: Mapping[str, str] = {}  # of what the image sets
         self._spare: Spare | None = None
         self._preparing = asyncio.Lock()
+        self._parking: set[str] = set()  # cgroups of processes that are about to be parked
         self._sleeps = False  # frozen, or about to be
         self._wakes = 0  # times
         self._left: dict[str, Lives] = {}  # cgroups of what runs in the background
@@ -211,6 +212,7 @@ class Launcher:
         self._left.pop(run, None)
         self._names.pop(run, None)
         self._limits.pop(run, None)
+        self._parking.discard(run)
 
     def live(self, lives: Lives) -> int:
         """How many cgroups of this kind are held or have something living in them."""
@@ -234,14 +236,21 @@ class Launcher:
 
     def sweep(self) -> None:
         """Forgets cgroups in which nothing lives any more."""
-        for run in self._left.keys() - self._held:
-            if self._machinery.cgroups.remove_run(self._sandbox, run):
-                self._unmark(run)
-                self._forget(run)
+        self._gone(self._removed(list(self._left)))
+
+    def _removed(self, runs: Iterable[str]) -> list[str]:
+        """Removes those of the cgroups in which nothing lives any more, and returns them. Blocking."""
+        remove = self._machinery.cgroups.remove_run
+        return [run for run in runs if run not in self._held and remove(self._sandbox, run)]
+
+    def _gone(self, runs: Iterable[str]) -> None:
+        for run in runs:
+            self._unmark(run)
+            self._forget(run)
 
     def parked(self) -> list[str]:
         """Cgroups of processes that wait for their first use."""
-        return [self._spare.run] if self._spare else []
+        return [*self._parking, *([self._spare.run] if self._spare else [])]
 
     async def another(self) -> Spare:
         """Another parked process, beside the one for the next run. It belongs to the caller."""
@@ -259,27 +268,39 @@ class Launcher:
     async def _prepare(self, *, counted: bool = True) -> Spare:
         """Parks a process in its own cgroup. The guest starts it even if the caller leaves; it is ended then."""
         for _ in range(SPARE_TRIES):
-            asked = asyncio.ensure_future(self.in_time(self._guest.spare(), ANSWER_SECONDS))
+            parking = asyncio.ensure_future(self._park(counted))
             try:
-                pid = await to_its_end(asked)
+                spare = await to_its_end(parking)
             except asyncio.CancelledError:
-                if not asked.cancelled() and asked.exception() is None and (spare := self._park(asked.result(), False)):
-                    self.end_later(spare.run)
+                if not parking.cancelled() and parking.exception() is None and (left := parking.result()):
+                    self.end_later(left.run)
                 raise
-            # no other task may run between this and the caller's note of the spare: it would count as the session's
-            if spare := self._park(pid, counted):
+            if spare is not None:
+                # no other task may run between this and the caller's note of the spare: it would count as the session's
+                self._parking.discard(spare.run)
                 return spare
         raise SandboxGone("no process could be parked for a run")
 
-    def _park(self, pid: int, counted: bool) -> Spare | None:
-        """Gives the process a cgroup of its own. None when the guest does not name one of its own."""
+    async def _park(self, counted: bool) -> Spare | None:
+        """None when the guest does not name a process of its own. What is returned counts as about to be parked."""
+        pid = await self.in_time(self._guest.spare(), ANSWER_SECONDS)
         spare = Spare(pid, f"r{next(self._numbers)}", is_counted=counted)
+        self._parking.add(spare.run)
+        try:
+            # in a thread: the kernel may wait for a grace period before it moves a process, 5 to 18 ms
+            if await asyncio.to_thread(self._enclose, spare):
+                return spare
+            await asyncio.to_thread(self.end, spare.run)
+        except BaseException:
+            self.end_later(spare.run)
+            raise
+        return None
+
+    def _enclose(self, spare: Spare) -> bool:
+        """Gives the process a cgroup of its own. False when the guest does not name one of its own. Blocking."""
         os.close(os.open(f"{self._markers}/{spare.run}", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         self._machinery.cgroups.add_run(self._sandbox, spare.run)
-        if self._place(spare):
-            return spare
-        self.end(spare.run)
-        return None
+        return self._place(spare)
 
     def _place(self, spare: Spare) -> bool:
         """Moves the process into its cgroup. False when the guest does not name one of its own."""
@@ -335,7 +356,8 @@ class Launcher:
             if self._machinery.runs.under_way < BUSY:
                 break
             await asyncio.sleep(SPARE_WAIT_SECONDS)
-        self.sweep()
+        # in a thread, because the kernel may let it wait
+        self._gone(await asyncio.to_thread(self._removed, list(self._left)))
         await self.make_room()
         try:
             await self.ready_spare(counted=True)
