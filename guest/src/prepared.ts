@@ -45,29 +45,37 @@ interface RunEnvironment {
   readonly cwd: string;
 }
 
-/** One byte in a pipe to a prepared process, which reads it when nothing is left to do but to run the code.
+/** One byte for a prepared process, which reads it when nothing is left to do but to run the code.
  *
- * Only the process itself reads it, and a killed one gets no further. So while the byte is there, the code has not run.
+ * Only the process itself reads it, and a killed one gets no further. So the code has not run before the byte is in the
+ * pipe, nor while it is there.
  * That the code was read says less: a process that is being killed may still read what it was waiting for.
  */
 class Token {
   #fd: number;
-  #isThere = true;
+  #isGiven = false;
+  #isTaken = false;
 
   /** `fd`: the writing end of an empty pipe, which then belongs to the token. */
   constructor(fd: number) {
     this.#fd = fd;
     makeNonBlocking(fd); // a session may have filled the pipe
-    unless(["EAGAIN", "EPIPE"], () => writeSync(fd, "1"));
+  }
+
+  give(): void {
+    if (this.#fd < 0) return;
+    this.#isGiven = true;
+    unless(["EAGAIN", "EPIPE"], () => writeSync(this.#fd, "1"));
   }
 
   get isTaken(): boolean {
-    if (this.#fd >= 0) this.#isThere &&= available(this.#fd) === 1;
-    return !this.#isThere;
+    if (this.#fd >= 0 && this.#isGiven) this.#isTaken ||= available(this.#fd) !== 1;
+    return this.#isTaken;
   }
 
-  /** Keeps whether it was taken. */
+  /** Keeps whether it was taken. A process that has not been given it ends. */
   close(): void {
+    if (this.#fd < 0) return;
     void this.isTaken;
     closeSync(this.#fd);
     this.#fd = -1;
@@ -182,18 +190,25 @@ class PreparedProcesses {
     }
   }
 
-  /** Hands the process to the caller. Raises ESTALE when it does not fit, is not ready or has ended. */
+  /** Hands the code to the process. It runs when the caller gives it the token.
+   *
+   * Raises ESTALE when the process does not fit, is not ready or has ended. It does not run the code then. */
   take(pid: number, environment: RunEnvironment, code: string): Prepared {
     const prepared = this.#waiting.get(pid);
     if (prepared === undefined) throw new Failure("ESTALE", { message: "there is no such process" });
     const fits =
-      Buffer.byteLength(code) <= LONGEST_CODE &&
-      nameOf(environment) === prepared.environment &&
-      isReady(pid) &&
-      [...prepared.seen].every(([path, stamp]) => stampOf(path) === stamp);
-    if (!fits) throw new Failure("ESTALE", { message: "it does not fit any more" });
+      Buffer.byteLength(code) <= LONGEST_CODE && nameOf(environment) === prepared.environment && isReady(pid);
+    const stale = new Failure("ESTALE", { message: "it does not fit any more" });
+    if (!fits) throw stale;
     this.#waiting.delete(pid);
-    return prepared;
+    const { spare, token, seen } = prepared;
+    // It wakes and puts the code in its place while we look whether it still equals a fresh start.
+    const text = new PipeWriter(spare.text, Buffer.from(code));
+    if ([...seen].every(([path, stamp]) => stampOf(path) === stamp)) return prepared;
+    token.close();
+    text.close();
+    [spare.script, spare.stdin, spare.stdout, spare.stderr].forEach((end) => closeSync(end));
+    throw stale;
   }
 }
 
@@ -210,7 +225,7 @@ export function preparedHandlers({ bun, boot, workspace }: Settings, spares: Spa
       const body = await asked.json();
       const { code, request: run } = preparedRun(body, bun, workspace);
       const { spare, token } = processes.take(numberIn(asked, "spare", -1), environmentOf(body, workspace), code);
-      return execute(spare, run, clock.mark(), workspace, asked.gone, () => token.isTaken);
+      return execute(spare, run, clock.mark(), workspace, asked.gone, token);
     },
   };
 }
@@ -222,7 +237,7 @@ function preparedRun(body: unknown, bun: string, workspace: string): { code: str
   if (code === undefined || request.stdin.length > 0 || request.feed !== "")
     throw new Failure("ESTALE", { message: "it is started in another way" });
   const text = code.trim() === "" ? ";" : code; // as in script.ts
-  return { code, request: { ...request, script: "", text } };
+  return { code: text, request: { ...request, script: "", text: "" } };
 }
 
 /** Raises EINVAL. */

@@ -111,10 +111,17 @@ class RunOutput implements Taker {
   }
 }
 
+/** What lets a process start that has the program already. */
+export interface Go {
+  give(): void;
+  /** False while it is certain that the program has not started. */
+  readonly isTaken: boolean;
+}
+
 /** Runs the request in the spare. The answer streams frames and ends with the program.
  *
- * If the host hangs up (`gone`), the program goes on. `hasStarted`: false while it is certain that the program has not
- * started. Until then no output is the program's. If the process ends first, the answer says so.
+ * If the host hangs up (`gone`), the program goes on. With `go`, the spare has the program, and starts it when it takes
+ * that. Until then no output is the program's. If the process ends first, the answer says so.
  */
 export function execute(
   spare: Spare,
@@ -122,8 +129,9 @@ export function execute(
   mark: Mark,
   workspace: string,
   gone: AbortSignal,
-  hasStarted: () => boolean = () => true,
+  go: Go | null = null,
 ): Promise<Answer> {
+  const hasStarted = () => go === null || go.isTaken;
   const outbox = new Outbox(() => readers.forEach((reader) => reader.advance()), request.live);
   const outputs = [
     new RunOutput("o", request.maxOutput, outbox, hasStarted),
@@ -134,9 +142,10 @@ export function execute(
   const fed = request.feed === "" ? null : beginFeed(request.feed, spare.stdin);
   const writers = [
     ...(fed === null ? [new PipeWriter(spare.stdin, request.stdin)] : []),
-    new PipeWriter(spare.text, Buffer.from(request.text)),
+    ...(go === null ? [new PipeWriter(spare.text, Buffer.from(request.text))] : []),
     new PipeWriter(spare.script, Buffer.from(request.script)),
   ];
+  go?.give();
   void spare.exited.then(async (exitCode) => {
     writers.forEach((writer) => writer.close());
     if (fed !== null) endFeed(request.feed, fed);

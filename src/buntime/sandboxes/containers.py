@@ -158,13 +158,15 @@ class Containers:
 
     def _place(self, record: Record, netns: str) -> Place:
         """Raises Unavailable when this host does not have the image any more."""
-        ground, packed = self._machinery.made.ground(record.image), self._machinery.packed
+        ground, packed, huge = self._machinery.made.ground(record.image), self._machinery.packed, self._machinery.huge
         return Place(
             name=self._container(record.sandbox),
             bundle=self.directory(record.sandbox),
             image=ground.image,
             packed=[packed.device(layer) for layer in ground.layers],
             guest=self._settings.image.guest,
+            huge=huge.over(ground.image),
+            guest_huge=huge.over(self._settings.image.path),
             volume=self._machinery.volumes.path(record.volume),
             resolv_conf=self._settings.resolv_conf,
             seen=self.directory(record.sandbox) / SEEN,

@@ -9,6 +9,7 @@ from buntime.daemon.tasks import Tasks
 from buntime.sandboxes.guest.client import Links
 from buntime.sandboxes.images.made import MadeImages
 from buntime.sandboxes.kernel.cgroup import Cgroups
+from buntime.sandboxes.kernel.huge import Huge
 from buntime.sandboxes.kernel.packed import Packed
 from buntime.sandboxes.kernel.reclaim import AT_ONCE
 from buntime.sandboxes.kernel.volume import Volumes
@@ -43,6 +44,7 @@ class Machinery:
     runs: Runs
     made: MadeImages
     packed: Packed
+    huge: Huge
     sync: Shared = field(default_factory=Shared)
     quotas: Quotas = field(init=False)
     reclaims: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))

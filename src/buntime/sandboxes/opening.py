@@ -22,6 +22,7 @@ from buntime.sandboxes.kernel.cgroup_version import find_cgroups
 from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.kernel.file_system import GB
 from buntime.sandboxes.kernel.host import Part, claim_part, other_data_dirs, release_part, total_memory
+from buntime.sandboxes.kernel.huge import Huge
 from buntime.sandboxes.kernel.image import DEBIAN_CAS, HOST_CAS, Image, extra_cas
 from buntime.sandboxes.kernel.oci import Runtime
 from buntime.sandboxes.kernel.packed import Packed
@@ -71,6 +72,7 @@ async def opened(
     async with AsyncExitStack() as stack:
         machinery = _open_machinery(config, part, owned, tasks, links, stack, listening(config))
         _name_server(config, part).ensure()
+        await asyncio.to_thread(machinery.huge.offer, image.path, part.first_uid(0))
         await stack.enter_async_context(resolver.answering(machinery.network, tasks))
         settings = _settings(config, part, image, parked_limits, machinery.volumes)
         runtime = _runtime(config)
@@ -123,6 +125,7 @@ async def _nobody_waits(_: str) -> None: ...
 async def _leave(config: Config, part: Part, machinery: Machinery) -> None:
     machinery.cgroups.remove_root()
     machinery.volumes.unmount()
+    machinery.huge.forget()
     for directory in (config.data_dir / "made", config.data_dir / "packed"):
         shutil.rmtree(directory, ignore_errors=True)
     _name_server(config, part).stop()
@@ -160,7 +163,9 @@ def _open_machinery(
     _name_server(config, part).ensure()
     made, packed = MadeImages(config.data_dir / "made", config.images), Packed(config.data_dir / "packed")
     stack.callback(packed.close)
-    return Machinery(find_cgroups(part.instance), volumes, network, tasks, links, _run_env(), Runs(), made, packed)
+    huge = Huge(config.data_dir / "huge")
+    cgroups = find_cgroups(part.instance)
+    return Machinery(cgroups, volumes, network, tasks, links, _run_env(), Runs(), made, packed, huge)
 
 
 def _name_server(config: Config, part: Part) -> NameServer:

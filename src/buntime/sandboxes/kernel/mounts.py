@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from buntime.sandboxes.kernel import huge
 from buntime.sandboxes.kernel.mount_calls import (
     MS_BIND,
     MS_NODEV,
@@ -30,8 +31,8 @@ from buntime.sandboxes.kernel.packed import KIND as PACKED_KIND
 from buntime.sandboxes.kernel.private import HOSTS, MOUNTS, PRIVATE, SIZE_MB, fill
 from buntime.snapshot import MOST_LAYERS
 
-ROOT, IMAGE, VOLUME, SEEN, PROGRAMS, GUEST = (
-    MOUNTS / name for name in ("root", "image", "volume", "seen", "programs", "guest")
+ROOT, IMAGE, HUGE, VOLUME, SEEN, PROGRAMS, HUGE_PROGRAMS, GUEST = (
+    MOUNTS / name for name in ("root", "image", "huge", "volume", "seen", "programs", "huge_programs", "guest")
 )
 PACKED = [MOUNTS / f"layer{number}" for number in range(1, MOST_LAYERS + 1)]
 # With `redirect_dir`, a session can rename a directory of a layer below. With `index`, hard links of such a layer would
@@ -50,6 +51,7 @@ class Layers:
     packed: Sequence[Path]  # block devices with the layers above the image, the uppermost first; see `packed.py`
     volume: Path  # has upper/ and work/
     id_map: int  # a user namespace, as a file descriptor
+    huge: Path | None = None  # a directory that lies over the image, see `huge.py`
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +62,13 @@ class OwnFiles:
     seen: Path  # see `seen.py`
     guest: Path  # its programs, in the image of this host
     owner: int  # the host's id of the sandbox's root
+    huge: Path | None = None  # a directory that lies over the guest's image
 
 
 class MountThreads:
     def __init__(self, hidden: Sequence[Path]) -> None:
         """`hidden`: mounts of the host that the threads must not see."""
-        for directory in (ROOT, IMAGE, *PACKED, VOLUME, SEEN, PROGRAMS, GUEST, PRIVATE):
+        for directory in (ROOT, IMAGE, HUGE, *PACKED, VOLUME, SEEN, PROGRAMS, HUGE_PROGRAMS, GUEST, PRIVATE):
             directory.mkdir(mode=0o711, parents=True, exist_ok=True)
         self._threads = ThreadPoolExecutor(
             THREADS, thread_name_prefix="mounts", initializer=_leave_the_hosts_mounts, initargs=(hidden,)
@@ -105,7 +108,8 @@ def _leave_the_hosts_mounts(hidden: Sequence[Path]) -> None:
 @contextmanager
 def _root(layers: Layers) -> Iterator[None]:
     packed = PACKED[: len(layers.packed)]
-    lower = ":".join(map(str, [*packed, IMAGE]))
+    over_image = [] if layers.huge is None else [(layers.huge / huge.ROOT, HUGE)]
+    lower = ":".join(map(str, [*packed, *(target for _, target in over_image), IMAGE]))
     overlay = f"lowerdir={lower},upperdir={VOLUME}/upper,workdir={VOLUME}/work,{OPTIONS}"
     with ExitStack() as mounts:
         for device, target in zip(layers.packed, packed, strict=True):
@@ -113,7 +117,7 @@ def _root(layers: Layers) -> Iterator[None]:
                 map_ids(tree, layers.id_map, str(device))
                 put(tree, target)
             mounts.callback(unmount, target)
-        for source, target in ((layers.image, IMAGE), (layers.volume, VOLUME)):
+        for source, target in ((layers.image, IMAGE), *over_image, (layers.volume, VOLUME)):
             _bind_idmapped(source, target, layers.id_map)
             mounts.callback(unmount, target)
         mount("overlay", ROOT, "overlay", MS_NOSUID | MS_NODEV, overlay)
@@ -134,11 +138,13 @@ def _own_files(files: OwnFiles, id_map: int) -> Iterator[None]:
         # else the session could read the server's path in its mount table
         mount(str(files.seen), SEEN, "", MS_BIND, "")
         mounts.callback(unmount, SEEN)
-        _bind_idmapped(files.guest, PROGRAMS, id_map)
-        mounts.callback(unmount, PROGRAMS)
-        # One file system for both: each one more costs the kernel memory for each cgroup of the host.
-        lower = f"lowerdir={SEEN}:{PROGRAMS}"
-        mount("overlay", GUEST, "overlay", MS_RDONLY | MS_NOSUID | MS_NODEV, lower)
+        over_guest = [] if files.huge is None else [(files.huge / huge.GUEST, HUGE_PROGRAMS)]
+        for source, target in (*over_guest, (files.guest, PROGRAMS)):
+            _bind_idmapped(source, target, id_map)
+            mounts.callback(unmount, target)
+        # One file system for all: each one more costs the kernel memory for each cgroup of the host.
+        lower = ":".join(map(str, [SEEN, *(target for _, target in over_guest), PROGRAMS]))
+        mount("overlay", GUEST, "overlay", MS_RDONLY | MS_NOSUID | MS_NODEV, f"lowerdir={lower}")
         mounts.callback(unmount, GUEST)
         yield
 

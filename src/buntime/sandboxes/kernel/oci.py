@@ -62,6 +62,8 @@ class Place:
     address: str
     secret: str
     first_uid: int
+    huge: Path | None = None  # what lies over the image, see `huge.py`
+    guest_huge: Path | None = None  # the same for the image of the guest
 
     @property
     def pid_file(self) -> Path:
@@ -187,8 +189,8 @@ class Runtime:
         verb = [*self._verb, "run", "-d", "-b", str(place.bundle), "--pid-file", str(place.pid_file), place.name]
         with user_namespaces(place.first_uid) as users:
             (place.bundle / "config.json").write_text(json.dumps(spec(place, users.session_path, seccomp)))
-            layers = Layers(place.image, place.packed, place.volume, users.mounts)
-            files = OwnFiles(place.resolv_conf, place.seen, place.guest, place.first_uid)
+            layers = Layers(place.image, place.packed, place.volume, users.mounts, place.huge)
+            files = OwnFiles(place.resolv_conf, place.seen, place.guest, place.first_uid, place.guest_huge)
             self._mounts.with_layers(layers, files, lambda: self._call(verb))
             self._id_maps[place.name] = os.dup(users.mounts)
         return int(place.pid_file.read_text())
@@ -205,7 +207,7 @@ class Runtime:
                 mapped = stack.enter_context(id_map(place.first_uid))
             else:
                 stack.callback(os.close, mapped)
-            layers = Layers(place.image, place.packed, place.volume, mapped)
+            layers = Layers(place.image, place.packed, place.volume, mapped, place.huge)
             replace_root(self._mounts, init, layers, place.quota, leave)
 
     def delete(self, name: str) -> None:

@@ -1,0 +1,101 @@
+"""Bun in huge pages: a copy of the image's Bun, in a tmpfs of this data directory, which all sandboxes share.
+
+Half of Bun's start is page faults in its binary, and much of its end is to forget these pages again. The kernel maps
+512 pages at once where the file is in huge pages, which a tmpfs can promise and few other file systems can.
+
+The copy lies over the image's own file, as a layer of the overlays (`mounts.py`). It outlives the server, as sandboxes
+do. A host that cannot do this uses the image's files as they are.
+"""
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+import structlog
+
+from buntime.sandboxes.kernel.commands import HostCommandFailed
+from buntime.sandboxes.kernel.mount_calls import MS_NODEV, MS_NOSUID, detached, map_ids, mount, unmount
+from buntime.sandboxes.kernel.user_namespaces import id_map
+
+log = structlog.get_logger()
+
+BUN = Path("usr/local/bin/bun")
+ROOT, GUEST = "root", "guest"  # what lies over the root file system of an image, and over the guest's programs
+SLACK = 8 << 20  # bytes
+PIECE = 2 << 20  # bytes: a huge page
+
+
+class Huge:
+    """The copies of one data directory. Each is a mount of its own, and goes with the last sandbox that uses it."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._offered: tuple[str, Path] | None = None  # name of a copy, its directory
+
+    def offer(self, image: Path, some_uid: int) -> None:
+        """Makes the copy for the image, unless it is there. Forgets others. Blocking: a tenth of a second."""
+        name = _name(image)
+        self.forget(but=name)
+        place = self._directory / name
+        try:
+            if not (place / ROOT / BUN).exists():
+                _make(place, image)
+            _try_id_map(place, some_uid)  # only since Linux 6.3
+        except (HostCommandFailed, OSError) as failed:
+            log.info("no_huge_pages", reason=str(failed))
+            self.forget()
+            return
+        self._offered = name, place
+
+    def over(self, image: Path) -> Path | None:
+        """What lies over the image, if its Bun is the one that was copied: a directory with ROOT and GUEST."""
+        if self._offered is None or _name(image) != self._offered[0]:
+            return None
+        return self._offered[1]
+
+    def forget(self, but: str = "") -> None:
+        """Removes the copies. Sandboxes that use one keep it."""
+        if not self._directory.is_dir():
+            return
+        for place in [place for place in self._directory.iterdir() if place.name != but]:
+            while os.path.ismount(place):
+                unmount(place)
+            place.rmdir()
+        if not but:
+            self._directory.rmdir()
+
+
+def _name(image: Path) -> str:
+    """Images that have hard links of one Bun have one copy."""
+    stats = (image / BUN).stat()
+    identity = f"{stats.st_dev} {stats.st_ino} {stats.st_size} {stats.st_mtime_ns}"
+    return hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+
+def _make(place: Path, image: Path) -> None:
+    """The name of the file appears when it is complete."""
+    place.mkdir(mode=0o711, parents=True, exist_ok=True)
+    while os.path.ismount(place):  # a killed server may have left an incomplete one
+        unmount(place)
+    size = (image / BUN).stat().st_size + SLACK
+    mount("buntime-huge", place, "tmpfs", MS_NOSUID | MS_NODEV, f"mode=711,size={size},huge=always")
+    for part in (ROOT, GUEST):
+        (place / part).mkdir()
+    directory = Path(ROOT)
+    shutil.copystat(image, place / ROOT)
+    for part in BUN.parent.parts:
+        directory /= part
+        (place / directory).mkdir()
+    fresh = place / GUEST / "bun"
+    with (image / BUN).open("rb") as source, fresh.open("wb") as copy:
+        shutil.copyfileobj(source, copy, PIECE)
+    shutil.copystat(image / BUN, fresh)
+    (place / ROOT / BUN).hardlink_to(fresh)
+    for parent in [*BUN.parents][:-1]:  # these directories of the overlay look like the uppermost ones
+        shutil.copystat(image / parent, place / ROOT / parent)
+
+
+def _try_id_map(place: Path, uid: int) -> None:
+    with id_map(uid) as users, detached(place) as tree:
+        map_ids(tree, users, str(place))
