@@ -39,7 +39,7 @@ class Huge:
         self.forget(but=name)
         place = self._directory / name
         try:
-            if not (place / ROOT / BUN).exists():
+            if not (place / ROOT).exists():
                 _make(place, image)
             _try_id_map(place, some_uid)  # only since Linux 6.3
         except (HostCommandFailed, OSError) as failed:
@@ -74,26 +74,21 @@ def _name(image: Path) -> str:
 
 
 def _make(place: Path, image: Path) -> None:
-    """The name of the file appears when it is complete."""
+    """ROOT gets its name when all is there."""
     place.mkdir(mode=0o711, parents=True, exist_ok=True)
     while os.path.ismount(place):  # a killed server may have left an incomplete one
         unmount(place)
     size = (image / BUN).stat().st_size + SLACK
     mount("buntime-huge", place, "tmpfs", MS_NOSUID | MS_NODEV, f"mode=711,size={size},huge=always")
-    for part in (ROOT, GUEST):
-        (place / part).mkdir()
-    directory = Path(ROOT)
-    shutil.copystat(image, place / ROOT)
-    for part in BUN.parent.parts:
-        directory /= part
-        (place / directory).mkdir()
-    fresh = place / GUEST / "bun"
-    with (image / BUN).open("rb") as source, fresh.open("wb") as copy:
+    root, bun = place / f"{ROOT}.new", place / GUEST / "bun"
+    bun.parent.mkdir()
+    (root / BUN).parent.mkdir(parents=True)
+    with (image / BUN).open("rb") as source, bun.open("wb") as copy:
         shutil.copyfileobj(source, copy, PIECE)
-    shutil.copystat(image / BUN, fresh)
-    (place / ROOT / BUN).hardlink_to(fresh)
-    for parent in [*BUN.parents][:-1]:  # these directories of the overlay look like the uppermost ones
-        shutil.copystat(image / parent, place / ROOT / parent)
+    (root / BUN).hardlink_to(bun)
+    for each in (BUN, *BUN.parents):  # in the overlay, a directory looks like its uppermost one
+        shutil.copystat(image / each, root / each)
+    root.rename(place / ROOT)
 
 
 def _try_id_map(place: Path, uid: int) -> None:

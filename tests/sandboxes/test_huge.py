@@ -1,0 +1,131 @@
+"""Sessions run a copy of Bun that is in huge pages, and see no difference to the image's own file."""
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from buntime.ports import Run, Sandbox
+from buntime.sandboxes.kernel.commands import HostCommandFailed
+from buntime.sandboxes.kernel.huge import BUN, GUEST, ROOT, Huge
+from buntime.sandboxes.kernel.image import ensure_image
+from tests.contracts.test_sandboxes import LIMITS, REAL, LocalHost
+
+pytestmark = REAL
+UID = 1_000_000
+
+
+@pytest.fixture
+async def host() -> AsyncIterator[LocalHost]:
+    host = LocalHost()
+    try:
+        await host.reopen({})
+        yield host
+    finally:
+        await host.close()
+
+
+async def image_of(host: LocalHost) -> Path:
+    return (await ensure_image(host._config.images, print)).path
+
+
+def copies(directory: Path) -> list[Path]:
+    return [place for place in (directory / "huge").iterdir() if os.path.ismount(place)]
+
+
+async def said(sandbox: Sandbox, command: str) -> str:
+    result = await sandbox.run(Run(timeout=20, command=command))
+    assert result.exit_code == 0, result.stderr
+    return result.stdout.decode()
+
+
+async def test_bun_of_a_session_is_in_huge_pages(host: LocalHost) -> None:
+    if not copies(host.data_dir):
+        pytest.skip("this kernel has no huge pages in a tmpfs, or no id maps for it")
+    sandbox = (await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS)).sandbox
+    mapped = 'bun -e \'console.log(require("fs").readFileSync("/proc/self/smaps", "utf8"))\' | grep ShmemPmdMapped'
+    sizes = [int(line.split()[1]) for line in (await said(sandbox, mapped)).splitlines()]
+    assert max(sizes) >= 2048
+
+
+async def test_a_session_sees_the_file_and_its_directories_as_they_are_in_the_image(host: LocalHost) -> None:
+    image = await image_of(host)
+    sandbox = (await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS)).sandbox
+    there = (image / BUN).stat()
+    shown = await said(sandbox, f"stat -c '%f %u %g %s %Y' /{BUN}")
+    assert shown.strip() == f"{there.st_mode:x} 0 0 {there.st_size} {int(there.st_mtime)}"
+    for parent in [*BUN.parents][:-1]:
+        there = (image / parent).stat()
+        shown = await said(sandbox, f"stat -c '%f %u %g %Y' /{parent}")
+        assert shown.strip() == f"{there.st_mode:x} 0 0 {int(there.st_mtime)}"
+    names = await said(sandbox, "ls /usr/local/bin /usr/local")
+    assert {*names.split()} >= {path.name for path in (image / BUN.parent).iterdir()}
+
+
+async def test_a_session_may_replace_or_remove_its_bun(host: LocalHost) -> None:
+    claims = [await host.sandboxes.claim(f"ses_abc123def456ghi78{n}", LIMITS) for n in range(2)]
+    one, other = (claimed.sandbox for claimed in claims)
+    await said(one, "rm /usr/local/bin/bun && ! test -e /usr/local/bin/bun")
+    await said(one, "echo '#!/bin/sh' > /usr/local/bin/bun && chmod +x /usr/local/bin/bun && bun")
+    assert (await said(other, "bun -e 'console.log(41 + 1)'")).strip() == "42"
+
+
+async def test_the_next_server_uses_the_same_copy(host: LocalHost) -> None:
+    before = [(place.name, place.stat().st_dev) for place in copies(host.data_dir)]
+    await host.reopen({})
+    assert [(place.name, place.stat().st_dev) for place in copies(host.data_dir)] == before
+
+
+async def test_nothing_is_left_after_a_purge(host: LocalHost) -> None:
+    directory = host.data_dir
+    claimed = await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS)
+    await said(claimed.sandbox, "true")
+    huge = Huge(directory / "huge")
+    huge.forget()
+    assert not (directory / "huge").exists()
+    assert str(directory / "huge") not in Path("/proc/self/mounts").read_text()
+    assert (await said(claimed.sandbox, "bun -e 'console.log(42)'")).strip() == "42"  # it keeps what it runs on
+
+
+async def test_a_copy_that_a_killed_server_left_incomplete_is_made_again(
+    host: LocalHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    image, directory = await image_of(host), host.data_dir / "other"
+    monkeypatch.setattr(Path, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        Huge(directory).offer(image, UID)
+    monkeypatch.undo()
+    huge = Huge(directory)
+    huge.offer(image, UID)
+    if (place := huge.over(image)) is not None:
+        assert (place / GUEST / "bun").stat().st_size == (image / BUN).stat().st_size
+        assert (place / ROOT / BUN).samefile(place / GUEST / "bun")
+    huge.forget()
+
+
+async def test_another_bun_is_left_alone(host: LocalHost, tmp_path: Path) -> None:
+    image = await image_of(host)
+    (tmp_path / BUN).parent.mkdir(parents=True)
+    (tmp_path / BUN).write_bytes(b"another")
+    huge = Huge(host.data_dir / "other")
+    huge.offer(image, UID)
+    assert huge.over(tmp_path) is None
+    huge.forget()
+
+
+async def test_a_host_that_cannot_do_it_uses_the_image_as_it_is(
+    host: LocalHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise HostCommandFailed("mount buntime-huge: Invalid argument")
+
+    image, directory = await image_of(host), host.data_dir / "other"
+    monkeypatch.setattr("buntime.sandboxes.kernel.huge.mount", refused)
+    huge = Huge(directory)
+    huge.offer(image, UID)
+    assert huge.over(image) is None
+    assert not directory.exists()
