@@ -221,7 +221,10 @@ describe("a prepared process that does not fit is not used", () => {
       utimesSync(`${cwd}/package.json`, 1000, 1000);
       const spare = await prepare(ENV, cwd);
       change((file) => `${cwd}/${file}`);
-      await stale(await send(spare, "1", { cwd }));
+      const ran = guest.at(`ran-${spare}`);
+      await stale(await send(spare, `require("node:fs").writeFileSync(${JSON.stringify(ran)}, "")`, { cwd }));
+      while (existsSync(`/proc/${spare}`)) await Bun.sleep(1); // it ends by itself
+      expect(existsSync(ran)).toBe(false);
     });
   }
 
