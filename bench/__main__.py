@@ -28,11 +28,12 @@ from bench.context import Context, NotSettled
 from bench.figures import FIGURES, GROUPS
 from bench.report import Row, Verdict, as_json, table
 from bench.scale import FULL, QUICK, Scale
-from bench.server import NotStarted, Server, started
+from bench.server import NotStarted, Server, for_sessions, started
 from buntime.sandboxes.kernel.commands import HostCommandFailed
 
 RESULTS = Path(__file__).with_name("results")
 CHECKOUT = Path(__file__).parents[1]
+LEAST_SESSIONS = 10
 REASON = 500  # most characters of a reason that are shown
 UNMEASURED = (
     Refused,
@@ -54,11 +55,21 @@ def main() -> int:
         return 1
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     names = asked.only or list(GROUPS[asked.group])
-    scale = QUICK if asked.quick else FULL
-    about = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "quick": asked.quick, **machine.about()}
+    scale, settings = QUICK if asked.quick else FULL, dict[str, str]()
+    if asked.sessions:
+        scale, settings = scale.with_sessions(asked.sessions), for_sessions(asked.sessions)
+    about = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "quick": asked.quick,
+        "sessions": asked.sessions,
+        **machine.about(),
+    }
     start = time.monotonic()
     try:
-        with started(scale.pool_size, _say) as server, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with (
+            started(scale.pool_size, _say, settings) as server,
+            asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+        ):
             about |= _about(server)
             rows = runner.run(_measure_all(server, scale, names, asked.before))
     except NotStarted as refused:
@@ -84,10 +95,19 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--only", action="append", choices=list(FIGURES), metavar="NAME", help=", ".join(FIGURES))
     parser.add_argument(
+        "--sessions",
+        type=int,
+        metavar="N",
+        help="how many sessions the figures make that measure many; the server then suspends none by itself",
+    )
+    parser.add_argument(
         "--before", type=Path, metavar="PATH", help="a checkout of an earlier commit, set up, for create-before"
     )
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the result here (bench/results/DATE.json)")
-    return parser.parse_args()
+    asked = parser.parse_args()
+    if asked.sessions is not None and asked.sessions < LEAST_SESSIONS:
+        parser.error(f"--sessions must be at least {LEAST_SESSIONS}, not {asked.sessions}")
+    return asked
 
 
 async def _measure_all(server: Server, scale: Scale, names: Sequence[str], before: Path | None) -> list[Row]:
@@ -144,6 +164,8 @@ def _show(rows: Sequence[Row], about: dict[str, Any]) -> None:
     )
     if about["quick"]:
         title += "\n--quick: these figures show only that everything works"
+    if about["sessions"]:
+        title += f"\n--sessions {about['sessions']}"
     if about["settings"]:
         title += "\nset from outside: " + " ".join(f"{name}={value}" for name, value in about["settings"].items())
     console.print(table(rows, title))

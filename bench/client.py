@@ -15,9 +15,10 @@ IDLE_SECONDS = 60.0  # shorter than the edge's, so that a kept connection is alw
 class Refused(Exception):
     """A response other than 200."""
 
-    def __init__(self, path: str, status: int, body: bytes) -> None:
+    def __init__(self, path: str, status: int, body: bytes, retry_after: int | None = None) -> None:
         super().__init__(f"{path}: {status}: {body[:300].decode(errors='replace')}")
         self.status = status
+        self.retry_after = retry_after  # seconds
 
 
 class Client:
@@ -146,5 +147,6 @@ class Client:
         async with asked as answer:
             read = await answer.read()
             if answer.status != 200:
-                raise Refused(path, answer.status, read)
+                wait = answer.headers.get("Retry-After")
+                raise Refused(path, answer.status, read, int(wait) if wait else None)
             return read

@@ -27,6 +27,7 @@ from bench.context import MS
 from bench.earlier import PROGRAM, START_SECONDS, STOP_SECONDS, commit
 from bench.figures.memory import steady
 from bench.machine import available_mb
+from bench.usage import LARGEST, slabs
 from buntime.config import Config
 from buntime.sandboxes import record
 from buntime.sandboxes.kernel.cgroup_version import ROOT
@@ -36,7 +37,6 @@ FILL_SECONDS = 900.0
 FEW = 10  # parked sandboxes of the server that the larger pool is compared with
 EMPTY_GROUPS = 50
 CREATES, CREATE_POOL = 15, 20  # sessions of one turn, and the pool that they take
-LARGEST = 5  # slab caches that are shown
 ARRAYS = "kmalloc-1k"  # where the kernel keeps the arrays
 
 
@@ -77,12 +77,6 @@ async def server(checkout: Path, pool_size: int) -> AsyncIterator[Running]:
         process.stdin.close()
         async with asyncio.timeout(STOP_SECONDS):
             await process.wait()
-
-
-def slabs() -> dict[str, int]:
-    """Returns the bytes in use of each of the kernel's caches of objects."""
-    fields = [line.split() for line in Path("/proc/slabinfo").read_text().splitlines()[2:]]
-    return {name: int(used) * int(size) for name, used, _, size, *_ in fields}
 
 
 async def kernel() -> Kernel:

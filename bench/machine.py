@@ -63,6 +63,15 @@ def without_files_mb(instance: str, sandbox: str) -> float:
     return (_number(group / usage) - int(stat[files])) / MB
 
 
+def swapped_mb(instance: str, sandbox: str) -> float:
+    """Returns what one sandbox has in swap, before compression."""
+    v1, v2 = (ROOT / place / f"buntime-{instance}" / sandbox for place in ("memory", "."))
+    if not v1.is_dir():
+        return _number(v2 / "memory.swap.current") / MB
+    stat = dict(line.split() for line in (v1 / "memory.stat").read_text().splitlines())
+    return int(stat.get("total_swap", 0)) / MB
+
+
 def zram_mb() -> float:
     """Returns what all compressed memory of the machine takes."""
     stats = [file.read_text().split() for file in Path("/sys/block").glob("zram*/mm_stat")]
@@ -81,6 +90,12 @@ def record_of(config: Config, session: str) -> record.Record:
         if found is not None and found.session == session:
             return found
     raise RuntimeError(f"no sandbox of {session} is on this host")
+
+
+def serving(config: Config) -> dict[str, str]:
+    """Returns session → sandbox of all that are on this host."""
+    records = (record.read(directory) for directory in (config.data_dir / "sandboxes").iterdir())
+    return {found.session: found.sandbox for found in records if found is not None and found.session}
 
 
 def volumes_of(config: Config) -> Volumes:

@@ -1,6 +1,8 @@
 """How much is measured: enough for meaningful percentiles, or just enough to check that everything works."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+SECONDS_PER_SESSION = 1.0  # for the time limit of a figure with very many
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,13 @@ class Scale:
     memory_sessions: int
     live_sessions: int
     live_sample: int  # sessions timed at the start and at the end
+    many_live: int  # sessions of which a fifth is active at a time
+    many_creates: int
+    create_burst: int  # of those, creates at once
+    refilling_creates: int  # creates in a round while the pool refills, and as many before
+    asleep_servers: int  # suspended sessions with a web server
+    active_servers: int
+    waits_for_page_out: bool  # by the server, a minute after each suspension
     restarted_sessions: int
     file_mb: int
     file_sessions: int
@@ -77,6 +86,22 @@ class Scale:
     database_sleeps: int
     figure_seconds: float  # time limit for one figure
 
+    def with_sessions(self, count: int) -> "Scale":
+        """Returns the scale with `count` sessions in each figure that takes a count of its own accord."""
+        return replace(
+            self,
+            live_sessions=count,
+            live_sample=min(self.live_sample, max(1, count // 2)),
+            many_live=count,
+            many_creates=count,
+            asleep_servers=count,
+            memory_sessions=count,
+            asleep_sessions=count,
+            restarted_sessions=count,
+            preview_sessions=count,
+            figure_seconds=max(self.figure_seconds, count * SECONDS_PER_SESSION),
+        )
+
 
 FULL = Scale(
     pool_size=None,
@@ -91,6 +116,13 @@ FULL = Scale(
     memory_sessions=200,
     live_sessions=1000,
     live_sample=100,
+    many_live=1000,
+    many_creates=1000,
+    create_burst=100,
+    refilling_creates=40,
+    asleep_servers=200,
+    active_servers=20,
+    waits_for_page_out=True,
     restarted_sessions=1000,
     file_mb=10,
     file_sessions=12,
@@ -147,7 +179,7 @@ FULL = Scale(
     checkpoint_seconds=30.0,
     database_mb=500,
     database_sleeps=10,
-    figure_seconds=600.0,
+    figure_seconds=900.0,
 )
 QUICK = Scale(
     pool_size=6,
@@ -162,13 +194,20 @@ QUICK = Scale(
     memory_sessions=6,
     live_sessions=10,
     live_sample=4,
+    many_live=10,
+    many_creates=12,
+    create_burst=6,
+    refilling_creates=2,
+    asleep_servers=6,
+    active_servers=2,
+    waits_for_page_out=False,
     restarted_sessions=20,
     file_mb=2,
     file_sessions=2,
     docker_runs=2,
     idle_sessions=4,
     idle_rounds=1,
-    frozen_sessions=10,
+    frozen_sessions=30,
     tree_sessions=2,
     tree_rounds=1,
     tree_files=100,

@@ -33,6 +33,8 @@ STOP_SECONDS = 60
 BUNTIME = [sys.executable, "-m", "buntime_cli"]
 ACCOUNT = ["--plan", "enterprise", "--set", "sessions=20000", "--set", "requests_per_minute=10000000"]
 
+ADDRESSES_BESIDE = 500  # of the pool, and of those that rest after a deletion
+
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 Say = Callable[[str], None]
@@ -106,6 +108,17 @@ def _image(config: Config, say: Say) -> Image:
         return asyncio.run(ensure_image(config.images, say))
     except ImageFailed as failed:
         raise NotStarted(str(failed)) from failed
+
+
+def for_sessions(count: int) -> dict[str, str]:
+    """Returns settings for so many sessions that live for as long as the figure wants them to."""
+    addresses = max(Config().sandbox_addresses, count + ADDRESSES_BESIDE)
+    wanted = {
+        "BUNTIME_IDLE_AFTER": "0",
+        "BUNTIME_DEEP_SLEEP_AFTER": "0",
+        "BUNTIME_SANDBOX_ADDRESSES": str(addresses),
+    }
+    return {name: value for name, value in wanted.items() if name not in os.environ}
 
 
 def _environment(home: Path, pool_size: int | None) -> tuple[dict[str, str], dict[str, str]]:

@@ -6,6 +6,7 @@ from typing import Final
 from bench.context import Context
 from bench.figures import (
     archive_wake,
+    asleep_servers,
     attach,
     burst,
     changed_sleep,
@@ -32,6 +33,8 @@ from bench.figures import (
     image_memory,
     live_sessions,
     many_asleep,
+    many_creates,
+    many_live,
     memory,
     paged_out_memory,
     pooled_wake,
@@ -42,6 +45,7 @@ from bench.figures import (
     preview_requests,
     preview_wake,
     preview_websocket,
+    refilling_create,
     restart,
     restore,
     restore_in_place,
@@ -116,6 +120,16 @@ EXECUTION: Final[dict[str, Measure]] = {
     "terminal-echo": terminal_echo.measure,
     "file-content": file_content.measure,
 }
+DENSITY: Final[dict[str, Measure]] = {
+    "memory": memory.measure,
+    "live-sessions": live_sessions.measure,
+    "many-live": many_live.measure,
+    "many-creates": many_creates.measure,
+    "refilling-create": refilling_create.measure,
+    "freeze-many": freeze_many.measure,
+    "asleep-servers": asleep_servers.measure,
+    "preview-many": preview_many.measure,
+}
 CLIENTS: Final[dict[str, Measure]] = {
     "client-calls": client_calls.measure,
     "client-start": client_start.measure,
@@ -127,6 +141,7 @@ GROUPS: Final = {
     "archive": ARCHIVE,
     "preview": PREVIEW,
     "execution": EXECUTION,
+    "density": DENSITY,
     "clients": CLIENTS,
 }
-FIGURES: Final = LIVE | LIFECYCLE | STARTS | ARCHIVE | PREVIEW | EXECUTION | CLIENTS
+FIGURES: Final = LIVE | LIFECYCLE | STARTS | ARCHIVE | PREVIEW | EXECUTION | DENSITY | CLIENTS

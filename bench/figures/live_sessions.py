@@ -1,38 +1,119 @@
-"""A machine full of live sessions. Does the thousandth cost as much as the first?"""
+"""A machine that fills up with live sessions. Does the last one cost as much as the first?"""
+
+import asyncio
+import time
+from dataclasses import dataclass
 
 from bench.baselines import CODE
-from bench.context import Context, Sessions, sessions, stopwatch
-from bench.report import Baseline, Row, ratio
+from bench.context import MS, Context, Sessions, each, sessions, stopwatch
+from bench.figures.memory import steady
+from bench.machine import available_mb, free_mb
+from bench.report import Baseline, Check, Row, ratio
+from bench.retrying import with_patience
 from bench.statistics import summarise
+from bench.usage import cpu_seconds, has_room, largest, slabs
 
 MOST = 3
+MOST_DRIFT = 15.0  # percent
+WINDOWS = (100, 500, 1000, 2000, 4000)  # live sessions at the end of each
+SESSION_MB = 12.0  # at most, of one that ran code: a window begins only where it fits
+LOOK_SECONDS = 0.2
+AT_ONCE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The newest of so many live sessions."""
+
+    live: int
+    creates: list[float]
+    runs: list[float]  # each session's second
+    pace: float  # creates a second until the pool is full again
+    cpu_ms: float  # of the machine for one create, with the refill of the pool
+    available_mb: float  # that one created and used session takes
+    free_mb: float
+    slabs: str
+
+    @property
+    def row(self) -> Row:
+        return Row(
+            figure="live-sessions",
+            what=f"one more session at {self.live} live ones: execute again",
+            measured=summarise(self.runs),
+            note=f"created at {1000 * len(self.creates) / sum(self.creates):.0f}/s, with the refill at "
+            f"{self.pace:.1f}/s; CPU time {self.cpu_ms:.0f} ms; MemAvailable {self.available_mb:.2f} MB, "
+            f"MemFree {self.free_mb:.2f} MB; slabs in MB: {self.slabs}",
+        )
 
 
 async def measure(context: Context) -> list[Row]:
     scale = context.scale
-    total, sample = scale.live_sessions, scale.live_sample
+    sample = scale.live_sample
     async with sessions(context) as made:
-        first_creates = [await made.create() for _ in range(sample)]
-        await context.settled(sample)
-        first_runs = await _run_again(context, made.ids)
-        await _fill(context, made, total - sample)
-        await context.settled(total - sample)
-        last_creates = [await made.create() for _ in range(sample)]
-        await context.settled(total)
-        spread = made.ids[:: total // sample][:sample]
-        last_runs = await _run_again(context, spread)
+        windows = list[Window]()
+        for live in window_ends(sample, scale.live_sessions):
+            stopped = await _fill(context, made, live - sample)
+            windows.append(await _window(context, made))
+            if stopped:
+                break
+        total = len(made.ids)
+        spread = await _run_again(context, made.ids[:: total // sample][:sample])
+    first, last = windows[0], windows[-1]
+    why = f"memory was short at {total} of {scale.live_sessions}" if total < scale.live_sessions else ""
     return [
-        _row(f"create with {total} live sessions", last_creates, first_creates, sample),
-        _row(f"execute again with {total} live sessions", last_runs, first_runs, sample),
+        _row(f"create with {total} live sessions", last.creates, first.creates),
+        _row(f"execute again with {total} live sessions", spread, first.runs),
+        *(window.row for window in windows),
+        Row(figure="live-sessions", what="one more session, last and first", checks=_drifts(first, last), note=why),
     ]
 
 
-async def _fill(context: Context, made: Sessions, until: int) -> None:
-    """Creates as many at a time as the pool holds, so that none is refused."""
+def window_ends(sample: int, total: int) -> list[int]:
+    """Returns the live sessions at the end of each window of `sample` sessions, which do not overlap."""
+    return [sample, *(live for live in WINDOWS if 2 * sample <= live <= total - sample), total]
+
+
+async def _fill(context: Context, made: Sessions, until: int) -> bool:
+    """Creates as many at a time as the pool holds. Returns whether it stopped early, because memory is short."""
+    room = context.scale.live_sample * SESSION_MB
     while len(made.ids) < until:
+        if not has_room(room):
+            return True
         step = min(context.scale.live_sample, until - len(made.ids))
-        await made.create_many(step)
-        context.say(f"  {len(made.ids)} live sessions")
+        await each(range(step), lambda _: with_patience(made.create), AT_ONCE)
+        context.say(f"  {len(made.ids)} live sessions, {available_mb():.0f} MB available")
+    return False
+
+
+async def _window(context: Context, made: Sessions) -> Window:
+    sample = context.scale.live_sample
+    await context.settled(len(made.ids))
+    available, free = await steady(available_mb), free_mb()
+    began, cpu = time.monotonic(), cpu_seconds()
+    creates = [await made.create() for _ in range(sample)]
+    await _refilled(context)
+    spent, cpu = time.monotonic() - began, cpu_seconds() - cpu
+    runs = await _run_again(context, made.ids[-sample:])
+    await context.settled(len(made.ids))
+    after, free_after = await steady(available_mb), free_mb()
+    return Window(
+        live=len(made.ids),
+        creates=creates,
+        runs=runs,
+        pace=sample / spent,
+        cpu_ms=cpu / sample * MS,
+        available_mb=(available - after) / sample,
+        free_mb=(free - free_after) / sample,
+        slabs=largest(slabs()),
+    )
+
+
+async def _refilled(context: Context) -> None:
+    """Looks seldom, because each look is work for the server."""
+    client, server = context.client, context.server
+    wanted = {"buntime_pool_parked": server.pool_size, "buntime_pool_prepared": server.pool_prepared}
+    while any([await client.gauge(name) < number for name, number in wanted.items()]):  # noqa: ASYNC110 - the server's
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 async def _run_again(context: Context, ids: list[str]) -> list[float]:
@@ -42,8 +123,8 @@ async def _run_again(context: Context, ids: list[str]) -> list[float]:
     return [await stopwatch(context.client.execute(session, code=CODE)) for session in ids]
 
 
-def _row(what: str, last: list[float], first: list[float], sample: int) -> Row:
-    measured, baseline = summarise(last), Baseline(f"the first {sample}", summarise(first))
+def _row(what: str, last: list[float], first: list[float]) -> Row:
+    measured, baseline = summarise(last), Baseline(f"the first {len(first)}", summarise(first))
     return Row(
         figure="live-sessions",
         what=what,
@@ -51,3 +132,22 @@ def _row(what: str, last: list[float], first: list[float], sample: int) -> Row:
         baselines=(baseline,),
         checks=(ratio("p50", measured.p50, baseline.measured.p50, MOST),),
     )
+
+
+def _drifts(first: Window, last: Window) -> tuple[Check, ...]:
+    pairs = {
+        "CPU time": (last.cpu_ms, first.cpu_ms),
+        "MemAvailable": (last.available_mb, first.available_mb),
+        "MemFree": (last.free_mb, first.free_mb),
+        "execute p50": (_p50(last.runs), _p50(first.runs)),
+    }
+    return tuple(_drift(name, *values) for name, values in pairs.items())
+
+
+def _drift(name: str, last: float, first: float) -> Check:
+    change = last / first if first else float("inf")
+    return Check(f"{name} {change:.2f}×, off by", abs(change - 1) * 100, MOST_DRIFT, " %")
+
+
+def _p50(times: list[float]) -> float:
+    return summarise(times).p50

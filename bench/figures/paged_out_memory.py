@@ -5,19 +5,16 @@ other half stay as they are. They change places each round.
 """
 
 import asyncio
-import resource
-import subprocess
 from collections.abc import Callable, Sequence, Set
 from functools import partial
 
 from bench import machine
 from bench.context import MS, Context, each, sessions
 from bench.exchanges import first_byte
+from bench.paging import page_out
 from bench.previews import Preview, serve
 from bench.report import Baseline, Check, Row
 from bench.statistics import summarise
-from buntime.sandboxes.kernel.cgroup_version import find_cgroups
-from buntime.sandboxes.kernel.reclaim import command
 
 MOST_MB, MOST_P50_MS, MOST_P99_MS = 1.0, 20.0, 100.0
 QUIET_SECONDS = 1.5  # then the edge remembers no permission, holds no session, and all CPU quotas are full
@@ -63,11 +60,7 @@ async def _visit(previews: Sequence[Preview], kind: Callable[[Preview], str], ti
 def _page_out(context: Context, one: Preview) -> float:
     """Returns the milliseconds of CPU time that it took."""
     config = context.server.config
-    places = find_cgroups(config.instance).pages_at(machine.sandbox_of(config, one.session))
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(command(places), check=True)
-    now = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return (now.ru_utime + now.ru_stime - before.ru_utime - before.ru_stime) * MS
+    return page_out(config, machine.sandbox_of(config, one.session))
 
 
 def _held(context: Context, instance: str, previews: Sequence[Preview]) -> float:
