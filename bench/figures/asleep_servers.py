@@ -28,9 +28,11 @@ async def measure(context: Context) -> list[Row]:
     with machine.swap(context.server.scratch / "swap", swap) as refused:
         async with sessions(context) as made:
             active = [await serve(context, made) for _ in range(scale.active_servers)]
+            await context.settled(len(active))
             before = await steady(machine.available_mb)
             asleep = await _fall_asleep(context, made, scale.asleep_servers)
             out = 0 if refused else await paged_out(context, [one.session for one in asleep])
+            await context.settled(len(made.ids))
             each_mb = (before - await steady(machine.available_mb)) / len(asleep)
             wakes, others = await _visit(asleep, active)
     measured, baseline = summarise(wakes), summarise(others)

@@ -33,6 +33,7 @@ class Window:
     available_mb: float  # that one created and used session takes
     free_mb: float
     slabs: str
+    bun: float  # ms, on the host, at the time
 
     @property
     def row(self) -> Row:
@@ -42,7 +43,7 @@ class Window:
             measured=summarise(self.runs),
             note=f"created at {1000 * len(self.creates) / sum(self.creates):.0f}/s, with the refill at "
             f"{self.pace:.1f}/s; CPU time {self.cpu_ms:.0f} ms; MemAvailable {self.available_mb:.2f} MB, "
-            f"MemFree {self.free_mb:.2f} MB; slabs in MB: {self.slabs}",
+            f"MemFree {self.free_mb:.2f} MB; bun -e on the host {self.bun:.1f} ms; slabs in MB: {self.slabs}",
         )
 
 
@@ -105,6 +106,7 @@ async def _window(context: Context, made: Sessions) -> Window:
         available_mb=(available - after) / sample,
         free_mb=(free - free_after) / sample,
         slabs=largest(slabs()),
+        bun=summarise(await context.bun_runs()).p50,
     )
 
 

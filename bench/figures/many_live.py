@@ -33,6 +33,7 @@ NUMBERS = {"CPU": "process_cpu_seconds_total", "memory": "process_resident_memor
 class Times:
     creates: list[float] = field(default_factory=list)
     executes: list[float] = field(default_factory=list)
+    bun: list[float] = field(default_factory=list)  # on the host, just before
 
 
 async def measure(context: Context) -> list[Row]:
@@ -45,21 +46,26 @@ async def measure(context: Context) -> list[Row]:
             first = await filling.sample()
             await filling.fill(scale.many_live - scale.live_sample)
             await filling.make_room_for(scale.live_sample)
+            began = time.monotonic()
             out = await paged_out(context, filling.suspended)
-            last = await filling.sample() if filling.has_all else first
+            waited = time.monotonic() - began
+            if filling.stopped:
+                await filling.give_up(scale.live_sample)
+            last = await filling.sample()
             count = len(made.ids)
             after = await steady(machine.available_mb)
             busy, zram, swapped = await _own_work(context), machine.zram_mb(), swap_mb() - swapped
-    seconds = f"{filling.seconds:.0f} s"
+    note = f"bun -e on the host {summarise(first.bun).p50:.1f} ms then, {summarise(last.bun).p50:.1f} ms now"
     suspended = len(filling.suspended)
     return [
-        _compared("create", last.creates, first.creates, count),
-        _compared("first execute", last.executes, first.executes, count),
+        _compared("create", last.creates, first.creates, count, note),
+        _compared("first execute", last.executes, first.executes, count, note),
         Row(
             figure="many-live",
             what=f"live sessions, of which {count - suspended} are active and {suspended} suspended",
             checks=(Check("reached", count, scale.many_live, "", least=True),),
-            note=f"{filling.stopped or 'all were reached'}; filled in {seconds}; {out} of {suspended} paged out; "
+            note=f"{filling.stopped or 'all were reached'}; filled in {filling.seconds:.0f} s; {out} of {suspended} "
+            f"paged out, the last {waited:.0f} s later; "
             f"one takes {(before[0] - after) / count:.2f} MB of MemAvailable; "
             + (f"no swap: {refused}" if refused else f"swap {swapped:.0f} MB, in zram {zram:.0f} MB"),
         ),
@@ -84,15 +90,12 @@ class Filling:
         self.stopped = ""  # why
         self.suspended: list[str] = []
 
-    @property
-    def has_all(self) -> bool:
-        return not self.stopped
-
     async def sample(self) -> Times:
         """Creates and uses as many as the pool holds, one at a time, from a full pool."""
         times = Times()
         await self.make_room_for(self._context.scale.live_sample)
         await self._context.pool_filled()
+        times.bun = await self._context.bun_runs()
         for _ in range(self._context.scale.live_sample):
             times.creates.append(await self._made.create())
             session = self._made.ids[-1]
@@ -120,6 +123,11 @@ class Filling:
         self._made.ids.append(session)
         await with_patience(lambda: self._context.client.execute(session, code=CODE))
 
+    async def give_up(self, count: int) -> None:
+        """Deletes the newest sessions, where the host has no room for others."""
+        for session in self._made.ids[-count:]:
+            await self._made.delete(session)
+
     async def make_room_for(self, more: int) -> None:
         """Suspends the oldest of the active ones, so that not too many are active with so many more."""
         active = self._made.ids[len(self.suspended) :]
@@ -141,7 +149,7 @@ class Filling:
         return not self.stopped
 
 
-def _compared(what: str, last: list[float], first: list[float], count: int) -> Row:
+def _compared(what: str, last: list[float], first: list[float], count: int, note: str) -> Row:
     measured, baseline = summarise(last), summarise(first)
     return Row(
         figure="many-live",
@@ -149,6 +157,7 @@ def _compared(what: str, last: list[float], first: list[float], count: int) -> R
         measured=measured,
         baselines=(Baseline(f"the first {baseline.n}", baseline),),
         checks=(ratio("p50", measured.p50, baseline.p50, MOST),),
+        note=note,
     )
 
 
