@@ -53,6 +53,7 @@ async def measure(context: Context) -> list[Row]:
                 await filling.give_up(scale.live_sample)
             last = await filling.sample()
             count = len(made.ids)
+            await context.settled(count)
             after = await steady(machine.available_mb)
             busy, zram, swapped = await _own_work(context), machine.zram_mb(), swap_mb() - swapped
     note = f"bun -e on the host {summarise(first.bun).p50:.1f} ms then, {summarise(last.bun).p50:.1f} ms now"
@@ -127,6 +128,7 @@ class Filling:
         """Deletes the newest sessions, where the host has no room for others."""
         for session in self._made.ids[-count:]:
             await self._made.delete(session)
+        self.suspended = self.suspended[: len(self._made.ids)]  # they are the oldest
 
     async def make_room_for(self, more: int) -> None:
         """Suspends the oldest of the active ones, so that not too many are active with so many more."""
