@@ -34,6 +34,7 @@ async def measure(context: Context) -> list[Row]:
             out = 0 if refused else await paged_out(context, [one.session for one in asleep])
             await context.settled(len(made.ids))
             each_mb = (before - await steady(machine.available_mb)) / len(asleep)
+            held = await asyncio.to_thread(_held, context, asleep) / len(asleep)
             wakes, others = await _visit(asleep, active)
     measured, baseline = summarise(wakes), summarise(others)
     return [
@@ -46,7 +47,8 @@ async def measure(context: Context) -> list[Row]:
                 Check("p50: more by", measured.p50 - baseline.p50, MOST_P50_MS, " ms"),
                 Check("p99: more by", measured.p99 - baseline.p99, MOST_P99_MS, " ms"),
             ),
-            note=f"p99 active {baseline.p99:.1f} ms; {out} were paged out; one takes {each_mb:.2f} MB of MemAvailable"
+            note=f"p99 active {baseline.p99:.1f} ms; {out} were paged out; one takes {each_mb:.2f} MB of "
+            f"MemAvailable, {held:.2f} MB of its cgroups without files and of zram"
             + (f"; no swap: {refused}" if refused else "")
             + ("" if len(asleep) == scale.asleep_servers else f"; memory was short for {scale.asleep_servers}"),
         )
@@ -68,6 +70,14 @@ async def _fall_asleep(context: Context, made: Sessions, count: int) -> list[Pre
         asleep += step
         context.say(f"  {len(asleep)} suspended servers, {machine.available_mb():.0f} MB available")
     return asleep
+
+
+def _held(context: Context, asleep: list[Preview]) -> float:
+    """Returns the MB that they take as the kernel charges them, and compressed."""
+    config = context.server.config
+    serving = machine.serving(config)
+    charged = (machine.without_files_mb(config.instance, serving[one.session]) for one in asleep)
+    return sum(charged) + machine.zram_mb()
 
 
 async def _visit(asleep: list[Preview], active: list[Preview]) -> tuple[list[float], list[float]]:
