@@ -23,6 +23,7 @@ const O_NONBLOCK = 0o4000;
 const O_ASYNC = 0o20000;
 const F_SETFL = 4;
 const F_SETOWN = 8;
+const F_SETPIPE_SZ = 1031;
 const FIONREAD = 0x541b;
 const AT_FDCWD = -100;
 const AT_SYMLINK_FOLLOW = 0x400;
@@ -67,6 +68,11 @@ export function makeNonBlocking(end: number): void {
 /** Turns SIGIO on or off for this end, which was made asynchronous before. */
 export function tellOf(end: number, tell: boolean): void {
   fcntl(end, F_SETFL, tell ? O_NONBLOCK | O_ASYNC : O_NONBLOCK);
+}
+
+/** Lets the pipe hold so many bytes. Does nothing where the system allows it no more. */
+export function enlarge(end: number, size: number): void {
+  fcntl(end, F_SETPIPE_SZ, size);
 }
 
 /** How many bytes wait in the pipe. */

@@ -2,14 +2,16 @@
  *
  * Bun's own streams keep reading even when nobody takes the data. Here nothing is read before it is wanted, so a slow
  * host slows the program down, and at the end of a run exactly the content of the pipe can be taken. A signal only says
- * "look again": the guest then looks at every watched end. They are few.
+ * "look again": the guest then looks at every watched end. They are few. A pipe that was full sends none until it has
+ * been emptied.
  */
 
 import { closeSync, writeSync } from "node:fs";
 import { errnoOf } from "./failure";
-import { available, makeAsynchronous, readInto, tellOf } from "./libc";
+import { available, enlarge, makeAsynchronous, readInto, tellOf } from "./libc";
 
 const CHUNK = 64 << 10; // bytes: what a pipe holds by default
+const LARGE = 256 << 10; // bytes: what the pipe of a program holds that fills it, so that both sides wait less often
 const TURN = 1 << 20; // bytes one pipe may move before others get a turn
 const CRUMBS = 16 << 10; // bytes: a program that writes less at a time …
 const REST = 2; // ms: … and again so soon would cause a signal per write, so its pipe is left alone for this long
@@ -56,6 +58,8 @@ export class PipeReader implements End {
   #fd: number;
   #readAt = 0;
   #resting: Timer | null = null;
+  #isLarge = false;
+  #isMuted = false; // a signal per write would only interrupt the reading
 
   constructor(fd: number, taker: Taker) {
     this.#fd = fd;
@@ -68,14 +72,31 @@ export class PipeReader implements End {
     for (let moved = 0; this.#fd >= 0 && (this.#taker === null || this.#taker.wants);) {
       const count = this.#taker === null ? this.#discard() : this.#pass(this.#taker, available(this.#fd));
       if (count === 0) this.#close();
+      if (count < 0 && this.#isMuted) {
+        this.#mute(false);
+        continue; // more may have come before this
+      }
       if (count < 0 && moved > 0) this.#mayRest(moved);
       if (count <= 0) return;
       moved += count;
+      if (count === CHUNK) this.#flood();
       if (moved >= TURN) {
         setImmediate(() => this.advance());
         return;
       }
     }
+  }
+
+  /** The pipe was full. */
+  #flood(): void {
+    if (!this.#isMuted) this.#mute(true);
+    if (!this.#isLarge) enlarge(this.#fd, LARGE);
+    this.#isLarge = true;
+  }
+
+  #mute(isMuted: boolean): void {
+    this.#isMuted = isMuted;
+    tellOf(this.#fd, !isMuted);
   }
 
   /** No rest after the first crumb: it is passed on at once, and so is a crumb that comes alone. */

@@ -42,6 +42,33 @@ test("large output arrives completely", async () => {
   expect(truncated).toBe(false);
 });
 
+test("after a flood, output arrives as it is printed, and so does the next flood", async () => {
+  const flood = "head -c 2000000 /dev/zero";
+  const response = await guest.begin({
+    command: `${flood}; echo one; while [ ! -e on ]; do sleep 0.01; done; ${flood} | tr '\\0' y; echo two >&2; echo three`,
+    live: true,
+  });
+  let bytes = Buffer.alloc(0);
+  for await (const chunk of response.body!) {
+    bytes = Buffer.concat([bytes, chunk]);
+    if (bytes.includes("one\n") && !existsSync(guest.at("on")))
+      await guest.write({ path: guest.at("on"), content: "" });
+  }
+  const printed = (type: string) =>
+    Buffer.concat(framesOf(bytes).flatMap(([kind, data]) => (kind === type ? [data] : [])));
+  const expected = Buffer.concat([Buffer.alloc(2000000), Buffer.from("one\n"), Buffer.alloc(2000000, "y")]);
+  expect(printed("o").equals(Buffer.concat([expected, Buffer.from("three\n")]))).toBe(true);
+  expect(printed("e").toString()).toBe("two\n");
+});
+
+test("a child that keeps a flooded pipe open gets through what it writes later", async () => {
+  const child =
+    "(head -c 1M /dev/zero; while [ ! -e later ]; do sleep 0.01; done; head -c 1M /dev/zero; touch written) &";
+  await guest.run({ command: `${child} head -c 1M /dev/zero` });
+  await guest.write({ path: guest.at("later"), content: "" });
+  await until(() => existsSync(guest.at("written")));
+});
+
 test("output beyond the limit is dropped, for each stream separately", async () => {
   const { stdout, stderr, truncated } = await guest.run({ command: "printf 123456789; printf abc >&2", maxOutput: 4 });
   expect([stdout, stderr, truncated]).toEqual(["1234", "abc", true]);
