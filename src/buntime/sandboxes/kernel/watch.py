@@ -16,6 +16,7 @@ from pathlib import Path
 import structlog
 
 from buntime.sandboxes.kernel.cgroup import Cgroups
+from buntime.sandboxes.kernel.cgroup_tree import text_of
 from buntime.sandboxes.kernel.uncounted import (
     LOCKS_STEP,
     MOST_LOCKS,
@@ -112,6 +113,6 @@ def end_hoarders(cgroups: Cgroups) -> float:
 
 def _much_is_held() -> bool:
     """Whether TCP and UDP of the whole host hold much memory."""
-    lines = (line.split() for line in SOCKETS.read_text().splitlines())
+    lines = (line.split() for line in text_of(SOCKETS).splitlines())
     pages = sum(int(words[words.index("mem") + 1]) for words in lines if words[0] in ("TCP:", "UDP:"))
-    return pages > int(TCP_PAGES.read_text().split()[0]) // LITTLE
+    return pages > int(text_of(TCP_PAGES).split()[0]) // LITTLE
