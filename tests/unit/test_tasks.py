@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from buntime.daemon.tasks import Tasks, to_its_end
+from buntime.daemon.tasks import Tasks, begun, to_its_end, within
 from tests.waiting import eventually
 
 
@@ -147,3 +147,53 @@ async def test_what_the_work_gives_and_raises_is_the_callers() -> None:
 
 async def _raise() -> None:
     raise Boom
+
+
+async def test_begun_work_runs_at_once_until_it_waits() -> None:
+    said: list[str] = []
+    go_on = asyncio.Event()
+
+    async def work() -> int:
+        said.append("begun")
+        await go_on.wait()
+        said.append("done")
+        return 7
+
+    task = begun(work(), "work")
+    assert said == ["begun"]
+    assert not task.done()
+    go_on.set()
+    assert await task == 7
+
+
+async def test_work_within_its_time_returns_or_raises() -> None:
+    async def work(seconds: float, fails: bool) -> int:
+        if seconds:
+            await asyncio.sleep(seconds)
+        if fails:
+            raise Boom
+        return 7
+
+    for seconds in (0.0, 0.001):
+        assert await within(5, work(seconds, False), "work") == 7
+        with pytest.raises(Boom):
+            await within(5, work(seconds, True), "work")
+
+
+async def test_work_that_waits_for_too_long_is_cancelled() -> None:
+    ended: list[str] = []
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("cancelled")
+
+    with pytest.raises(TimeoutError):
+        await within(0.01, work(), "work")
+    caller = asyncio.create_task(within(5, work(), "work"))
+    await asyncio.sleep(0)
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert ended == ["cancelled", "cancelled"]

@@ -114,3 +114,17 @@ async def cancel_and_wait(task: asyncio.Task[Any]) -> None:
     await asyncio.wait({task})
     if not task.cancelled():
         task.exception()  # so that asyncio does not report it as never retrieved
+
+
+def begun[T](work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+    """Runs the work at once until it waits for the first time. Most short work never waits, and is done then."""
+    return asyncio.Task(work, loop=asyncio.get_running_loop(), name=name, eager_start=True)
+
+
+async def within[T](seconds: float, work: Coroutine[Any, Any, T], name: str) -> T:
+    """Awaits the work. Raises TimeoutError if it waits for longer. Work that never waits costs no timer."""
+    task = begun(work, name)
+    if task.done():
+        return task.result()
+    async with asyncio.timeout(seconds):
+        return await task

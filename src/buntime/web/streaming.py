@@ -12,11 +12,12 @@ from typing import Protocol
 import msgspec
 from starlette.types import Receive, Send
 
+from buntime.daemon.tasks import within
 from buntime.errors import BuntimeError, ExecutionTimeout, Unavailable
 from buntime.web.exchange import ClientLeft, Exchange, Headers
 from buntime.web.failures import reply_to
 from buntime.web.leaving import disconnected
-from buntime.web.wire.shapes import encode
+from buntime.web.wire.shapes import encode_after
 
 HEARTBEAT_SECONDS = 15.0
 HEARTBEAT = b": heartbeat\n\n"
@@ -47,9 +48,11 @@ class Out:
 
     async def event(self, name: str, content: msgspec.Struct | bytes, cursor: str | None = None) -> None:
         """`content`: a struct, or JSON on one line. `cursor`: where a client that reconnects continues."""
-        text = content if isinstance(content, bytes) else encode(content)
-        head = f"event: {name}\n" if cursor is None else f"event: {name}\nid: {cursor}\n"
-        await self._put(b"".join((head.encode(), b"data: ", text, b"\n\n")))
+        mark = "" if cursor is None else f"id: {cursor}\n"
+        head = f"event: {name}\n{mark}data: ".encode()
+        event = bytearray(head) + content if isinstance(content, bytes) else encode_after(head, content)
+        event += b"\n\n"
+        await self._put(event)
 
     async def begin(self, media: bytes, headers: Headers, status: int = 200) -> None:
         """Sends the head of an answer. Raises HeadIsAll for a HEAD request."""
@@ -86,16 +89,19 @@ class Out:
         if self._heartbeats is not None:
             self._heartbeats.cancel()
 
-    async def _put(self, part: bytes) -> None:
+    async def _put(self, part: bytes | bytearray) -> None:
         try:
-            async with asyncio.timeout(STALL_SECONDS), self._turn:
-                await self._send({"type": "http.response.body", "body": part, "more_body": True})
+            await within(STALL_SECONDS, self._passed(part), "piece")
         except TimeoutError:
             raise ClientLeft from None
         self._sent_at = asyncio.get_running_loop().time()
         self._pieces += 1
         if self._pieces % TURN == 0:
             await asyncio.sleep(0)
+
+    async def _passed(self, part: bytes | bytearray) -> None:
+        async with self._turn:
+            await self._send({"type": "http.response.body", "body": part, "more_body": True})
 
     async def _beat(self) -> None:
         clock = asyncio.get_running_loop().time

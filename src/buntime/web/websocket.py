@@ -94,8 +94,18 @@ class Connection(WebSocketsSansIOProtocol):
             self.frames = [self._unread]  # type: ignore[list-item]  # the receiver treats it as bytes
         else:
             self._unread += content
+            self._pause_reading()
             return
+        # uvicorn pauses reading at each message, which costs system calls. One that waits alone needs none.
+        waits_alone = self.queue.empty() and not self.read_paused
+        self.read_paused = self.read_paused or waits_alone
         super().send_receive_event_to_app()
+        self.read_paused = self.read_paused and not waits_alone
+
+    def _pause_reading(self) -> None:
+        if not self.read_paused:
+            self.read_paused = True
+            self.transport.pause_reading()
 
     async def receive(self) -> ASGIReceiveEvent:
         message = await super().receive()

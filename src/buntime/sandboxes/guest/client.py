@@ -157,6 +157,15 @@ class Guest:
             if sending is not None:
                 await cancel_and_wait(sending)
 
+    @asynccontextmanager
+    async def upload(self, path: str, query: Mapping[str, str]) -> AsyncIterator[Stream]:
+        """A request whose body the caller sends, before the answer or after."""
+        stream = (await self._connected(path)).begin(_target("POST", path, query))
+        try:
+            yield stream
+        finally:
+            stream.close()
+
     async def _connected(self, path: str) -> Link:
         if self._link is not None and self._link.is_open:
             return self._link

@@ -116,6 +116,16 @@ class Stream:
         else:
             await self._link.flows()
 
+    def takes(self, size: int) -> bool:
+        """Whether a part of `size` bytes need not wait. Nothing waits when the guest wants no more."""
+        return self._ended or (size <= min(self._credit - COST, LARGEST) and self._link.is_flowing)
+
+    def send_now(self, part: bytes) -> None:
+        """Sends a part that the guest takes now."""
+        if not self._ended:
+            self._credit -= len(part) + COST
+            self._link.send(DATA, self.number, part)
+
     def finish(self) -> None:
         """The body has been sent."""
         if not self._ended:

@@ -19,6 +19,7 @@ from buntime.ports import SandboxGone
 from buntime.sandboxes.guest.client import Answer, Guest, Nothing
 from buntime.sandboxes.guest.failures import UNREADABLE, Impostor
 from buntime.sandboxes.guest.frames import HEADER, Frame, batches
+from buntime.sandboxes.guest.link import Stream
 from buntime.sandboxes.inside.launcher import ANSWER_SECONDS, Launcher, Spare
 from buntime.sandboxes.machinery import Machinery
 
@@ -85,11 +86,12 @@ class GuestAttachment:
         self._answer = answer
         self._typed = bytearray()  # not sent yet
         self._size: tuple[int, int] | None = None  # not sent yet
-        self._more = asyncio.Event()
+        self._more = asyncio.Event()  # set while `_send` has something to send
         self._room = asyncio.Event()
         self._untaken = 0  # bytes of input that the program has not read, as far as is known
         self._closing = False
         self._typing: asyncio.Task[None] | None = None
+        self._stream: Stream | None = None  # that takes input
 
     async def output(self) -> AsyncIterator[bytes | Exit]:
         async with self._launcher.ending_an_impostor():
@@ -158,30 +160,43 @@ class GuestAttachment:
             self._room.set()
 
     def _send_more(self) -> None:
-        self._more.set()
+        """Sends at once what the guest takes. The rest is for `_send`."""
         if self._typing is None:
             self._typing = asyncio.create_task(self._send(), name="input of a terminal")
+        elif not self._more.is_set() and self._stream is not None:
+            self._send_now(self._stream)
+        if self._typed or self._size is not None:
+            self._more.set()
+
+    def _send_now(self, stream: Stream) -> None:
+        while stream.takes(HEADER.size + PIECE) and (frame := self._next()):
+            stream.send_now(frame)
+
+    def _next(self) -> bytes:
+        """The next frame of input, or nothing."""
+        if self._size is not None:
+            size, self._size = struct.pack(">HH", *self._size), None
+            return HEADER.pack(b"r", len(size)) + size
+        piece = bytes(self._typed[:PIECE])
+        del self._typed[:PIECE]
+        return HEADER.pack(b"i", len(piece)) + piece if piece else b""
 
     async def _send(self) -> None:
         """Sends input in one request that goes on. If it fails, the output ends too."""
-
-        async def body() -> AsyncIterator[bytes]:
-            while True:
-                if self._size is not None:
-                    size, self._size = struct.pack(">HH", *self._size), None
-                    yield HEADER.pack(b"r", len(size)) + size
-                while piece := bytes(self._typed[:PIECE]):
-                    del self._typed[:PIECE]
-                    yield HEADER.pack(b"i", len(piece)) + piece
-                if self._closing:
-                    return
-                if self._size is None:
-                    self._more.clear()
-                    await self._more.wait()
-
         with suppress(SandboxGone, BuntimeError):
-            async with self._guest.request("POST", "/terminals/input", self._query, body()) as answer:
-                await answer.read()
+            async with self._guest.upload("/terminals/input", self._query) as stream:
+                while not self._closing:
+                    await self._send_rest(stream)
+                    self._stream = stream
+                    self._more.clear()  # from here on `_send_more` sends
+                    await self._more.wait()
+                await self._send_rest(stream)
+                stream.finish()
+                await stream.head()
+
+    async def _send_rest(self, stream: Stream) -> None:
+        while frame := self._next():
+            await stream.send(frame)
 
 
 def _exit(payload: bytes) -> Exit:

@@ -15,6 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 from buntime import errors
 from buntime.caller import Caller
 from buntime.daemon.room import belongs_to
+from buntime.daemon.tasks import begun, within
 from buntime.errors import BuntimeError, ExecutionTimeout, InvalidRequest, Unavailable
 from buntime.inside import Exit
 from buntime.operations.terminals import Opened, OpenTerminal, Terminals
@@ -140,10 +141,12 @@ class Client:
         await self.tell(Failed(error=shown.error))
         await self._put({"type": "websocket.close", "code": code})
 
+    async def _sent(self, message: Message) -> None:
+        await self._send(message)
+
     async def _put(self, message: Message) -> None:
         try:
-            async with asyncio.timeout(STALL_SECONDS):
-                await self._send(message)
+            await within(STALL_SECONDS, self._sent(message), "message")
         except OSError:  # TimeoutError is an OSError, and so is what uvicorn raises for a client that left
             raise ClientLeft from None
 
@@ -158,7 +161,8 @@ class Conversation:
         self._attachment = opened.attachment
         self._client = client
         self._said = asyncio.Event()
-        self._unwritten: asyncio.Queue[bytes | Resize] = asyncio.Queue()  # of at most one item
+        self._unwritten: asyncio.Queue[asyncio.Task[None]] = asyncio.Queue()  # of at most one item
+        self._writing: asyncio.Task[None] | None = None
         self._exit: Exit | None = None
 
     async def hold(self, streams: OpenStreams) -> None:
@@ -191,6 +195,7 @@ class Conversation:
         except SandboxGone:
             self._exit = await self._terminals.why_gone(self._caller, self._opened)
         finally:
+            tasks += [self._writing] if self._writing is not None else []
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -215,15 +220,21 @@ class Conversation:
             said = await self._client.says()
             self._said.set()
             await self._unwritten.join()
-            self._unwritten.put_nowait(said)
+            self._writing = begun(self._pass_on(said), "input of a client")
+            if self._writing.done():  # as nearly always
+                self._writing.result()
+            else:
+                self._unwritten.put_nowait(self._writing)
+
+    async def _pass_on(self, said: bytes | Resize) -> None:
+        if isinstance(said, Resize):
+            await self._attachment.resize(said.cols, said.rows)
+        else:
+            await self._attachment.write(said)
 
     async def _write(self) -> None:
         while True:
-            said = await self._unwritten.get()
-            if isinstance(said, Resize):
-                await self._attachment.resize(said.cols, said.rows)
-            else:
-                await self._attachment.write(said)
+            await (await self._unwritten.get())
             self._unwritten.task_done()
 
     async def _keep_awake(self) -> None:

@@ -15,6 +15,9 @@ from msgspec import Struct, UnsetType
 LAST_SECOND = 253402300799  # 9999-12-31T23:59:59Z
 
 
+_encoder = msgspec.json.Encoder()
+
+
 class Request(Struct, rename="camel", forbid_unknown_fields=True, kw_only=True):
     """What a client sends."""
 
@@ -53,6 +56,16 @@ def encode(answer: object) -> bytes:
         return msgspec.json.encode(answer)
     except UnicodeEncodeError:
         return msgspec.json.encode(_valid_text(msgspec.to_builtins(answer)))
+
+
+def encode_after(beginning: bytes, answer: object) -> bytearray:
+    """`beginning` and then compact JSON, which is not copied again. As with `encode`."""
+    whole = bytearray(beginning)
+    try:
+        _encoder.encode_into(answer, whole, -1)
+    except UnicodeEncodeError:
+        whole = bytearray(beginning) + encode(answer)
+    return whole
 
 
 def _valid_text(value: Any) -> Any:
