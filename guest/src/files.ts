@@ -6,8 +6,8 @@
  *     GET  /files/list?path=&recursive=&limit=&offset=  → {"files": [{path, size, modified, type}], "total": n}
  *     GET  /files/read?path=&limit=         → bytes, field size
  *     POST /files/delete?path=&recursive=   → {}
- *     GET  /contents?path=&start=&end=      → bytes, fields: see `readPart`; or `last=` instead of both
- *     POST /uploads?path=&mode=             → {"upload": id}
+ *     GET  /contents?path=&start=&end=&ticket=   → bytes, fields: see `readPart`; or `last=` instead of start and end
+ *     POST /uploads?path=&mode=             → {"upload": id}; the same with `ticket=&size=` → {"upload", "held": true}
  *     POST /uploads/part?upload=            bytes → {}
  *     POST /uploads/end?upload=             → {"size": n}
  *     POST /uploads/drop?upload=            → {}
@@ -19,6 +19,7 @@
 import * as fs from "node:fs";
 import { json } from "./answer";
 import { type Handlers, type Settings, anyPathIn, flagIn, numberIn } from "./asked";
+import { ticketIn } from "./bodies";
 import { LARGEST_BODY } from "./body";
 import { Failure, errnoOf, unless } from "./failure";
 import { renameToFree } from "./libc";
@@ -47,13 +48,16 @@ export function filesHandlers({ workspace }: Settings): Handlers {
       return json({});
     },
     "GET /contents": (asked) => {
-      const last = numberIn(asked, "last", -1);
-      if (last >= 0) return readPart(anyPathIn(asked), -1, last);
-      return readPart(anyPathIn(asked), numberIn(asked, "start", 0), numberIn(asked, "end", Number.MAX_SAFE_INTEGER));
+      const [path, last, ticket] = [anyPathIn(asked), numberIn(asked, "last", -1), ticketIn(asked)];
+      if (last >= 0) return readPart(path, -1, last, ticket);
+      const end = numberIn(asked, "end", Number.MAX_SAFE_INTEGER);
+      return readPart(path, numberIn(asked, "start", 0), end, ticket);
     },
     "POST /uploads": (asked) => {
-      const mode = numberIn(asked, "mode", -1);
-      return json({ upload: beginUpload(anyPathIn(asked), mode < 0 ? null : mode & MOST_MODE) });
+      const [asks, ticket] = [numberIn(asked, "mode", -1), ticketIn(asked)];
+      const mode = asks < 0 ? null : asks & MOST_MODE;
+      if (ticket === null) return json({ upload: beginUpload(anyPathIn(asked), mode) });
+      return json({ upload: beginUpload(anyPathIn(asked), mode, [ticket, numberIn(asked, "size", 0)]), held: true });
     },
     "POST /uploads/part": async (asked) => {
       const bytes = await asked.bytes();

@@ -8,11 +8,12 @@ import { dlopen } from "bun:ffi";
 import { closeSync } from "node:fs";
 import { Failure } from "./failure";
 
-const { pipe2, fcntl, ioctl, read, getdents64, linkat, renameat2 } = dlopen("libc.so.6", {
+const { pipe2, fcntl, ioctl, read, sendfile, getdents64, linkat, renameat2 } = dlopen("libc.so.6", {
   pipe2: { args: ["ptr", "i32"], returns: "i32" },
   fcntl: { args: ["i32", "i32", "i32"], returns: "i32" },
   ioctl: { args: ["i32", "u64", "ptr"], returns: "i32" },
   read: { args: ["i32", "ptr", "u64"], returns: "i32" },
+  sendfile: { args: ["i32", "i32", "ptr", "u64"], returns: "i32" }, // of at most 2 GiB at once
   getdents64: { args: ["i32", "ptr", "u64"], returns: "i32" },
   linkat: { args: ["i32", "ptr", "i32", "ptr", "i32"], returns: "i32" },
   renameat2: { args: ["i32", "ptr", "i32", "ptr", "u32"], returns: "i32" },
@@ -31,6 +32,7 @@ const AT_EMPTY_PATH = 0x1000;
 const RENAME_NOREPLACE = 1;
 
 const two = new Int32Array(2);
+const offset = new BigInt64Array(1);
 
 export interface Pipe {
   readonly reader: number;
@@ -83,6 +85,13 @@ export function available(reader: number): number {
 /** Reads into `into`. Returns the number of bytes, 0 at the end of the pipe, or less when there is nothing now. */
 export function readInto(reader: number, into: Uint8Array): number {
   return read(reader, into, into.length);
+}
+
+/** Sends a part of a file without a copy of it here. Returns the number of bytes, 0 at the end of the file, or less when
+ * nothing can be sent now. */
+export function sendFile(to: number, file: number, at: number, size: number): number {
+  offset[0] = BigInt(at);
+  return sendfile(to, file, offset, size);
 }
 
 /** Reads directory records into `into`. Returns the number of bytes, 0 after the last, or less on failure. */

@@ -3,6 +3,7 @@
 import type { Socket, TCPSocketListener } from "bun";
 import type { Answer } from "./answer";
 import type { Asked } from "./asked";
+import { BodyConnection, carriesBody } from "./bodies";
 import { type Kind, LARGEST, numberAt, type Outlet, putNumber, Stream } from "./streams";
 
 export const PROTOCOL = 2;
@@ -21,21 +22,30 @@ type Answerer = (asked: Asked) => Answer | Promise<Answer>;
 export function listen(
   { address, port, secret }: { readonly address: string; readonly port: number; readonly secret: string },
   answer: Answerer,
-): TCPSocketListener<Connection> {
+): TCPSocketListener<Peer> {
   const bytes = new TextEncoder().encode(secret);
-  return Bun.listen<Connection>({
+  return Bun.listen<Peer>({
     hostname: address,
     port,
     exclusive: true, // otherwise a program of the session may listen here too
     socket: {
       open: (socket) => void (socket.data = new Connection(socket, bytes, answer)),
-      data: (socket, chunk) => socket.data.take(chunk),
+      data: (socket, chunk) => {
+        if (carriesBody(chunk[0]) && socket.data instanceof Connection && socket.data.isNew) {
+          socket.data.close();
+          socket.data = new BodyConnection(socket as Socket<Peer> & { readonly fd: number });
+        }
+        socket.data.take(chunk);
+      },
       drain: (socket) => socket.data.drain(),
       close: (socket) => socket.data?.close(),
       error: (socket) => socket.data?.hangUp(),
     },
   });
 }
+
+/** What is at the end of a connection: the server, or the edge with a body. */
+type Peer = Connection | BodyConnection;
 
 /** The host has sent what it must not send. */
 class Violation extends Error {}
@@ -65,7 +75,7 @@ class Connection implements Outlet {
   readonly #timer: Timer;
 
   constructor(
-    private readonly socket: Socket<Connection>,
+    private readonly socket: Socket<Peer>,
     private readonly secret: Uint8Array,
     private readonly answer: Answerer,
   ) {
@@ -74,6 +84,11 @@ class Connection implements Outlet {
   }
 
   // Arriving
+
+  /** Whether nothing has arrived yet. */
+  get isNew(): boolean {
+    return !this.#isWelcome && this.#headerSize === 0;
+  }
 
   take(chunk: Uint8Array): void {
     this.together(() => {

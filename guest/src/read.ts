@@ -2,6 +2,7 @@
 
 import { closeSync, constants, fstatSync, openSync, read as readAt, readSync } from "node:fs";
 import { type Answer, content, type Source } from "./answer";
+import { Sending } from "./bodies";
 import { Failure, errnoOf } from "./failure";
 import { type Path, shown } from "./names";
 
@@ -31,9 +32,10 @@ export function read(path: Path, limit: number): Answer {
 
 /** Bytes `start` to `end` of the file, cut to its size. With a negative `start`, the last `end` bytes.
  *
- * Fields: `size` (of the whole file), `start`, `end`, `modified` in Unix seconds, `version`.
+ * Fields: `size` (of the whole file), `start`, `end`, `modified` in Unix seconds, `version`. With a ticket, the bytes of
+ * a large file are for the edge: then there is a field `held`, and the body is that of `Sending`.
  */
-export function readPart(path: Path, start: number, end: number): Answer {
+export function readPart(path: Path, start: number, end: number, ticket: string | null = null): Answer {
   const fd = open(path);
   let handedOver = false;
   try {
@@ -45,10 +47,13 @@ export function readPart(path: Path, start: number, end: number): Answer {
     const from = start < 0 ? Math.max(size - end, 0) : Math.min(start, size);
     const to = start < 0 ? size : Math.max(Math.min(end, size), from);
     handedOver = small === null && to > from;
-    const body = handedOver ? stream(fd, from, to) : (small?.subarray(from, to) ?? new Uint8Array());
+    const isHeld = handedOver && ticket !== null;
+    const large = () => (ticket === null ? stream(fd, from, to) : new Sending(ticket, fd, from, to));
+    const body = handedOver ? large() : (small?.subarray(from, to) ?? new Uint8Array());
     const version = `${stats.ino.toString(36)}-${stats.ctimeNs.toString(36)}-${size.toString(36)}`;
     const told = { size, start: from, end: to, modified: stats.mtimeNs / 1_000_000_000n, version };
-    return content(body, Object.fromEntries(Object.entries(told).map(([name, value]) => [name, String(value)])));
+    const all = isHeld ? { ...told, held: 1 } : told;
+    return content(body, Object.fromEntries(Object.entries(all).map(([name, value]) => [name, String(value)])));
   } finally {
     if (!handedOver) closeSync(fd);
   }

@@ -4,6 +4,7 @@
  */
 
 import * as fs from "node:fs";
+import { Arriving } from "./bodies";
 import { Failure, errnoOf, unless } from "./failure";
 import { forgetHiddenName, willReplace } from "./hidden";
 import { linkOpened } from "./libc";
@@ -26,17 +27,22 @@ class Upload {
   #fd = -1;
   #hidden: Path | null = null; // its name, if it has one
   #size = 0;
+  #failure: unknown = null; // of what the edge brought
+  readonly #arriving: Arriving | null;
   #turn: Promise<unknown> = Promise.resolve();
   #timer = setTimeout(() => void this.drop(), PATIENCE);
 
   constructor(
     path: Path,
     private readonly mode: number | null,
+    private readonly edge: Ticketed | null,
   ) {
+    this.#arriving = null;
     try {
       const { target, before } = locate(path, this.#made);
       [this.#target, this.#before] = [target, before];
       this.#open(path);
+      if (edge !== null) this.#arriving = new Arriving(edge[0], edge[1], this);
     } catch (thrown) {
       this.#forget();
       throw thrown;
@@ -51,9 +57,25 @@ class Upload {
     });
   }
 
-  /** Puts the file in its place. Returns its size. */
+  /** Bytes from the edge. False after a failure, which `finish` raises. */
+  take(bytes: Uint8Array): boolean {
+    if (this.#fd < 0 || this.#failure !== null) return false;
+    this.#timer.refresh();
+    try {
+      for (let rest = bytes; rest.length > 0;) rest = rest.subarray(fs.writeSync(this.#fd, rest));
+      this.#size += bytes.length;
+    } catch (thrown) {
+      this.#failure = thrown;
+    }
+    return this.#failure === null;
+  }
+
+  /** Puts the file in its place. Returns its size. Raises ETIME unless the edge brought all of it. */
   finish(): Promise<number> {
     return this.#inTurn(() => {
+      if (this.#failure !== null) throw this.#failure;
+      if (this.edge !== null && this.#size !== this.edge[1])
+        throw new Failure("ETIME", { message: "not all has come" });
       keepOwner(this.#fd, this.#before);
       fs.fchmodSync(this.#fd, this.mode ?? modeOf(this.#before));
       const hidden = this.#name();
@@ -109,6 +131,7 @@ class Upload {
   #forget(): void {
     clearTimeout(this.#timer);
     uploads.delete(this.id);
+    this.#arriving?.stop();
     if (this.#fd >= 0) fs.closeSync(this.#fd);
     this.#fd = -1;
     const hidden = this.#hidden;
@@ -122,10 +145,13 @@ class Upload {
   }
 }
 
+/** A ticket, and how many bytes the edge brings with it. */
+type Ticketed = readonly [ticket: string, size: number];
+
 /** Begins an upload. Returns its id. */
-export function beginUpload(path: Path, mode: number | null): string {
+export function beginUpload(path: Path, mode: number | null, edge: Ticketed | null = null): string {
   if (uploads.size >= MOST) throw new Failure("EAGAIN", { message: "too many uploads" });
-  const upload = new Upload(path, mode);
+  const upload = new Upload(path, mode, edge);
   uploads.set(upload.id, upload);
   return upload.id;
 }

@@ -1,0 +1,261 @@
+/** Bodies that go straight between the edge and the guest, past the server (PROTOCOL.md).
+ *
+ * The server opens the file over the link and names a ticket. The edge then connects to the link's port with the ticket,
+ * in the form of an HTTP request, and takes or brings the bytes. Each ticket is good for one connection.
+ */
+
+import type { Socket } from "bun";
+import { closeSync, readSync } from "node:fs";
+import type { Source } from "./answer";
+import type { Asked } from "./asked";
+import { Failure } from "./failure";
+import { sendFile } from "./libc";
+
+const PATIENCE = 10_000; // ms that a ticket waits for its connection, and a connection may take for its head
+const MOST_TICKETS = 256;
+const LARGEST_HEAD = 4096; // bytes of a request's head
+const TURN = 4 << 20; // bytes that are sent before other work gets a turn
+const PROBE = 4096; // bytes that are written to learn when the connection takes more
+const HEAD = /^(GET|PUT) \/([0-9a-f]{32}) HTTP\/1\.1\r\n/;
+const DONE = "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n";
+const STOP = "HTTP/1.1 507 Stopped\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+
+/** What one ticket opens. */
+interface Transfer {
+  readonly method: "GET" | "PUT";
+  /** The edge has come. Called once at most. */
+  begin(socket: Outlet): void;
+  /** More of the body. */
+  take(bytes: Uint8Array): void;
+  drain(): void;
+  /** The connection has ended, or nobody came. */
+  leave(): void;
+}
+
+type Outlet = Pick<Socket, "write" | "end" | "terminate"> & { readonly fd: number };
+
+const waiting = new Map<string, { readonly transfer: Transfer; readonly timer: Timer }>();
+
+/** The ticket in a request of the server; null when the body shall go over the link. Raises EINVAL and EAGAIN. */
+export function ticketIn({ query }: Asked): string | null {
+  const ticket = query.get("ticket");
+  if (ticket === null) return null;
+  if (!/^[0-9a-f]{32}$/.test(ticket)) throw new Failure("EINVAL", { message: "ticket" });
+  if (waiting.size >= MOST_TICKETS) throw new Failure("EAGAIN", { message: "too many tickets" });
+  return ticket;
+}
+
+/** The ticket opens the transfer until PATIENCE is over. Returns a function that withdraws it. */
+function issue(ticket: string, transfer: Transfer): () => void {
+  const withdraw = () => {
+    clearTimeout(timer);
+    waiting.delete(ticket);
+  };
+  const timer = setTimeout(() => {
+    waiting.delete(ticket);
+    transfer.leave();
+  }, PATIENCE);
+  waiting.set(ticket, { transfer, timer });
+  return withdraw;
+}
+
+function redeem(method: string, ticket: string): Transfer | null {
+  const found = waiting.get(ticket);
+  if (found === undefined || found.transfer.method !== method) return null;
+  clearTimeout(found.timer);
+  waiting.delete(ticket);
+  return found.transfer;
+}
+
+/** Whether a connection that begins with this byte carries a body. A link begins with `h`. */
+export const carriesBody = (first: number | undefined): boolean => first === 0x47 || first === 0x50; // G, P
+
+/** A connection of the edge. */
+export class BodyConnection {
+  #head = "";
+  #transfer: Transfer | null = null;
+  #isOver = false;
+  readonly #timer = setTimeout(() => this.hangUp(), PATIENCE);
+
+  constructor(private readonly socket: Outlet) {}
+
+  take(chunk: Uint8Array): void {
+    if (this.#transfer !== null) return this.#transfer.take(chunk);
+    if (this.#isOver) return;
+    const text = Buffer.from(chunk.buffer, chunk.byteOffset, Math.min(chunk.length, LARGEST_HEAD)).toString("latin1");
+    const [before, end] = [this.#head.length, (this.#head + text).indexOf("\r\n\r\n")];
+    this.#head += text;
+    if (end < 0) return void (this.#head.length >= LARGEST_HEAD && this.hangUp());
+    const [, method = "", ticket = ""] = HEAD.exec(this.#head) ?? [];
+    const transfer = redeem(method, ticket);
+    if (transfer === null) return this.hangUp();
+    clearTimeout(this.#timer);
+    this.#transfer = transfer;
+    transfer.begin(this.socket);
+    const rest = chunk.subarray(end + 4 - before);
+    if (rest.length > 0) transfer.take(rest);
+  }
+
+  drain(): void {
+    this.#transfer?.drain();
+  }
+
+  close(): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    clearTimeout(this.#timer);
+    this.#transfer?.leave();
+  }
+
+  hangUp(): void {
+    this.close();
+    this.socket.terminate();
+  }
+}
+
+/** Bytes `start` to `end` of an open file, for the edge. As the body of an answer it is empty, and ends when the edge has
+ * them all. It breaks off when the edge does not come, leaves early, or the file becomes shorter. */
+export class Sending implements Transfer, Source {
+  readonly method = "GET";
+  readonly #withdraw: () => void;
+  #socket: Outlet | null = null;
+  #isOver = false;
+  #isTurnDue = false;
+  readonly #end = Promise.withResolvers<null>();
+
+  constructor(
+    ticket: string,
+    private readonly fd: number,
+    private at: number,
+    private readonly end: number,
+  ) {
+    this.#end.promise.catch(() => undefined); // the host may have left before it asks
+    this.#withdraw = issue(ticket, this);
+  }
+
+  next(): Promise<null> {
+    return this.#end.promise;
+  }
+
+  drop(): void {
+    this.#finish(new Failure("EPIPE", { message: "the host has left" }));
+  }
+
+  begin(socket: Outlet): void {
+    this.#socket = socket;
+    socket.write(`HTTP/1.1 200 OK\r\nContent-Length: ${this.end - this.at}\r\nConnection: close\r\n\r\n`);
+    this.drain();
+  }
+
+  take(): void {}
+
+  drain(): void {
+    if (this.#isTurnDue) return;
+    try {
+      this.#send();
+    } catch (thrown) {
+      this.#finish(thrown);
+    }
+  }
+
+  leave(): void {
+    this.#finish(new Failure("EPIPE", { message: "the edge has left" }));
+  }
+
+  #send(): void {
+    const socket = this.#socket;
+    for (const stop = this.at + TURN; socket !== null && !this.#isOver;) {
+      if (this.at === this.end) return this.#finish(null);
+      if (this.at >= stop) return this.#sendLater();
+      const sent = sendFile(socket.fd, this.fd, this.at, Math.min(TURN, this.end - this.at));
+      if (sent === 0) throw new Failure("EIO", { message: "the file became shorter" });
+      if (sent > 0) this.at += sent;
+      else if (!this.#probe(socket)) return;
+    }
+  }
+
+  /** Sends a little by way of Bun, which then tells when there is room for more. Whether there is room now. */
+  #probe(socket: Outlet): boolean {
+    const piece = new Uint8Array(Math.min(PROBE, this.end - this.at));
+    const size = readSync(this.fd, piece, 0, piece.length, this.at);
+    if (size === 0) throw new Failure("EIO", { message: "the file became shorter" });
+    const written = socket.write(piece, 0, size);
+    if (written < 0) throw new Failure("EPIPE", { message: "the edge has left" });
+    this.at += written;
+    return written === size;
+  }
+
+  #sendLater(): void {
+    this.#isTurnDue = true;
+    setImmediate(() => {
+      this.#isTurnDue = false;
+      this.drain();
+    });
+  }
+
+  #finish(failure: unknown): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.#withdraw();
+    closeSync(this.fd);
+    if (failure === null) this.#socket?.end();
+    else this.#socket?.terminate();
+    if (failure === null) this.#end.resolve(null);
+    else this.#end.reject(failure);
+  }
+}
+
+/** Where the bytes go that the edge brings. */
+export interface Target {
+  /** Takes more of them. False when it wants no more. */
+  take(bytes: Uint8Array): boolean;
+}
+
+/** `size` bytes from the edge. */
+export class Arriving implements Transfer {
+  readonly method = "PUT";
+  readonly #withdraw: () => void;
+  #socket: Outlet | null = null;
+
+  constructor(
+    ticket: string,
+    private left: number,
+    private readonly target: Target,
+  ) {
+    this.#withdraw = issue(ticket, this);
+  }
+
+  begin(socket: Outlet): void {
+    this.#socket = socket;
+    if (this.left === 0) this.#answer(DONE);
+  }
+
+  take(bytes: Uint8Array): void {
+    const socket = this.#socket;
+    if (socket === null) return;
+    const part = bytes.subarray(0, this.left);
+    this.left -= part.length;
+    if (!this.target.take(part)) this.#answer(STOP);
+    else if (this.left === 0) this.#answer(DONE);
+  }
+
+  drain(): void {}
+
+  leave(): void {
+    this.#socket = null;
+  }
+
+  /** Nothing more shall come. */
+  stop(): void {
+    this.#withdraw();
+    this.#socket?.terminate();
+    this.#socket = null;
+  }
+
+  #answer(text: string): void {
+    const socket = this.#socket;
+    this.#socket = null;
+    socket?.write(text);
+    socket?.end();
+  }
+}
