@@ -17,8 +17,8 @@ const LARGEST_HEAD = 4096; // bytes of a request's head
 const TURN = 4 << 20; // bytes that are sent before other work gets a turn
 const PROBE = 4096; // bytes that are written to learn when the connection takes more
 const HEAD = /^(GET|PUT) \/([0-9a-f]{32}) HTTP\/1\.1\r\n/;
-const DONE = "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n";
-const STOP = "HTTP/1.1 507 Stopped\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+// To an upload, whether it has come whole or not: nginx turns an error into a question to the server.
+const ASK = "HTTP/1.1 502 Ask the server\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 /** What one ticket opens. */
 interface Transfer {
@@ -227,7 +227,7 @@ export class Arriving implements Transfer {
 
   begin(socket: Outlet): void {
     this.#socket = socket;
-    if (this.left === 0) this.#answer(DONE);
+    if (this.left === 0) this.#answer();
   }
 
   take(bytes: Uint8Array): void {
@@ -235,8 +235,7 @@ export class Arriving implements Transfer {
     if (socket === null) return;
     const part = bytes.subarray(0, this.left);
     this.left -= part.length;
-    if (!this.target.take(part)) this.#answer(STOP);
-    else if (this.left === 0) this.#answer(DONE);
+    if (!this.target.take(part) || this.left === 0) this.#answer();
   }
 
   drain(): void {}
@@ -252,10 +251,10 @@ export class Arriving implements Transfer {
     this.#socket = null;
   }
 
-  #answer(text: string): void {
+  #answer(): void {
     const socket = this.#socket;
     this.#socket = null;
-    socket?.write(text);
+    socket?.write(ASK);
     socket?.end();
   }
 }

@@ -32,8 +32,8 @@ export function read(path: Path, limit: number): Answer {
 
 /** Bytes `start` to `end` of the file, cut to its size. With a negative `start`, the last `end` bytes.
  *
- * Fields: `size` (of the whole file), `start`, `end`, `modified` in Unix seconds, `version`. With a ticket, the bytes of
- * a large file are for the edge: then there is a field `held`, and the body is that of `Sending`.
+ * Fields: `size` (of the whole file), `start`, `end`, `modified` in Unix seconds, `version`. With a ticket, many bytes are
+ * for the edge to fetch: then there is a field `held`, and the body is that of `Sending`.
  */
 export function readPart(path: Path, start: number, end: number, ticket: string | null = null): Answer {
   const fd = open(path);
@@ -47,8 +47,8 @@ export function readPart(path: Path, start: number, end: number, ticket: string 
     const from = start < 0 ? Math.max(size - end, 0) : Math.min(start, size);
     const to = start < 0 ? size : Math.max(Math.min(end, size), from);
     handedOver = small === null && to > from;
-    const isHeld = handedOver && ticket !== null;
-    const large = () => (ticket === null ? stream(fd, from, to) : new Sending(ticket, fd, from, to));
+    const isHeld = ticket !== null && handedOver && to - from > WHOLE;
+    const large = () => (isHeld ? new Sending(ticket, fd, from, to) : stream(fd, from, to));
     const body = handedOver ? large() : (small?.subarray(from, to) ?? new Uint8Array());
     const version = `${stats.ino.toString(36)}-${stats.ctimeNs.toString(36)}-${size.toString(36)}`;
     const told = { size, start: from, end: to, modified: stats.mtimeNs / 1_000_000_000n, version };

@@ -335,6 +335,30 @@ class FileStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Ticket:
+    """Lets the edge fetch or bring one body itself. It is good for one connection within a few seconds."""
+
+    address: str  # of the session's guest: address:port
+    secret: str  # 32 hexadecimal digits
+
+
+class NoTickets(Exception):
+    """The session's guest, started by an earlier version of the server, knows no tickets."""
+
+
+class Incoming(Protocol):
+    """A file that the edge brings."""
+
+    @property
+    def ticket(self) -> Ticket: ...
+
+    async def finish(self) -> int:
+        """Puts the file in its place, if the edge has brought all of it. Returns its size. Raises DiskFull,
+        FileConflict, SessionBusy, and what calls raise."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Content:
     """A part of a file."""
 
@@ -343,7 +367,8 @@ class Content:
     end: int  # exclusive
     modified: int  # Unix seconds
     version: str  # differs when the content does
-    parts: AsyncIterator[bytes]  # exactly end - start bytes, or it fails
+    parts: AsyncIterator[bytes]  # exactly end - start bytes, or it fails; nothing if there is a ticket
+    ticket: Ticket | None = None  # for these bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,9 +415,17 @@ class Files(Protocol):
         """A file, a symbolic link itself, an empty directory, or with `recursive` a directory and all in it."""
         ...
 
-    def read(self, path: str, start: int | None, end: int | None) -> AbstractAsyncContextManager[Content]:
+    def read(
+        self, path: str, start: int | None, end: int | None, *, by_edge: bool = False
+    ) -> AbstractAsyncContextManager[Content]:
         """Bytes `start` to `end` (exclusive), clamped to the file. Without `start`: the last `end` bytes. Without both:
-        the whole file. Raises RangeNotSatisfiable when the file has nothing of that range."""
+        the whole file. Raises RangeNotSatisfiable when the file has nothing of that range. `by_edge`: many bytes come
+        with a ticket, valid within the block, unless the guest knows none."""
+        ...
+
+    def receive(self, path: str, size: int, mode: int | None) -> AbstractAsyncContextManager[Incoming]:
+        """Begins to write a file of `size` bytes that the edge brings. Leaves nothing when the block ends before
+        `finish` has. Raises what `write` raises, and NoTickets."""
         ...
 
     async def write(self, path: str, parts: AsyncIterator[bytes], mode: int | None) -> int:

@@ -171,7 +171,7 @@ async def serving(
         config = Config(cors_origins=cors_origins, domain=domain)
         app = create_app(operations, config, metrics=metrics, ready=lambda: checks, clock=now, files=files)
         previews = Previews(store, lifecycle, now, domain=domain, secure=bool(domain))
-        edge_app = create_edge_app(previews, metrics, secure=bool(domain))
+        edge_app = create_edge_app(previews, app, metrics, secure=bool(domain))
         numbers = metrics_app(metrics)
         async with _listening(app, edge_app, numbers) as (url, edge_url, metrics_url):
             urls = (edge_url, metrics_url)

@@ -22,10 +22,11 @@ end
 -- header filter phase: only an answer to a valid key says how many requests it has left.
 function callers.learn()
   local name = name_of(ngx.var.http_authorization)
-  if not name or not ngx.var.upstream_status then
-    return
+  local told = ngx.header["X-RateLimit-Remaining"]
+  if not name or not (told or ngx.var.upstream_status) then
+    return -- a refusal of the edge's own
   end
-  local left = tonumber(ngx.header["X-RateLimit-Remaining"] or "") or 0
+  local left = tonumber(told or "") or 0
   if left > 0 and ngx.status ~= 429 then
     good:set(name, true, SECONDS)
   else

@@ -42,6 +42,10 @@ KEPT = 2048
 KEPT_SECONDS = 4
 KEPT_REQUESTS = 100000
 HEADER_SECONDS = 10
+# Files. Smaller uploads go through the control plane, which needs no second connection for them.
+LEAST_BODY = 1 << 20  # bytes
+BODY_BUFFER = "512k"  # of one download
+BODY_SILENCE = 60  # seconds without a byte from a guest, or to it
 OPEN = "24h"  # how long an open connection of a preview may be silent
 
 HEADERS = {  # status → its header; TRACE is the only method that nginx itself refuses, on every path
@@ -144,12 +148,43 @@ $listen_default
     rewrite_by_lua_block { require("callers").count() }
     header_filter_by_lua_block { require("callers").learn() }
 $refusals
+    log_by_lua_block { require("bodies").ended() }
     location / { proxy_pass http://control_plane; }
     # Only the session's disk limits these.
-    location ~ ^/files/(content|archive)$$ {
+    location = /files/archive {
       client_max_body_size 0;
       proxy_pass http://control_plane;
     }
+    # Large bodies pass between the client and the session's guest. See bodies.lua.
+    location = /files/content {
+      client_max_body_size 0;
+      set $$body_number "";
+      set $$body_address "";
+      set $$body_ticket "";
+      access_by_lua_block { require("bodies").ask() }
+      proxy_pass http://control_plane;
+    }
+    location @body {
+      error_log stderr crit;  # otherwise each guest that breaks off writes a line
+      client_max_body_size 0;
+      proxy_pass_request_headers off;  # the key is not for the session
+      proxy_set_header Host guest;
+      proxy_set_header Connection close;
+      proxy_buffer_size $body_buffer;
+      proxy_busy_buffers_size $body_buffer;
+      proxy_connect_timeout 3s;
+      proxy_read_timeout ${body_silence}s;
+      proxy_send_timeout ${body_silence}s;
+      proxy_intercept_errors on;  # an upload ends with an error of the guest, and the control plane's answer to it
+      error_page 408 /.refusal/408;
+      error_page $from_guest = @carried;
+      header_filter_by_lua_block {
+        require("bodies").filter()
+        require("callers").learn()
+      }
+      proxy_pass http://$$body_address/$$body_ticket;
+    }
+    location @carried { content_by_lua_block { require("bodies").answer() } }
   }
 $previews}
 """)
@@ -158,6 +193,7 @@ REFUSAL = Template("""\
     error_page $status = /.refusal/$status;
     location = /.refusal/$status {
       internal;
+      client_max_body_size 0;  # of the request that is refused
       add_header X-Request-Id $$rid always;$header
       return $answered '$body';
     }
@@ -181,8 +217,17 @@ PREVIEWS = Template("""
   lua_shared_dict permissions 8m;
   lua_shared_dict counts 2m;
   lua_shared_dict callers 4m;
+  # One timer for each request whose body passes by the control plane.
+  lua_max_running_timers $connections;
+  lua_max_pending_timers $connections;
   init_by_lua_block {
     package.loaded.callers = assert(loadfile($callers_lua))()
+    package.loaded.answers = assert(loadfile($answers_lua))()
+    package.loaded.bodies = assert(loadfile($bodies_lua))({
+      socket = $edge_socket,
+      least = $least_body,
+      refusal = $refusal,
+    })
     package.loaded.questions = assert(loadfile($questions_lua))({ socket = $edge_socket })
     package.loaded.preview = assert(loadfile($preview_lua))({
       cookie = $cookie,
@@ -313,12 +358,20 @@ def render(edge: Edge) -> str:
         # Keep-alive probes find clients that vanished.
         listen_default=_listen(edge, " default_server backlog=4096 so_keepalive=5m:30s:4"),
         refusals="".join(_refusal(status, edge.body_mb) for status in REFUSALS),
+        body_buffer=BODY_BUFFER,
+        body_silence=BODY_SILENCE,
+        from_guest=" ".join(str(status) for status in REFUSALS if status != 408),
         previews=_previews(edge),
     )
 
 
 def _previews(edge: Edge) -> str:
     return PREVIEWS.substitute(
+        connections=edge.connections,
+        least_body=LEAST_BODY,
+        refusal=lua_string(error(REFUSALS[503], edge.body_mb)),
+        answers_lua=lua_string(str(LUA / "answers.lua")),
+        bodies_lua=lua_string(str(LUA / "bodies.lua")),
         callers_lua=lua_string(str(LUA / "callers.lua")),
         questions_lua=lua_string(str(LUA / "questions.lua")),
         preview_lua=lua_string(str(LUA / "preview.lua")),

@@ -4,6 +4,7 @@
 
 local balancer = require "ngx.balancer"
 
+local answers = require "answers"
 local questions = require "questions"
 
 local settings = ...
@@ -30,48 +31,6 @@ end
 
 -- Answers to the client.
 
-local NOT_PASSED = {
-  ["connection"] = true, ["content-length"] = true, ["date"] = true, ["keep-alive"] = true, ["server"] = true,
-  ["transfer-encoding"] = true, ["x-cache"] = true, ["x-request-id"] = true, ["x-upstream"] = true, ["x-uri"] = true,
-}
-
--- nginx treats an answer that does not begin like HTTP as HTTP 0.9, and then writes no header itself.
-local function is_headless()
-  return ngx.req.http_version() == 0.9 and ngx.var.http2 == ""
-end
-
-local function headless(status, body)
-  local head = "HTTP/1.1 " .. status .. " Refused\r\nConnection: close\r\nContent-Length: " .. #body .. "\r\n"
-  for name, value in pairs(ngx.resp.get_headers()) do
-    if not NOT_PASSED[name] then
-      head = head .. name .. ": " .. value .. "\r\n"
-    end
-  end
-  return head .. "\r\n" .. body
-end
-
-local function finish(status, body)
-  if is_headless() then
-    ngx.print(headless(status, body))
-    return ngx.exit(ngx.HTTP_OK)
-  end
-  ngx.status = status
-  ngx.header["X-Request-Id"] = ngx.var.rid
-  ngx.header["Content-Length"] = #body
-  ngx.req.discard_body() -- otherwise the rest of the body would be read as the next request
-  ngx.print(body)
-  return ngx.exit(ngx.HTTP_OK)
-end
-
-local function give(answer)
-  for name, values in pairs(answer.headers) do
-    if not NOT_PASSED[name] then
-      ngx.header[name] = #values == 1 and values[1] or values
-    end
-  end
-  return finish(answer.status, answer.body)
-end
-
 -- The edge's own refusal: a page for browsers, the API's error object for others.
 local function refuse(status)
   local refusal = settings.pages[status] or settings.pages[500]
@@ -82,10 +41,10 @@ local function refuse(status)
   if find(ngx.var.http_accept or "", "text/html", 1, true) then
     header["Content-Type"] = "text/html; charset=utf-8"
     header["Content-Security-Policy"] = settings.page_policy
-    return finish(refusal.status, refusal.page)
+    return answers.finish(refusal.status, refusal.page)
   end
   header["Content-Type"] = "application/json"
-  return finish(refusal.status, refusal.error)
+  return answers.finish(refusal.status, refusal.error)
 end
 
 -- What the client sends.
@@ -130,7 +89,7 @@ local function heed(answer, key)
     if answer.status == 401 or answer.status == 403 or answer.status == 404 then
       count("refused")
     end
-    give(answer)
+    answers.give(answer)
     return nil
   end
   local upstream = answer.headers["x-upstream"][1]
@@ -212,7 +171,7 @@ function preview.nothing()
   if not answer then
     return refuse(503)
   end
-  return give(answer)
+  return answers.give(answer)
 end
 
 -- content phase, for requests that nginx itself refuses.

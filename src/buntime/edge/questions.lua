@@ -1,51 +1,21 @@
 -- Asks the control plane about previews, over its socket. Runs in nginx's workers.
 --
--- nginx's master loads this file once with a table of settings (see `nginx.py`). An answer has a status, headers
--- (lower-case name -> list of values) and a body.
+-- nginx's master loads this file once with a table of settings (see `nginx.py`).
 
 local semaphore = require "ngx.semaphore"
+
+local answers = require "answers"
 
 local settings = ...
 
 local CONNECT_MS, ANSWER_MS = 2000, 35000 -- an answer may wait while a session wakes
 local KEPT_MS, KEPT = 60000, 64 -- connections to the control plane, which keeps them for 75 s
-local MOST_HEADERS, LARGEST_BODY = 64, 65536 -- of an answer
 
-local lower, match, gsub = string.lower, string.match, string.gsub
+local lower, gsub = string.lower, string.gsub
 
 local asking = {} -- permission's key -> the question under way in this worker
 
 local questions = {}
-
--- nil if the connection breaks or the answer is malformed.
-local function read_answer(sock)
-  local line = sock:receive("*l")
-  local status = line and tonumber(match(line, "^HTTP/1%.1 (%d%d%d) ?"))
-  if not status then
-    return nil
-  end
-  local headers = {}
-  for _ = 1, MOST_HEADERS do
-    line = sock:receive("*l")
-    if line == "" then
-      local length = headers["content-length"]
-      length = length and #length == 1 and match(length[1], "^%d+$") and tonumber(length[1])
-      if not length or length > LARGEST_BODY or headers["transfer-encoding"] then
-        return nil
-      end
-      local body = length == 0 and "" or sock:receive(length)
-      return body and { status = status, headers = headers, body = body }
-    end
-    local name, value = match(line or "", "^([%w-]+):[ \t]*(.-)[ \t]*$")
-    if not name then
-      return nil
-    end
-    name = lower(name)
-    headers[name] = headers[name] or {}
-    table.insert(headers[name], value)
-  end
-  return nil
-end
 
 local function question(path, host, token, cookie)
   local var = ngx.var
@@ -79,7 +49,7 @@ local function ask(path, host, token, cookie)
     end
     -- The control plane may just be closing a kept connection, so try once more.
     again = not again and sock:getreusedtimes() > 0
-    local answer = sock:send(bytes) and read_answer(sock)
+    local answer = sock:send(bytes) and answers.read(sock)
     if answer then
       local closing = answer.headers["connection"]
       if closing and lower(closing[1]) == "close" then

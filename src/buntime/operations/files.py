@@ -1,12 +1,12 @@
 """One method per API operation on the files of a session."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Protocol
 
 from buntime import errors
 from buntime.caller import Caller
-from buntime.inside import Content, FileEntry, FileEvent, FileStatus, FileToWrite, Match
+from buntime.inside import Content, FileEntry, FileEvent, FileStatus, FileToWrite, Match, Ticket
 from buntime.operations import watching
 from buntime.operations.entrance import Entrance
 from buntime.paths import for_client
@@ -59,12 +59,19 @@ class Files:
 
     @asynccontextmanager
     async def content(
-        self, caller: Caller, session_id: str, path: str, start: int | None, end: int | None
+        self,
+        caller: Caller,
+        session_id: str,
+        path: str,
+        start: int | None,
+        end: int | None,
+        *,
+        by_edge: bool = False,
     ) -> AsyncIterator[Content]:
         """See `inside.Files.read`. The session stays awake within the block."""
         async with (
             self._entrance.streaming(caller, session_id) as (_, sandbox),
-            sandbox.files.read(path, start, end) as content,
+            sandbox.files.read(path, start, end, by_edge=by_edge) as content,
         ):
             yield content
 
@@ -80,6 +87,24 @@ class Files:
                     await placing.enter_async_context(self._entrance.writing(session))
 
                 return await sandbox.files.write(path, parts(), mode)
+
+    async def upload_by_edge(
+        self,
+        caller: Caller,
+        session_id: str,
+        path: str,
+        size: int,
+        mode: int | None,
+        carry: Callable[[Ticket], Awaitable[None]],
+    ) -> int:
+        """The same for `size` bytes that the edge brings. `carry` returns when it has, or has tried in vain. Raises
+        NoTickets, then with nothing done."""
+        async with self._entrance.streaming(caller, session_id) as (session, sandbox):
+            _check_length(session, size)
+            async with sandbox.files.receive(path, size, mode) as incoming:
+                await carry(incoming.ticket)
+                async with self._entrance.writing(session):
+                    return await incoming.finish()
 
     @asynccontextmanager
     async def archive(self, caller: Caller, session_id: str, path: str) -> AsyncIterator[AsyncIterator[bytes]]:

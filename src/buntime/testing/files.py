@@ -6,16 +6,26 @@ import io
 import posixpath
 import re
 import tarfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
-from buntime.errors import DiskFull, FileConflict, FileNotFound, InvalidRequest, PayloadTooLarge, RangeNotSatisfiable
-from buntime.inside import Content, FileEntry, FileEvent, FileStatus, FileToWrite, Match
+from buntime.errors import (
+    DiskFull,
+    FileConflict,
+    FileNotFound,
+    InvalidRequest,
+    PayloadTooLarge,
+    RangeNotSatisfiable,
+    SessionBusy,
+)
+from buntime.inside import Content, FileEntry, FileEvent, FileStatus, FileToWrite, Incoming, Match, Ticket
 from buntime.paths import WORKSPACE, for_client, in_bytes, shown
 from buntime.plan import MB
 
 PIECE = 1 << 16
+LARGE = 1 << 18  # bytes from which on the edge gets a ticket
 LEFT_OUT = {".git", "node_modules"}
 
 
@@ -43,12 +53,22 @@ class Volume[F: File](Protocol):
     def write(self, file: FileToWrite) -> int: ...
 
 
+@dataclass(frozen=True, slots=True)
+class FakeIncoming:
+    ticket: Ticket
+    placed: Callable[[], Awaitable[int]]
+
+    async def finish(self) -> int:
+        return await self.placed()
+
+
 class FakeFiles[F: File]:
     """Files on a fake volume. `check` raises SandboxGone when the sandbox does not run. Globs follow `fnmatch`."""
 
     def __init__(self, volume: Volume[F], check: Callable[[], None]) -> None:
         self._volume = volume
         self._check = check
+        self.carried: dict[str, bytes] = {}  # ticket → what the edge fetches, or has brought
         self.watchers: list[asyncio.Queue[FileEvent | Exception]] = []  # tests may put events in
 
     async def write_batch(self, files: Sequence[FileToWrite]) -> Sequence[int]:
@@ -105,7 +125,9 @@ class FakeFiles[F: File]:
             self._volume.directories.discard(name)
 
     @asynccontextmanager
-    async def read(self, path: str, start: int | None, end: int | None) -> AsyncIterator[Content]:
+    async def read(
+        self, path: str, start: int | None, end: int | None, *, by_edge: bool = False
+    ) -> AsyncIterator[Content]:
         self._find(path)
         if path in self._volume.directories:
             raise _conflict(path, "EISDIR", "is a directory.")
@@ -116,7 +138,31 @@ class FakeFiles[F: File]:
             first, last = max(size - end, 0), size
         if (start, end) != (None, None) and first >= last:
             raise RangeNotSatisfiable(for_client(shown(path)), size)
-        yield Content(size, first, last, file.modified, f"{file.modified}-{size}", _pieces(whole[first:last]))
+        ticket = self._ticket(whole[first:last]) if by_edge and last - first > LARGE else None
+        pieces = _pieces(b"" if ticket else whole[first:last])
+        yield Content(size, first, last, file.modified, f"{file.modified}-{size}", pieces, ticket)
+
+    def _ticket(self, content: bytes) -> Ticket:
+        ticket = Ticket("192.0.2.1:49", f"{len(self.carried):032}")
+        self.carried[ticket.secret] = content
+        return ticket
+
+    @asynccontextmanager
+    async def receive(self, path: str, size: int, mode: int | None) -> AsyncIterator[Incoming]:
+        """A test puts what the edge brings into `carried`."""
+        self._check()
+        if path in self._volume.directories:
+            raise _conflict(path, "EISDIR", "is a directory.")
+        self._volume.check_parents(path)
+        ticket = self._ticket(b"")
+
+        async def finish() -> int:
+            content = self.carried[ticket.secret]
+            if len(content) != size:
+                raise SessionBusy("Not all of the upload has come. Send it again.")
+            return await self.write(path, _pieces(content), mode)
+
+        yield FakeIncoming(ticket, finish)
 
     async def write(self, path: str, parts: AsyncIterator[bytes], mode: int | None) -> int:
         self._check()

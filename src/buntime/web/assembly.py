@@ -28,7 +28,7 @@ async def web(
     open streams first. `ready`: part → whether it works, for `/readyz`. `files`: what `/clients/` hands out."""
     streams = OpenStreams()
     api = create_app(operations, config, metrics=metrics, ready=ready, streams=streams, files=files)
-    edge_app = create_edge_app(previews, metrics, secure=bool(config.domain))
+    edge_app = create_edge_app(previews, api, metrics, secure=bool(config.domain))
     async with AsyncExitStack() as stack:
         stack.push_async_callback(operations.idempotency.cut)
         await stack.enter_async_context(served(api, config.api_socket, "api"))

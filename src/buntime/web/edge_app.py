@@ -1,4 +1,4 @@
-"""Answers the edge's questions about previews, on a separate socket.
+"""Answers the edge's questions, on a separate socket: those about previews, and those of `handover.py`.
 
 `GET /admit`: may this request pass? A yes is 200 with the session's address in `X-Upstream`, the seconds for which the
 edge may remember it in `X-Cache`, and the path and query for the session in `X-Uri` if they differ. The edge passes any
@@ -18,19 +18,25 @@ from buntime.preview import COOKIE
 from buntime.web import failures
 from buntime.web.accept import prefers_page
 from buntime.web.exchange import Exchange, Headers, Reply, open_exchange
+from buntime.web.handover import handed_over
 from buntime.web.metrics import Metrics
 from buntime.web.visitor_pages import PAGES, render
 
 log = structlog.get_logger()
 
+HANDED_OVER = ("/files/content",)
 ERROR_HEADER = b"x-preview-error"  # the error's code: tells our answers from a program's, which never has it
 CHALLENGE = b"Preview-Token"  # not a scheme for which browsers ask for a name and password
 
 
-def create_edge_app(previews: Previews, metrics: Metrics, *, secure: bool) -> ASGIApp:
-    """An ASGI application. `metrics` counts refusals. `secure`: visitors use HTTPS."""
+def create_edge_app(previews: Previews, api: ASGIApp, metrics: Metrics, *, secure: bool) -> ASGIApp:
+    """An ASGI application. `api` answers requests whose body the edge carries. `metrics` counts refusals. `secure`:
+    visitors use HTTPS."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] in HANDED_OVER:
+            await handed_over(api, scope, receive, send)
+            return
         exchange = open_exchange(scope)
         asked = _asked(exchange)
         match scope["path"]:

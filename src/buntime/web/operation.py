@@ -13,6 +13,7 @@ from buntime.errors import BuntimeError
 from buntime.operations.assembly import Operations
 from buntime.ports import Answer
 from buntime.web.exchange import Exchange, Reply
+from buntime.web.handover import Handover
 from buntime.web.streaming import Out
 from buntime.web.wire.shapes import NoQuery
 
@@ -43,6 +44,7 @@ class Call[Q, B]:
     upload: Upload | None = None  # for operations with a raw body
     header: Callable[[bytes], Sequence[bytes]] = lambda _: ()  # lower-case name → all values of the header
     last_event_id: str | None = None  # from a client that reconnects to a stream of events
+    handover: Handover | None = None  # if the edge can carry the body
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from buntime.web.auth import Authenticator
 from buntime.web.bodies import BodyMemory, declared_length, received, received_unused, require_json
 from buntime.web.decoding import decode_body, decode_query
 from buntime.web.exchange import Exchange, Reply
+from buntime.web.handover import handover_of
 from buntime.web.leaving import while_connected
 from buntime.web.operation import Call, Operation, Page, Upload
 from buntime.web.streaming import OpenStreams, Out, parts_of, perform
@@ -135,6 +136,7 @@ class Resource:
             None,
             header=exchange.header,
             last_event_id=None if last is None else last.decode("latin-1"),
+            handover=handover_of(exchange.scope),
         )
 
     async def _once(self, operation: Operation, call: Call[Any, Any], key: str, fingerprint: str) -> Reply:

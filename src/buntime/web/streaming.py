@@ -14,8 +14,10 @@ from starlette.types import Receive, Send
 
 from buntime.daemon.tasks import within
 from buntime.errors import BuntimeError, ExecutionTimeout, Unavailable
+from buntime.inside import Ticket
 from buntime.web.exchange import ClientLeft, Exchange, Headers
 from buntime.web.failures import reply_to
+from buntime.web.handover import Handover
 from buntime.web.leaving import disconnected
 from buntime.web.wire.shapes import encode_after
 
@@ -58,15 +60,30 @@ class Out:
         """Sends the head of an answer. Raises HeadIsAll for a HEAD request."""
         exchange = self._exchange
         exchange.status, self.begun = status, True
-        whole = [(b"content-type", media), (b"x-request-id", exchange.request_id), *exchange.headers, *headers]
-        if not any(name == b"cache-control" for name, _ in whole):
-            whole.append((b"cache-control", b"no-store"))
+        whole = self.head(media, headers)
         await self._send({"type": "http.response.start", "status": status, "headers": whole})
         if exchange.method == "HEAD":
             raise HeadIsAll
         self._sent_at = asyncio.get_running_loop().time()
         if self._is_events:  # otherwise the head would wait for the first event
             await self._put(b":\n\n")
+
+    def head(self, media: bytes, headers: Headers) -> Headers:
+        """All headers of the answer."""
+        exchange = self._exchange
+        whole = [(b"content-type", media), (b"x-request-id", exchange.request_id), *exchange.headers, *headers]
+        if not any(name == b"cache-control" for name, _ in whole):
+            whole.append((b"cache-control", b"no-store"))
+        return whole
+
+    async def hand_over(
+        self, handover: Handover, ticket: Ticket, length: int, media: bytes, headers: Headers, status: int
+    ) -> None:
+        """Lets the edge send the answer, whose body it fetches with the ticket. Returns when the client has it. Raises
+        ClientLeft, and Unavailable if the client has got nothing yet."""
+        await handover.begin(ticket, length, self.head(media, headers), status)
+        await handover.fetched()
+        self._exchange.status = status
 
     async def content(self, part: bytes) -> None:
         """Sends part of a body that is not a stream of events."""

@@ -96,6 +96,11 @@ class Guest:
         self._link: Link | None = None
         self._connecting = asyncio.Lock()
 
+    @property
+    def place(self) -> str:
+        """Where the edge can connect to it: address:port."""
+        return f"{self._address}:{self._port}"
+
     def close(self) -> None:
         """Its sandbox has ended."""
         if self._link is not None:

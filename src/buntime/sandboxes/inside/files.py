@@ -6,6 +6,7 @@ What takes more than one call has its own module: `writing.py`, `listing.py` and
 
 import asyncio
 import base64
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
@@ -14,7 +15,18 @@ import msgspec
 
 from buntime.daemon.tasks import cancel_and_wait
 from buntime.errors import BuntimeError, FileConflict, RangeNotSatisfiable
-from buntime.inside import Content, FileEntry, FileEvent, FileKind, FileStatus, FileToWrite, Match
+from buntime.inside import (
+    Content,
+    FileEntry,
+    FileEvent,
+    FileKind,
+    FileStatus,
+    FileToWrite,
+    Incoming,
+    Match,
+    NoTickets,
+    Ticket,
+)
 from buntime.paths import for_client, from_bytes, shown
 from buntime.ports import SandboxGone
 from buntime.sandboxes.guest.client import LARGEST_NUMBER, Answer, Count, Guest, Nothing
@@ -43,6 +55,7 @@ UNMOVED = {
 
 class _Begun(msgspec.Struct):
     upload: str
+    held: bool = False
 
 
 class _Size(msgspec.Struct):
@@ -106,14 +119,17 @@ class GuestFiles:
             task.cancel()
 
     @asynccontextmanager
-    async def read(self, path: str, start: int | None, end: int | None) -> AsyncIterator[Content]:
-        query = {"path": path}
+    async def read(
+        self, path: str, start: int | None, end: int | None, *, by_edge: bool = False
+    ) -> AsyncIterator[Content]:
+        ticket = self._ticket() if by_edge else None
+        query = {"path": path} if ticket is None else {"path": path, "ticket": ticket.secret}
         if start is None and end is not None:
             query["last"] = _asked(end)
         else:
             query |= {"start": _asked(start or 0), "end": _asked(LARGEST_NUMBER if end is None else end)}
         async with self._launcher.ending_an_impostor(), self._answering(query) as answer:
-            content = self._content(answer)
+            content = self._content(answer, ticket)
             if (start, end) != (None, None) and content.start == content.end:
                 raise RangeNotSatisfiable(for_client(shown(path)), content.total)
             yield content
@@ -124,12 +140,14 @@ class GuestFiles:
             asking = stack.enter_async_context(self._guest.request("GET", "/contents", query))
             yield await self._launcher.in_time(asking, STALL_SECONDS)
 
-    def _content(self, answer: Answer) -> Content:
+    def _content(self, answer: Answer, ticket: Ticket | None) -> Content:
         total, start, end, modified = (_number(answer, name) for name in ("size", "start", "end", "modified"))
         version = answer.fields.get("version", "")
         if not start <= end <= total or not 0 < len(version) <= 100 or not version.replace("-", "").isalnum():
             raise Impostor("it describes an impossible file")
-        return Content(total, start, end, min(modified, LATEST), version, self._parts(answer, end - start))
+        held = ticket if "held" in answer.fields else None
+        parts = self._parts(answer, end - start if held is None else 0)
+        return Content(total, start, end, min(modified, LATEST), version, parts, held)
 
     async def _parts(self, answer: Answer, size: int) -> AsyncIterator[bytes]:
         left = size
@@ -141,6 +159,29 @@ class GuestFiles:
                 raise Impostor("it sent more of a file than it announced")
             left -= len(part)
             yield part
+
+    def _ticket(self) -> Ticket:
+        return Ticket(self._guest.place, secrets.token_hex(16))
+
+    @asynccontextmanager
+    async def receive(self, path: str, size: int, mode: int | None) -> AsyncIterator[Incoming]:
+        await self._make_room(size)
+        ticket = self._ticket()
+        query = {"path": path, "ticket": ticket.secret, "size": _asked(size)}
+        query |= {} if mode is None else {"mode": str(mode)}
+        begun = await self._call("POST", "/uploads", query, _Begun)
+        incoming = _Incoming(self, ticket, begun.upload[:100], size)
+        try:
+            if not begun.held:
+                raise NoTickets
+            yield incoming
+        finally:
+            if not incoming.is_finished:
+                await self._drop({"upload": incoming.upload})
+
+    async def finish_upload(self, upload: str) -> int:
+        """Returns the file's size."""
+        return (await self._call("POST", "/uploads/end", {"upload": upload}, _Size)).size
 
     async def write(self, path: str, parts: AsyncIterator[bytes], mode: int | None) -> int:
         query = {"path": path} if mode is None else {"path": path, "mode": str(mode)}
@@ -213,6 +254,24 @@ class GuestFiles:
 
     async def _call[T](self, method: str, path: str, query: Mapping[str, str], kind: type[T], body: bytes = b"") -> T:
         return await self._launcher.in_time(self._guest.call(method, path, query, kind, body), STALL_SECONDS)
+
+
+class _Incoming:
+    """Implements `inside.Incoming`."""
+
+    def __init__(self, files: GuestFiles, ticket: Ticket, upload: str, size: int) -> None:
+        self._files = files
+        self.ticket = ticket
+        self.upload = upload
+        self._size = size
+        self.is_finished = False
+
+    async def finish(self) -> int:
+        size = await self._files.finish_upload(self.upload)
+        self.is_finished = True
+        if size != self._size:
+            raise SandboxGone("the guest wrote a different size")
+        return size
 
 
 async def _pieces(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

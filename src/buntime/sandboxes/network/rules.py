@@ -15,6 +15,7 @@ from string import Template
 
 from buntime.egress import Rules
 from buntime.sandboxes.kernel.host import Part
+from buntime.sandboxes.kernel.oci import GUEST_PORT
 from buntime.sandboxes.network.control_frames import CONTROL_FRAME, control_frames
 from buntime.sandboxes.network.elements import Element, Elements
 
@@ -35,7 +36,7 @@ NAME_STREAMS = 4  # connections of one sandbox to the name server, which serves 
 # Places that one sandbox can take in the host's table of connections
 ENTRIES = FLOWS + CONNECTS_AT_ONCE + CONNECTS * ENDED + QUESTIONS * (1 + max(ASKED, ANSWERED))
 TOUCH_SECONDS = 5.0  # that the kernel remembers activity: the server looks more often
-EDGE_PORTS = "1024-65535"  # those that a preview can name; the guest's is below
+EDGE_PORTS = "1024-65535"  # those that a preview can name; the guest's, for bodies of files, is below
 TIMEOUTS = f"""ct timeout session_flow {{
     protocol tcp; l3proto ip; policy = {{ time_wait: {ENDED}, close: {ENDED} }};
   }}
@@ -131,7 +132,9 @@ def whole(
         resolver=part.resolver,
         networks=", ".join(map(str, part.networks)),
         unreachable=", ".join(UNREACHABLE),
-        edge=f"meta skuid {edge_user} tcp dport {EDGE_PORTS} accept" if edge_user is not None else "",
+        edge=f"meta skuid {edge_user} tcp dport {{ {GUEST_PORT}, {EDGE_PORTS} }} accept"
+        if edge_user is not None
+        else "",
         edge_ports=EDGE_PORTS,
         edge_rules=edge_rules,
         control_frames=control_frames(),

@@ -3,12 +3,13 @@
 from msgspec import UnsetType
 
 from buntime import errors
-from buntime.inside import Content
+from buntime.inside import Content, NoTickets, Ticket
 from buntime.paths import file_inside_session, for_client, inside_session, shown
 from buntime.web import ranges
 from buntime.web.api.files import MISSING
 from buntime.web.api.ids import session_id
-from buntime.web.exchange import Headers
+from buntime.web.exchange import ClientLeft, Headers
+from buntime.web.handover import Handover
 from buntime.web.operation import Call, Operation, Streamed, operation
 from buntime.web.streaming import Out
 from buntime.web.wire import file_streams as wire
@@ -16,6 +17,7 @@ from buntime.web.wire.encoding import shown_path
 
 BYTES = b"application/octet-stream"
 TARBALL = b"application/gzip"
+INLINE = 256 << 10  # bytes that the edge takes with the answer to its question
 ATTEMPTS = 3  # to open a file that changes meanwhile
 LONGEST = 24 * 3600.0  # seconds of an upload; one without progress ends sooner
 
@@ -28,9 +30,10 @@ def _path(text: str) -> str:
 
 async def _read(call: Call[wire.ContentQuery, None], out: Out) -> None:
     path, wanted, part = _path(call.query.path), session_id(call.query.session_id), ranges.asked_part(call.header)
+    by_edge = call.handover is not None
     for _ in range(ATTEMPTS):
         try:
-            async with call.operations.files.content(call.caller, wanted, path, *part) as content:
+            async with call.operations.files.content(call.caller, wanted, path, *part, by_edge=by_edge) as content:
                 if part == ranges.WHOLE or ranges.is_same(call.header, content.version):
                     await _send(call, out, content, whole=part == ranges.WHOLE)
                     return
@@ -51,10 +54,17 @@ async def _send(call: Call[wire.ContentQuery, None], out: Out, content: Content,
     if ranges.is_known(call.header, content.version, content.modified):
         await out.begin(BYTES, about, 304)
         return
-    about.append((b"content-length", b"%d" % (content.end - content.start)))
+    length, status = content.end - content.start, 200 if whole else 206
     if not whole:
         about.append((b"content-range", b"bytes %d-%d/%d" % (content.start, content.end - 1, content.total)))
-    await out.begin(BYTES, about, 200 if whole else 206)
+    if call.handover is not None and content.ticket is not None:
+        await out.hand_over(call.handover, content.ticket, length, BYTES, about, status)
+        return
+    if call.handover is not None and length > INLINE:
+        await call.handover.send_back()
+        raise ClientLeft
+    about.append((b"content-length", b"%d" % length))
+    await out.begin(BYTES, about, status)
     async for piece in content.parts:
         await out.content(piece)
 
@@ -99,9 +109,27 @@ async def write_content(call: Call[wire.WriteContentQuery, None]) -> wire.Conten
     assert call.upload is not None
     query, path = call.query, file_inside_session(call.query.path, any_bytes=True)
     mode = None if isinstance(query.mode, UnsetType) else int(query.mode, 8)
-    size = await call.operations.files.upload(call.caller, session_id(query.session_id), path, call.upload, mode)
+    wanted, length = session_id(query.session_id), call.upload.length
+    if call.handover is not None and length is not None:
+        size = await _bring(call, call.handover, wanted, path, length, mode)
+    else:
+        size = await call.operations.files.upload(call.caller, wanted, path, call.upload, mode)
     name, raw = shown_path(path)
     return wire.ContentWritten(path=name, path_base64=raw, size=size)
+
+
+async def _bring(
+    call: Call[wire.WriteContentQuery, None], handover: Handover, wanted: str, path: str, length: int, mode: int | None
+) -> int:
+    async def carry(ticket: Ticket) -> None:
+        await handover.begin(ticket, length, [])
+        await handover.carried()
+
+    try:
+        return await call.operations.files.upload_by_edge(call.caller, wanted, path, length, mode, carry)
+    except NoTickets:
+        await handover.send_back()
+        raise ClientLeft from None
 
 
 async def _pack(call: Call[wire.ArchiveQuery, None], out: Out) -> None:
