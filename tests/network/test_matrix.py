@@ -155,7 +155,7 @@ def test_only_the_edge_and_the_control_plane_reach_a_session(stage: Stage) -> No
     targets = [f"tcp:{address}:{port}" for port in (GUEST_PORT, *PROGRAM_PORTS)]
     open_for = {
         "root": targets,
-        _edge_user(): targets[2:],
+        _edge_user(): [targets[0], *targets[2:]],  # bodies of files, and previews
         "nobody": [],
     }
     for user, expected in open_for.items():
