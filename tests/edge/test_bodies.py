@@ -13,6 +13,7 @@ from buntime.config import Config
 from buntime.edge import nginx
 from buntime.edge.refusals import REFUSALS, error
 from tests.edge.rig import Message, Rig, edge, open_to_workers, read_message
+from tests.edge.test_tls import DOMAIN, make_certificate
 from tests.ports import free_port
 from tests.waiting import eventually
 
@@ -352,3 +353,42 @@ async def test_what_the_edge_does_not_carry_goes_to_the_control_plane(rig: Rig, 
     assert plane.questions == []
     assert (await put(rig)).body == b"plain"
     assert [len(request.body) for request in plane.requests] == [MB - 1, len(CONTENT), 0, len(CONTENT)]
+
+
+# --- HTTP/2 ---
+
+
+async def test_http_2_works_in_both_directions(tmp_path: Path) -> None:
+    cert, key, sent = tmp_path / "cert.pem", tmp_path / "key.pem", tmp_path / "sent"
+    make_certificate(cert, key)
+    sent.write_bytes(CONTENT)
+    config = Config(data_dir=tmp_path, port=free_port(), domain=DOMAIN, tls_cert=cert, tls_key=key)
+    plane, guest = ControlPlane(), Guest(b"HTTP/1.1 502 Ask\r\n\r\n", takes=len(CONTENT))
+    way = ["--http2", "--resolve", f"{DOMAIN}:{config.port}:127.0.0.1", "--cacert", str(cert)]
+
+    async def curl(*more: str) -> tuple[str, bytes]:
+        process = await asyncio.create_subprocess_exec(
+            *("curl", "-sS", "-w", "%{stderr}%{http_code} %{http_version}", *way, *more),
+            f"https://{DOMAIN}:{config.port}{TARGET}",
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        content, said = await process.communicate()
+        return said.decode(), content
+
+    async with (
+        asyncio.timeout(SECONDS),
+        edge(config) as rig,
+        listening(plane.answer, config.edge_socket),
+        listening(plane.take, config.api_socket),
+    ):
+        await open_to(rig, plane, guest)
+        assert await curl("-T", str(sent)) == (f"{FINAL[1]} 2", b'{"final": 1}')
+        assert guest.bodies == [CONTENT]
+        await open_to(rig, plane, Guest(ok(), CONTENT))
+        assert await curl() == ("200 2", CONTENT)
+        await open_to(rig, plane, Guest(ok(), CONTENT[:-1]))
+        said, content = await curl()
+        assert "curl: (" in said
+        assert content != CONTENT
+        await plane.ends("carried", "carried", "left")
