@@ -10,6 +10,7 @@ import type { Source } from "./answer";
 import type { Asked } from "./asked";
 import { Failure } from "./failure";
 import { sendFile } from "./libc";
+import type { Taker } from "./pipes";
 
 const PATIENCE = 10_000; // ms that a ticket waits for its connection, and a connection may take for its head
 const MOST_TICKETS = 256;
@@ -26,7 +27,7 @@ interface Transfer {
   /** The edge has come. Called once at most. */
   begin(socket: Outlet): void;
   /** More of the body. */
-  take(bytes: Uint8Array): void;
+  receive(bytes: Uint8Array): void;
   drain(): void;
   /** The connection has ended, or nobody came. */
   leave(): void;
@@ -40,10 +41,12 @@ const waiting = new Map<string, { readonly transfer: Transfer; readonly timer: T
 export function ticketIn({ query }: Asked): string | null {
   const ticket = query.get("ticket");
   if (ticket === null) return null;
-  if (!/^[0-9a-f]{32}$/.test(ticket)) throw new Failure("EINVAL", { message: "ticket" });
+  if (!properTicket(ticket)) throw new Failure("EINVAL", { message: "ticket" });
   if (waiting.size >= MOST_TICKETS) throw new Failure("EAGAIN", { message: "too many tickets" });
   return ticket;
 }
+
+export const properTicket = (ticket: unknown): boolean => typeof ticket === "string" && /^[0-9a-f]{32}$/.test(ticket);
 
 /** The ticket opens the transfer until PATIENCE is over. Returns a function that withdraws it. */
 function issue(ticket: string, transfer: Transfer): () => void {
@@ -80,7 +83,7 @@ export class BodyConnection {
   constructor(private readonly socket: Outlet) {}
 
   take(chunk: Uint8Array): void {
-    if (this.#transfer !== null) return this.#transfer.take(chunk);
+    if (this.#transfer !== null) return this.#transfer.receive(chunk);
     if (this.#isOver) return;
     const text = Buffer.from(chunk.buffer, chunk.byteOffset, Math.min(chunk.length, LARGEST_HEAD)).toString("latin1");
     const [before, end] = [this.#head.length, (this.#head + text).indexOf("\r\n\r\n")];
@@ -93,7 +96,7 @@ export class BodyConnection {
     this.#transfer = transfer;
     transfer.begin(this.socket);
     const rest = chunk.subarray(end + 4 - before);
-    if (rest.length > 0) transfer.take(rest);
+    if (rest.length > 0) transfer.receive(rest);
   }
 
   drain(): void {
@@ -147,7 +150,7 @@ export class Sending implements Transfer, Source {
     this.drain();
   }
 
-  take(): void {}
+  receive(): void {}
 
   drain(): void {
     if (this.#isTurnDue) return;
@@ -230,7 +233,7 @@ export class Arriving implements Transfer {
     if (this.left === 0) this.#answer();
   }
 
-  take(bytes: Uint8Array): void {
+  receive(bytes: Uint8Array): void {
     const socket = this.#socket;
     if (socket === null) return;
     const part = bytes.subarray(0, this.left);
@@ -257,4 +260,109 @@ export class Arriving implements Transfer {
     socket?.write(ASK);
     socket?.end();
   }
+}
+
+const CHUNK_HEAD = 12; // bytes: the end of the chunk before, and a length
+const UNCLAIMED = 60_000; // ms that the end of the output waits for the host's word
+const pipings = new Map<string, Piping>();
+
+/** The standard output of a run, for the edge, which gets it in chunks. Only the host knows whether it is whole. */
+export class Piping implements Transfer, Taker {
+  readonly method = "GET";
+  readonly headroom = CHUNK_HEAD;
+  readonly #withdraw: () => void;
+  #socket: Outlet | null = null;
+  #unsent: Uint8Array[] = [];
+  #hasBegun = false;
+  #isComplete = false;
+  #isOver = false;
+  #timer: Timer | undefined;
+
+  /** `onFirst` is called with the first bytes. `onRoom` is called when `wants` has become true again. */
+  constructor(
+    private readonly ticket: string,
+    private readonly onFirst: () => void,
+    private readonly onRoom: () => void,
+  ) {
+    this.#withdraw = issue(ticket, this);
+    pipings.set(ticket, this);
+  }
+
+  get wants(): boolean {
+    return this.#unsent.length === 0;
+  }
+
+  take(chunk: Uint8Array): void {
+    if (this.#isOver) return;
+    const head = `\r\n${(chunk.length - CHUNK_HEAD).toString(16).padStart(8, "0")}\r\n`;
+    chunk.set(Buffer.from(head, "latin1"));
+    this.#send(this.#hasBegun ? chunk : chunk.subarray(2));
+    if (this.#hasBegun) return;
+    this.#hasBegun = true;
+    this.onFirst();
+  }
+
+  ended(): void {
+    if (!this.#isOver) this.#timer = setTimeout(() => this.leave(), UNCLAIMED);
+  }
+
+  begin(socket: Outlet): void {
+    this.#socket = socket;
+    socket.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n");
+    this.drain();
+  }
+
+  receive(): void {}
+
+  drain(): void {
+    while (this.#socket !== null && this.#unsent.length > 0) {
+      const [first] = this.#unsent as [Uint8Array];
+      const written = Math.max(this.#socket.write(first), 0);
+      if (written < first.length) return void (this.#unsent[0] = first.subarray(written));
+      this.#unsent.shift();
+    }
+    if (this.#socket === null || this.#isOver) return;
+    if (this.#isComplete) this.#end(() => this.#socket?.end());
+    else this.onRoom();
+  }
+
+  /** The output has ended, and is whole. */
+  complete(): void {
+    if (this.#isOver || this.#isComplete) return;
+    this.#isComplete = true;
+    this.#send(Buffer.from(this.#hasBegun ? "\r\n0\r\n\r\n" : "0\r\n\r\n"));
+    this.drain();
+  }
+
+  leave(): void {
+    this.#end(() => this.#socket?.terminate());
+  }
+
+  #send(bytes: Uint8Array): void {
+    this.#unsent.push(bytes);
+    if (this.#unsent.length === 1 && this.#socket !== null) {
+      const written = Math.max(this.#socket.write(bytes), 0);
+      if (written < bytes.length) this.#unsent[0] = bytes.subarray(written);
+      else this.#unsent = [];
+    }
+  }
+
+  #end(close: () => void): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    clearTimeout(this.#timer);
+    this.#withdraw();
+    pipings.delete(this.ticket);
+    this.#unsent = [];
+    close();
+    this.onRoom();
+  }
+}
+
+/** Ends the output of a run that went to the edge. False when there is none with this ticket. */
+export function endPiping(ticket: string, isWhole: boolean): boolean {
+  const piping = pipings.get(ticket);
+  if (isWhole) piping?.complete();
+  else piping?.leave();
+  return piping !== undefined;
 }

@@ -1,12 +1,14 @@
 /** Runs: a spare becomes the program, its output goes to the host, and then how it ended.
  *
- *     POST /run?spare=   {code | command, env, cwd, stdin, maxOutput, live, feed} → frames (frames.ts)
+ *     POST /run?spare=   {code | command, env, cwd, stdin, maxOutput, live, feed, edge} → frames (frames.ts)
  *     GET  /feed?name=   → {"open": bool}, when the run with this `feed` has begun
  *     POST /feed?name=   bytes → {"open": bool}, when the program has taken them
+ *     POST /output/end?ticket=&whole=  → {"open": bool}, for a run whose output goes to the edge
  */
 
 import { type Answer, json } from "./answer";
-import { type Handlers, numberIn, type Settings } from "./asked";
+import { flagIn, type Handlers, numberIn, type Settings } from "./asked";
+import { endPiping, Piping, properTicket } from "./bodies";
 import { type Clock, writtenSince, type Mark } from "./changes";
 import { Failure } from "./failure";
 import { beginFeed, begun, endFeed, feed } from "./feeds";
@@ -28,7 +30,11 @@ export interface RunRequest {
   readonly live: boolean;
   /** The name under which standard input arrives in pieces; "" when it is `stdin`. */
   readonly feed: string;
+  /** The ticket with which the edge fetches standard output; "" when it goes to the host. */
+  readonly edge: string;
 }
+
+const NOTICE = Buffer.from("held"); // to the host, in place of the output that the edge fetches
 
 export function runHandlers({ bun, workspace }: Settings, spares: Spares, clock: Clock): Handlers {
   return {
@@ -41,6 +47,7 @@ export function runHandlers({ bun, workspace }: Settings, spares: Spares, clock:
       const bytes = await asked.bytes();
       return json({ open: await feed(asked.query.get("name") ?? "", bytes) });
     },
+    "POST /output/end": (asked) => json({ open: endPiping(asked.query.get("ticket") ?? "", flagIn(asked, "whole")) }),
   };
 }
 
@@ -57,6 +64,7 @@ export function parseRun(body: unknown, bun: string, workspace: string): RunRequ
     maxOutput = DEFAULT_OUTPUT,
     live = false,
     feed = "",
+    edge = "",
   } = body as Record<string, unknown>;
   const [isCode, isCommand] = [typeof code === "string", typeof command === "string"];
   if (isCode === isCommand) throw wrong("code or command (exactly one)");
@@ -65,6 +73,7 @@ export function parseRun(body: unknown, bun: string, workspace: string): RunRequ
   if (typeof cwd !== "string" || !cwd.startsWith("/") || cwd.includes("\0")) throw wrong("cwd");
   if (typeof stdin !== "string") throw wrong("stdin");
   if (typeof feed !== "string") throw wrong("feed");
+  if (edge !== "" && !properTicket(edge)) throw wrong("edge");
   if (!Number.isSafeInteger(maxOutput) || (maxOutput as number) < 0) throw wrong("maxOutput");
   const bytes = Buffer.from(stdin, "base64");
   const program = {
@@ -76,7 +85,14 @@ export function parseRun(body: unknown, bun: string, workspace: string): RunRequ
     shell: sessionShell(),
     hasStdin: bytes.length > 0 || feed !== "",
   };
-  return { ...scriptOf(program), stdin: bytes, maxOutput: maxOutput as number, live: live === true, feed };
+  return {
+    ...scriptOf(program),
+    stdin: bytes,
+    maxOutput: maxOutput as number,
+    live: live === true,
+    feed,
+    edge: edge as string,
+  };
 }
 
 /** One output stream of a run, up to its limit. */
@@ -137,8 +153,15 @@ export function execute(
     new RunOutput("o", request.maxOutput, outbox, hasStarted),
     new RunOutput("e", request.maxOutput, outbox, hasStarted),
   ] as const;
-  const readers = [new PipeReader(spare.stdout, outputs[0]), new PipeReader(spare.stderr, outputs[1])] as const;
-  gone.addEventListener("abort", () => outbox.abandon());
+  const piping = request.edge === "" ? null : pipingOf(request.edge, outbox, () => readers[0].advance());
+  const readers = [
+    new PipeReader(spare.stdout, piping ?? outputs[0]),
+    new PipeReader(spare.stderr, outputs[1]),
+  ] as const;
+  gone.addEventListener("abort", () => {
+    outbox.abandon();
+    piping?.leave();
+  });
   const fed = request.feed === "" ? null : beginFeed(request.feed, spare.stdin);
   const writers = [
     ...(fed === null ? [new PipeWriter(spare.stdin, request.stdin)] : []),
@@ -161,4 +184,11 @@ export function execute(
     outbox.finish(jsonFrame("x", { exitCode, truncated, filesWritten: paths, filesWrittenTruncated }));
   });
   return outbox.answer;
+}
+
+/** Tells the host when the first output has come. */
+function pipingOf(ticket: string, outbox: Outbox, onRoom: () => void): Piping {
+  const notice = new Uint8Array(HEADER + NOTICE.length);
+  notice.set(NOTICE, HEADER);
+  return new Piping(ticket, () => outbox.push(seal("o", notice)), onRoom);
 }

@@ -358,6 +358,18 @@ class Incoming(Protocol):
         ...
 
 
+class Outgoing(Protocol):
+    """Output of a program that the edge fetches. Within its block only."""
+
+    @property
+    def ticket(self) -> Ticket: ...
+
+    async def complete(self) -> None:
+        """Waits for the program, and then ends what the edge fetches. If this raises, or the block ends before, the
+        edge gets only a part and is told so."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Content:
     """A part of a file."""
@@ -446,6 +458,10 @@ class Files(Protocol):
 
     def pack(self, path: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """A directory or file as tar.gz, with paths relative to it. Fails midway if it cannot be complete."""
+        ...
+
+    def pack_by_edge(self, path: str) -> AbstractAsyncContextManager[Outgoing]:
+        """The same for the edge. Begins when the archive does. Raises what `pack` raises, and NoTickets."""
         ...
 
     async def unpack(self, path: str, parts: AsyncIterator[bytes]) -> int:

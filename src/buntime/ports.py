@@ -379,8 +379,10 @@ class Run:
     working_dir: str = "/workspace"  # absolute, normalised
     stdin: bytes = b""
     parts: AsyncIterator[bytes] | None = None  # more standard input, which comes during the run
+    edge: str = ""  # secret of a `Ticket`: the edge fetches standard output, and the sink gets HELD in its place
 
 
+HELD = b"held"
 OUTPUT_LIMIT = 10 << 20  # bytes that are kept of each stream
 
 

@@ -32,21 +32,21 @@ local bodies = {}
 
 -- The question.
 
--- Whether the body can be large, and nginx can pass it on as it is: of a stated length, or of a file.
+-- Whether the body can be large, and nginx can pass it on as it is: of a stated length, or from a session.
 local function may_be_large(var)
   local length = var.http_content_length
   if var.http_transfer_encoding then
     return false
   end
   if ngx.req.get_method() == "PUT" then
-    return match(length or "", "^%d+$") and #length <= 15 and tonumber(length) >= settings.least
+    return var.uri == "/files/content" and match(length or "", "^%d+$") and #length <= 15 and tonumber(length) >= settings.least
   end
   return ngx.req.get_method() == "GET" and (length == nil or length == "0")
 end
 
 local function question()
   local var = ngx.var
-  local lines = { ngx.req.get_method() .. " /files/content" .. (var.is_args or "") .. (var.args or "") .. " HTTP/1.1" }
+  local lines = { ngx.req.get_method() .. " " .. var.uri .. (var.is_args or "") .. (var.args or "") .. " HTTP/1.1" }
   local function add(name, value)
     if value then
       lines[#lines + 1] = name .. ": " .. gsub(value, "%c", " ")
@@ -134,7 +134,7 @@ function bodies.ask()
   if not headers["x-body-address"] then
     return answers.give(answer)
   end
-  request.length = headers["x-body-length"][1]
+  request.length = headers["x-body-length"] and headers["x-body-length"][1] -- nil: the end of the chunks says it
   var.body_address, var.body_ticket = headers["x-body-address"][1], headers["x-body-ticket"][1]
   if not is_address(var.body_address) or not match(var.body_ticket, "^%x+$") then
     return ngx.exit(500)
@@ -191,7 +191,8 @@ function bodies.ended()
     return
   end
   requests[number] = nil
-  local is_whole = ngx.var.upstream_response_length == request.length and ngx.var.request_completion == "OK"
+  local has_all = not request.length or ngx.var.upstream_response_length == request.length
+  local is_whole = has_all and ngx.var.request_completion == "OK"
   end_of(request, is_whole and ngx.req.get_method() == "GET" and "carried" or "left")
 end
 

@@ -45,7 +45,7 @@ HEADER_SECONDS = 10
 # Files. Smaller uploads go through the control plane, which needs no second connection for them.
 LEAST_BODY = 1 << 20  # bytes
 BODY_BUFFER = "512k"  # of one download
-BODY_SILENCE = 60  # seconds without a byte from a guest, or to it
+BODY_SILENCE = 120  # seconds without a byte from a guest, or to it
 OPEN = "24h"  # how long an open connection of a preview may be silent
 
 HEADERS = {  # status → its header; TRACE is the only method that nginx itself refuses, on every path
@@ -150,13 +150,8 @@ $listen_default
 $refusals
     log_by_lua_block { require("bodies").ended() }
     location / { proxy_pass http://control_plane; }
-    # Only the session's disk limits these.
-    location = /files/archive {
-      client_max_body_size 0;
-      proxy_pass http://control_plane;
-    }
-    # Large bodies pass between the client and the session's guest. See bodies.lua.
-    location = /files/content {
+    # Only the session's disk limits these. Large ones pass between the client and the session's guest: see bodies.lua.
+    location ~ ^/files/(content|archive)$$ {
       client_max_body_size 0;
       set $$body_number "";
       set $$body_address "";

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from buntime import errors
 from buntime.caller import Caller
-from buntime.inside import Content, FileEntry, FileEvent, FileStatus, FileToWrite, Match, Ticket
+from buntime.inside import Content, FileEntry, FileEvent, FileStatus, FileToWrite, Match, Outgoing, Ticket
 from buntime.operations import watching
 from buntime.operations.entrance import Entrance
 from buntime.paths import for_client
@@ -110,6 +110,15 @@ class Files:
     async def archive(self, caller: Caller, session_id: str, path: str) -> AsyncIterator[AsyncIterator[bytes]]:
         async with self._entrance.streaming(caller, session_id) as (_, sandbox), sandbox.files.pack(path) as parts:
             yield parts
+
+    @asynccontextmanager
+    async def archive_by_edge(self, caller: Caller, session_id: str, path: str) -> AsyncIterator[Outgoing]:
+        """See `inside.Files.pack_by_edge`."""
+        async with (
+            self._entrance.streaming(caller, session_id) as (_, sandbox),
+            sandbox.files.pack_by_edge(path) as outgoing,
+        ):
+            yield outgoing
 
     async def extract(self, caller: Caller, session_id: str, path: str, upload: Upload) -> int:
         """Returns how many entries the archive had."""

@@ -20,7 +20,7 @@ from buntime.errors import (
     RangeNotSatisfiable,
     SessionBusy,
 )
-from buntime.inside import Content, FileEntry, FileEvent, FileStatus, FileToWrite, Incoming, Match, Ticket
+from buntime.inside import Content, FileEntry, FileEvent, FileStatus, FileToWrite, Incoming, Match, Outgoing, Ticket
 from buntime.paths import WORKSPACE, for_client, in_bytes, shown
 from buntime.plan import MB
 
@@ -60,6 +60,13 @@ class FakeIncoming:
 
     async def finish(self) -> int:
         return await self.placed()
+
+
+@dataclass(frozen=True, slots=True)
+class FakeOutgoing:
+    ticket: Ticket
+
+    async def complete(self) -> None: ...
 
 
 class FakeFiles[F: File]:
@@ -236,6 +243,13 @@ class FakeFiles[F: File]:
                 entry.size = 0 if file is None else len(file.content)
                 archive.addfile(entry, None if file is None else io.BytesIO(file.content))
         yield _pieces(packed.getvalue())
+
+    @asynccontextmanager
+    async def pack_by_edge(self, path: str) -> AsyncIterator[Outgoing]:
+        """A test finds the archive in `carried`."""
+        async with self.pack(path) as parts:
+            content = b"".join([part async for part in parts])
+        yield FakeOutgoing(self._ticket(content))
 
     async def unpack(self, path: str, parts: AsyncIterator[bytes]) -> int:
         await self.make_directory(path)

@@ -24,7 +24,7 @@ from buntime.web.visitor_pages import PAGES, render
 
 log = structlog.get_logger()
 
-HANDED_OVER = ("/files/content",)
+HANDED_OVER = ("/files/content", "/files/archive")
 ERROR_HEADER = b"x-preview-error"  # the error's code: tells our answers from a program's, which never has it
 CHALLENGE = b"Preview-Token"  # not a scheme for which browsers ask for a name and password
 

@@ -5,8 +5,9 @@ to the guest is an ordinary one. Otherwise the edge gets a ticket (`begin`) and 
 carries the body: the application stays in its handler, so the session stays awake, and the request is logged when it
 has ended. The edge then says how it went, in the body of its question. If the client left, it closes the connection.
 
-`X-Body-Address` and `X-Body-Ticket` say where the body is, and `X-Body-Length` how many bytes it has. For a download,
-status and headers are the client's. For an upload, the client's answer follows as the body of this one, as HTTP text.
+`X-Body-Address` and `X-Body-Ticket` say where the body is, and `X-Body-Length` how many bytes it has, if that is known.
+For a download, status and headers are the client's. For an upload, the client's answer follows as the body of this one,
+as HTTP text.
 """
 
 import asyncio
@@ -33,11 +34,11 @@ class Handover:
         self._begun = False
         self._answer: list[bytes] = []
 
-    async def begin(self, ticket: Ticket, length: int, headers: Headers, status: int = 200) -> None:
-        """Lets the edge carry the body. Call `carried` next."""
+    async def begin(self, ticket: Ticket, length: int | None, headers: Headers, status: int = 200) -> None:
+        """Lets the edge carry the body. Call `carried` next. `length`: None if only the guest will know."""
         self._begun = True
         told = [(b"x-body-address", ticket.address.encode()), (b"x-body-ticket", ticket.secret.encode())]
-        headers = [*headers, *told, (LENGTH, b"%d" % length)]
+        headers = [*headers, *told, *([] if length is None else [(LENGTH, b"%d" % length)])]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def send_back(self) -> None:

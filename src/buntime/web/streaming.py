@@ -77,7 +77,7 @@ class Out:
         return whole
 
     async def hand_over(
-        self, handover: Handover, ticket: Ticket, length: int, media: bytes, headers: Headers, status: int
+        self, handover: Handover, ticket: Ticket, length: int | None, media: bytes, headers: Headers, status: int
     ) -> None:
         """Lets the edge send the answer, whose body it fetches with the ticket. Returns when the client has it. Raises
         ClientLeft, and Unavailable if the client has got nothing yet."""

@@ -64,5 +64,7 @@ async def _run(
         "feed": feed,
     }
     body |= {"code": run.code} if run.code is not None else {"command": run.command or ""}
+    if run.edge:
+        body["edge"] = run.edge
     async with guest.request("POST", path, {"spare": str(spare)}, msgspec.json.encode(body)) as answer:
         return await (read_outcome(answer) if sink is None else stream_outcome(answer, sink))

@@ -25,6 +25,7 @@ from buntime.inside import (
     Incoming,
     Match,
     NoTickets,
+    Outgoing,
     Ticket,
 )
 from buntime.paths import for_client, from_bytes, shown
@@ -35,7 +36,7 @@ from buntime.sandboxes.inside.launcher import ANSWER_SECONDS, Launcher
 from buntime.sandboxes.inside.listing import LATEST, list_directory
 from buntime.sandboxes.inside.programs import Runner
 from buntime.sandboxes.inside.searching import search
-from buntime.sandboxes.inside.tarballs import pack, unpack
+from buntime.sandboxes.inside.tarballs import pack, pack_by_edge, unpack
 from buntime.sandboxes.inside.watching import watch
 from buntime.sandboxes.inside.writing import write_batch
 
@@ -240,6 +241,17 @@ class GuestFiles:
 
     def pack(self, path: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         return pack(self, self._runner, path)
+
+    def pack_by_edge(self, path: str) -> AbstractAsyncContextManager[Outgoing]:
+        ticket = self._ticket()
+
+        async def end(is_whole: bool) -> None:
+            query = {"ticket": ticket.secret, "whole": str(int(is_whole))}
+            with suppress(SandboxGone, BuntimeError, TimeoutError):
+                async with asyncio.timeout(DROP_SECONDS):
+                    await self._guest.call("POST", "/output/end", query, Nothing)
+
+        return pack_by_edge(self, self._runner, path, ticket, end)
 
     async def unpack(self, path: str, parts: AsyncIterator[bytes]) -> int:
         return await unpack(self, self._runner, path, _pieces(parts))

@@ -1,14 +1,14 @@
 """Packing and unpacking archives with the session's own tar."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 from buntime.daemon.tasks import cancel_and_wait
 from buntime.errors import BuntimeError, ExecutionTimeout, FileConflict, InvalidRequest
-from buntime.inside import Stream
+from buntime.inside import NoTickets, Stream, Ticket
 from buntime.paths import for_client, shown
-from buntime.ports import Run, RunResult
+from buntime.ports import HELD, Run, RunResult
 from buntime.sandboxes.inside.programs import Complaints, FileAccess, Runner, limit_met, quoted
 
 LONGEST = 24 * 3600.0  # seconds; lack of progress ends it sooner
@@ -55,6 +55,63 @@ async def pack(files: FileAccess, runner: Runner, path: str) -> AsyncIterator[As
         yield _again(first, parts)
     finally:
         await cancel_and_wait(running)
+
+
+class Packing:
+    """Implements `inside.Outgoing`. `end` tells the guest whether the archive is whole."""
+
+    def __init__(
+        self,
+        ticket: Ticket,
+        end: Callable[[bool], Awaitable[None]],
+        running: asyncio.Task[RunResult],
+        failed: Callable[[RunResult], BuntimeError],
+    ) -> None:
+        self.ticket = ticket
+        self._end = end
+        self._running = running
+        self._failed = failed
+        self.is_complete = False
+
+    async def complete(self) -> None:
+        result = await self._running
+        if result.exit_code not in (0, CHANGED):
+            raise self._failed(result)
+        await self._end(True)
+        self.is_complete = True
+
+
+@asynccontextmanager
+async def pack_by_edge(
+    files: FileAccess, runner: Runner, path: str, ticket: Ticket, end: Callable[[bool], Awaitable[None]]
+) -> AsyncIterator[Packing]:
+    await files.status(path)
+    first, said, complaints = asyncio.Event(), bytearray(), Complaints()
+
+    async def sink(stream: Stream, content: bytes) -> None:
+        if stream == "stderr":
+            complaints.add(content)
+        else:
+            said.extend(content[: len(HELD) + 1 - len(said)])
+            first.set()
+
+    run = Run(LONGEST, command=f"P={quoted(path)}; {PACK}", working_dir="/", edge=ticket.secret)
+    running = asyncio.create_task(runner.run(run, sink), name="tar")
+    beginning = asyncio.create_task(first.wait(), name="beginning of an archive")
+    packing = Packing(ticket, end, running, lambda result: _unpacked(result, path, complaints))
+    try:
+        await asyncio.wait({running, beginning}, return_when=asyncio.FIRST_COMPLETED)
+        if not said:
+            raise _unpacked(await running, path, complaints)
+        if said != HELD:
+            raise NoTickets
+        yield packing
+    finally:
+        beginning.cancel()
+        is_over = running.done()
+        await cancel_and_wait(running)  # which ends it in the guest, unless it has ended
+        if is_over and not packing.is_complete:
+            await end(False)
 
 
 async def _again(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

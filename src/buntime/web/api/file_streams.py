@@ -1,8 +1,11 @@
 """Files of any size as bytes: the content of a file, and a directory as an archive."""
 
+import asyncio
+
 from msgspec import UnsetType
 
 from buntime import errors
+from buntime.daemon.tasks import cancel_and_wait
 from buntime.inside import Content, NoTickets, Ticket
 from buntime.paths import file_inside_session, for_client, inside_session, shown
 from buntime.web import ranges
@@ -134,10 +137,33 @@ async def _bring(
 
 async def _pack(call: Call[wire.ArchiveQuery, None], out: Out) -> None:
     path, wanted = _path(call.query.path), session_id(call.query.session_id)
+    if call.handover is not None:
+        await _pack_by_edge(call, out, call.handover, wanted, path)
+        return
     async with call.operations.files.archive(call.caller, wanted, path) as parts:
         await out.begin(TARBALL, [])
         async for part in parts:
             await out.content(part)
+
+
+async def _pack_by_edge(
+    call: Call[wire.ArchiveQuery, None], out: Out, handover: Handover, wanted: str, path: str
+) -> None:
+    try:
+        async with call.operations.files.archive_by_edge(call.caller, wanted, path) as outgoing:
+            packing = asyncio.create_task(outgoing.complete(), name="archive")
+            carrying = asyncio.create_task(out.hand_over(handover, outgoing.ticket, None, TARBALL, [], 200))
+            try:
+                await asyncio.wait({packing, carrying}, return_when=asyncio.FIRST_COMPLETED)
+                if packing.done():
+                    await packing
+                await carrying
+            finally:
+                await cancel_and_wait(packing)
+                await cancel_and_wait(carrying)
+    except NoTickets:
+        await handover.send_back()
+        raise ClientLeft from None
 
 
 @operation(
