@@ -33,7 +33,7 @@ interface Transfer {
   leave(): void;
 }
 
-type Outlet = Pick<Socket, "write" | "end" | "terminate"> & { readonly fd: number };
+type Outlet = Pick<Socket, "write" | "end" | "terminate" | "pause" | "resume"> & { readonly fd: number };
 
 const waiting = new Map<string, { readonly transfer: Transfer; readonly timer: Timer }>();
 
@@ -210,8 +210,8 @@ export class Sending implements Transfer, Source {
 
 /** Where the bytes go that the edge brings. */
 export interface Target {
-  /** Takes more of them. False when it wants no more. */
-  take(bytes: Uint8Array): boolean;
+  /** Takes more of them, at once or later; they are valid only at once. False when it wants no more. */
+  take(bytes: Uint8Array): boolean | Promise<boolean>;
 }
 
 /** `size` bytes from the edge. */
@@ -219,46 +219,82 @@ export class Arriving implements Transfer {
   readonly method = "PUT";
   readonly #withdraw: () => void;
   #socket: Outlet | null = null;
+  #left: number; // to arrive
+  #waiting: Uint8Array[] = []; // until the target has taken what came before
+  #isTaking = false;
+  #missing: number; // that the target has not taken
+  readonly #over = Promise.withResolvers<number>();
 
   constructor(
     ticket: string,
-    private left: number,
+    size: number,
     private readonly target: Target,
   ) {
+    this.#left = this.#missing = size;
     this.#withdraw = issue(ticket, this);
+  }
+
+  /** Settles when no more comes, with the number of bytes that are missing. */
+  get over(): Promise<number> {
+    return this.#over.promise;
   }
 
   begin(socket: Outlet): void {
     this.#socket = socket;
-    if (this.left === 0) this.#answer();
+    if (this.#left === 0) this.finish();
   }
 
   receive(bytes: Uint8Array): void {
-    const socket = this.#socket;
-    if (socket === null) return;
-    const part = bytes.subarray(0, this.left);
-    this.left -= part.length;
-    if (!this.target.take(part) || this.left === 0) this.#answer();
+    if (this.#socket === null) return;
+    const part = bytes.subarray(0, this.#left);
+    this.#left -= part.length;
+    if (this.#isTaking) this.#waiting.push(part.slice());
+    else this.#pass(part);
   }
 
   drain(): void {}
 
   leave(): void {
     this.#socket = null;
+    this.#waiting = [];
+    if (!this.#isTaking) this.#over.resolve(this.#missing);
   }
 
   /** Nothing more shall come. */
   stop(): void {
     this.#withdraw();
     this.#socket?.terminate();
-    this.#socket = null;
+    this.leave();
   }
 
-  #answer(): void {
+  /** Nothing more is wanted, and the edge asks the server. */
+  finish(): void {
     const socket = this.#socket;
-    this.#socket = null;
+    this.#withdraw();
+    this.leave();
+    socket?.resume();
     socket?.write(ASK);
     socket?.end();
+  }
+
+  #pass(part: Uint8Array): void {
+    const taken = this.target.take(part);
+    if (typeof taken === "boolean") return this.#passed(part.length, taken);
+    this.#isTaking = true;
+    this.#socket?.pause();
+    void taken.then((wants) => {
+      this.#isTaking = false;
+      this.#passed(part.length, wants);
+    });
+  }
+
+  #passed(size: number, wants: boolean): void {
+    if (wants) this.#missing -= size;
+    if (this.#socket === null) return this.#over.resolve(this.#missing);
+    if (!wants || this.#missing === 0) return this.finish();
+    const next = this.#waiting.shift();
+    if (next === undefined) this.#socket.resume();
+    else this.#pass(next);
   }
 }
 

@@ -4,6 +4,7 @@
  */
 
 import { closeSync, writeSync } from "node:fs";
+import { Arriving } from "./bodies";
 import { Failure, errnoOf } from "./failure";
 import { type End, unwatch, watch } from "./pipes";
 
@@ -19,6 +20,10 @@ class Feed implements End {
   constructor(fd: number) {
     this.#fd = fd;
     watch(this, fd);
+  }
+
+  get isOpen(): boolean {
+    return this.#fd >= 0;
   }
 
   /** Settles when all of it is in the pipe. False when nobody reads any more. */
@@ -70,6 +75,7 @@ export function beginFeed(name: string, fd: number): Feed {
 
 export function endFeed(name: string, feed: Feed): void {
   feed.close();
+  for (const each of arrivals.values()) if (each.name === name) each.arriving.finish();
   feeds.delete(name);
 }
 
@@ -94,4 +100,26 @@ export async function feed(name: string, bytes: Uint8Array): Promise<boolean> {
   if (bytes.length > 0) return await found.write(bytes);
   found.close();
   return false;
+}
+
+const UNCLAIMED = 60_000; // ms that the end of an arrival waits for the host's question
+
+/** What the edge brings for feeds, by ticket. */
+const arrivals = new Map<string, { readonly name: string; readonly arriving: Arriving }>();
+
+/** Feeds the run with `size` bytes that the edge brings. */
+export function feedFromEdge(name: string, ticket: string, size: number): void {
+  const arriving = new Arriving(ticket, size, { take: (bytes) => feed(name, bytes.slice()) });
+  arrivals.set(ticket, { name, arriving });
+  void arriving.over.then(() => setTimeout(() => arrivals.delete(ticket), UNCLAIMED));
+}
+
+/** Settles when the edge has brought all, or no more comes: how many bytes the run has not taken, and whether it still
+ * reads. */
+export async function fedFromEdge(ticket: string, gone: AbortSignal): Promise<{ missing: number; open: boolean }> {
+  const found = arrivals.get(ticket);
+  if (found === undefined) throw new Failure("ETIME", { message: "there is no such ticket" });
+  gone.addEventListener("abort", () => found.arriving.stop());
+  const missing = await found.arriving.over;
+  return { missing, open: feeds.get(found.name)?.isOpen ?? false };
 }

@@ -3,15 +3,17 @@
  *     POST /run?spare=   {code | command, env, cwd, stdin, maxOutput, live, feed, edge} → frames (frames.ts)
  *     GET  /feed?name=   → {"open": bool}, when the run with this `feed` has begun
  *     POST /feed?name=   bytes → {"open": bool}, when the program has taken them
+ *     POST /feed/edge?name=&ticket=&size=  → {}; the edge brings so many bytes for the program
+ *     GET  /feed/edge?ticket=              → {"missing": n, "open": bool}, when no more comes
  *     POST /output/end?ticket=&whole=  → {"open": bool}, for a run whose output goes to the edge
  */
 
 import { type Answer, json } from "./answer";
 import { flagIn, type Handlers, numberIn, type Settings } from "./asked";
-import { endPiping, Piping, properTicket } from "./bodies";
+import { endPiping, Piping, properTicket, ticketIn } from "./bodies";
 import { type Clock, writtenSince, type Mark } from "./changes";
 import { Failure } from "./failure";
-import { beginFeed, begun, endFeed, feed } from "./feeds";
+import { beginFeed, begun, endFeed, fedFromEdge, feed, feedFromEdge } from "./feeds";
 import { type FrameType, HEADER, jsonFrame, seal } from "./frames";
 import { Outbox } from "./outbox";
 import { PipeReader, PipeWriter, type Taker } from "./pipes";
@@ -47,6 +49,12 @@ export function runHandlers({ bun, workspace }: Settings, spares: Spares, clock:
       const bytes = await asked.bytes();
       return json({ open: await feed(asked.query.get("name") ?? "", bytes) });
     },
+    "POST /feed/edge": (asked) => {
+      const ticket = ticketIn(asked) ?? "";
+      feedFromEdge(asked.query.get("name") ?? "", ticket, numberIn(asked, "size", 0));
+      return json({});
+    },
+    "GET /feed/edge": async (asked) => json(await fedFromEdge(asked.query.get("ticket") ?? "", asked.gone)),
     "POST /output/end": (asked) => json({ open: endPiping(asked.query.get("ticket") ?? "", flagIn(asked, "whole")) }),
   };
 }

@@ -4,7 +4,7 @@ Every method raises SandboxGone as the methods of `ports.Sandbox` do. What comes
 it is the session's own claim. Closing an iterator, or cancelling its task, ends its source.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence, Set
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -468,6 +468,11 @@ class Files(Protocol):
         """Unpacks a tar.gz into a directory, which it makes, and returns how many entries it had. After a failure, what
         was unpacked stays. Raises InvalidRequest for a damaged archive, and for names that lead out of the directory.
         """
+        ...
+
+    async def unpack_by_edge(self, path: str, size: int, carry: Callable[[Ticket], Awaitable[None]]) -> int:
+        """The same for `size` bytes that the edge brings. `carry` returns when it has, or has tried in vain. Raises
+        NoTickets too."""
         ...
 
     async def search(

@@ -2,14 +2,25 @@
 (in `testing/`) and the real thing.
 """
 
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+    Set,
+)
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, Protocol
 
 from buntime.account import Account, AccountStatus, Key
 from buntime.image import NamedImage
-from buntime.inside import Contexts, Files, Processes, Sink, Terminals
+from buntime.inside import Contexts, Files, Processes, Sink, Terminals, Ticket
 from buntime.plan import Limits
 from buntime.session import Network, SavedVolume, Session, State
 from buntime.snapshot import Layer, MadeImage, Snapshot
@@ -369,6 +380,15 @@ ANSWER_SECONDS = 48 * 3600  # for which an idempotent answer is kept; the API pr
 
 
 @dataclass(frozen=True, slots=True)
+class Bringing:
+    """Standard input that the edge brings. `carry` returns when it has, or has tried in vain."""
+
+    ticket: Ticket
+    size: int  # bytes
+    carry: Callable[[Ticket], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """One program to run. Exactly one of `code` (TypeScript for Bun) and `command` (for bash)."""
 
@@ -379,6 +399,7 @@ class Run:
     working_dir: str = "/workspace"  # absolute, normalised
     stdin: bytes = b""
     parts: AsyncIterator[bytes] | None = None  # more standard input, which comes during the run
+    bringing: "Bringing | None" = None  # the same by the edge
     edge: str = ""  # secret of a `Ticket`: the edge fetches standard output, and the sink gets HELD in its place
 
 

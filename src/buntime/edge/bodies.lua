@@ -39,7 +39,7 @@ local function may_be_large(var)
     return false
   end
   if ngx.req.get_method() == "PUT" then
-    return var.uri == "/files/content" and match(length or "", "^%d+$") and #length <= 15 and tonumber(length) >= settings.least
+    return match(length or "", "^%d+$") and #length <= 15 and tonumber(length) >= settings.least
   end
   return ngx.req.get_method() == "GET" and (length == nil or length == "0")
 end

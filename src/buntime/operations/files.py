@@ -126,6 +126,14 @@ class Files:
             _check_length(session, upload.length)
             return await sandbox.files.unpack(path, upload.parts)
 
+    async def extract_by_edge(
+        self, caller: Caller, session_id: str, path: str, size: int, carry: Callable[[Ticket], Awaitable[None]]
+    ) -> int:
+        """See `inside.Files.unpack_by_edge`."""
+        async with self._entrance.streaming(caller, session_id) as (session, sandbox):
+            _check_length(session, size)
+            return await sandbox.files.unpack_by_edge(path, size, carry)
+
     async def make_directory(self, caller: Caller, session_id: str, path: str) -> bool:
         async with self._entrance.use(caller, session_id) as (_, sandbox):
             return await sandbox.files.make_directory(path)

@@ -271,6 +271,12 @@ class FakeFiles[F: File]:
             raise InvalidRequest("body", f"The archive could not be extracted completely: {wrong}.") from None
         return entries
 
+    async def unpack_by_edge(self, path: str, size: int, carry: Callable[[Ticket], Awaitable[None]]) -> int:
+        """A test puts what the edge brings into `carried`."""
+        ticket = self._ticket(b"")
+        await carry(ticket)
+        return await self.unpack(path, _pieces(self.carried[ticket.secret]))
+
     async def search(
         self, path: str, *, glob: str | None, query: str | None, ignore_case: bool, limit: int
     ) -> tuple[Sequence[Match], bool]:

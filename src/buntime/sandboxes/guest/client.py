@@ -16,7 +16,7 @@ from buntime.daemon.room import hold
 from buntime.daemon.tasks import cancel_and_wait
 from buntime.errors import BuntimeError, Unavailable
 from buntime.ports import SandboxGone
-from buntime.sandboxes.guest.failures import UNREADABLE, Impostor, SpareGone, Unfit, failure_of
+from buntime.sandboxes.guest.failures import UNREADABLE, Impostor, NotKnown, SpareGone, Unfit, failure_of
 from buntime.sandboxes.guest.large import AT_ONCE
 from buntime.sandboxes.guest.link import LARGEST_REQUEST, PROTOCOL, Link, Stream
 from buntime.sandboxes.kernel.oci import GUEST_PORT
@@ -205,9 +205,11 @@ def _target(method: str, path: str, query: Mapping[str, str]) -> bytes:
 
 
 def _told(failure: Exception, path: str, query: Mapping[str, str]) -> Exception:
-    """The failure. Spare failures that callers of this path cannot handle become SandboxGone."""
+    """The failure. Failures that callers of this path cannot handle become SandboxGone."""
     if isinstance(failure, SpareGone):
         known = "spare" in query and path != "/prepared/run"
+    elif isinstance(failure, NotKnown):
+        known = path == "/feed/edge"
     else:
         known = not isinstance(failure, Unfit) or path in ("/prepared/run", "/spares/prepare")
     return failure if known else SandboxGone(f"{path}: the guest reports {failure!r}")

@@ -39,6 +39,10 @@ class Unfit(Exception):
     """The prepared process differs from what a fresh start would give. Start a new process."""
 
 
+class NotKnown(Exception):
+    """The guest, of an earlier version, does not know the operation."""
+
+
 class Impostor(SandboxGone):
     """The answer does not come from our guest. Its sandbox has to end."""
 
@@ -58,14 +62,15 @@ def failure_of(query: Mapping[str, str], text: bytes | bytearray, status: int) -
     return _known_failure(failure.errno, path) or SandboxGone(f"the guest reports {failure.errno[:40]!r}")
 
 
-def _known_failure(errno: str, path: str) -> BuntimeError | SpareGone | Unfit | None:
+def _known_failure(errno: str, path: str) -> BuntimeError | SpareGone | Unfit | NotKnown | None:
     if errno in CONFLICTS:
         if errno == "EFBIG":
             return PayloadTooLarge(f"{path!r} is larger than may be read or listed at once.", path=path)
         return FileConflict(path, errno, f"{path!r} {CONFLICTS[errno]}")
-    makers: dict[str, Callable[[], BuntimeError | SpareGone | Unfit]] = {
+    makers: dict[str, Callable[[], BuntimeError | SpareGone | Unfit | NotKnown]] = {
         "ESRCH": lambda: SpareGone(),
         "ESTALE": lambda: Unfit(),
+        "ENOSYS": lambda: NotKnown(),
         "ENOENT": lambda: FileNotFound(path),
         "ENOSPC": lambda: DiskFull("The session's disk limit is reached."),
         "EDQUOT": lambda: DiskFull("The session's disk limit is reached."),

@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator, Mapping
 import msgspec
 
 from buntime.daemon.tasks import cancel_and_wait
-from buntime.inside import Sink
-from buntime.ports import OUTPUT_LIMIT, Run
-from buntime.sandboxes.guest.client import LARGEST_NUMBER, Guest
+from buntime.errors import ExecutionTimeout
+from buntime.inside import NoTickets, Sink
+from buntime.ports import OUTPUT_LIMIT, Bringing, Run
+from buntime.sandboxes.guest.client import LARGEST_NUMBER, Count, Guest, Nothing
+from buntime.sandboxes.guest.failures import NotKnown
 from buntime.sandboxes.guest.outcomes import Outcome, read_outcome, stream_outcome
 
 
@@ -18,16 +20,21 @@ class _Fed(msgspec.Struct):
     open: bool
 
 
+class _Brought(msgspec.Struct):
+    missing: Count
+    open: bool  # the program still reads
+
+
 async def run_program(
     guest: Guest, spare: int, run: Run, env: Mapping[str, str], sink: Sink | None = None, *, prepared: bool = False
 ) -> Outcome:
     """Sends output to the sink if there is one, without a limit. Raises SpareGone, Unfit for a prepared process, and
     what the sink and the parts of the input raise."""
-    if run.parts is None:
+    if run.parts is None and run.bringing is None:
         return await _run(guest, spare, run, env, sink, "", "/prepared/run" if prepared else "/run")
     name = secrets.token_hex(8)
     running = asyncio.create_task(_run(guest, spare, run, env, sink, name), name="fed run")
-    feeding = asyncio.create_task(_feed(guest, name, run.parts), name="feed")
+    feeding = asyncio.create_task(_feed(guest, name, run), name="feed")
     try:
         await asyncio.wait({running, feeding}, return_when=asyncio.FIRST_COMPLETED)
         if not running.done():
@@ -38,14 +45,34 @@ async def run_program(
         await cancel_and_wait(feeding)
 
 
-async def _feed(guest: Guest, name: str, parts: AsyncIterator[bytes]) -> None:
-    """Sends the parts until the run reads no more."""
+async def _feed(guest: Guest, name: str, run: Run) -> None:
+    """Feeds the run until it reads no more."""
     if not (await guest.call("GET", "/feed", {"name": name}, _Fed)).open:
         return
-    async for part in parts:
+    if run.bringing is not None:
+        await _bring(guest, name, run.bringing)
+    async for part in run.parts or _nothing():
         if not await _fed(guest, name, part):
             return
     await _fed(guest, name, b"")
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    return
+    yield b""
+
+
+async def _bring(guest: Guest, name: str, bringing: Bringing) -> None:
+    """Lets the edge feed the run. Raises NoTickets."""
+    ticket = {"ticket": bringing.ticket.secret}
+    try:
+        await guest.call("POST", "/feed/edge", {"name": name, "size": str(bringing.size), **ticket}, Nothing)
+    except NotKnown:
+        raise NoTickets from None
+    await bringing.carry(bringing.ticket)
+    brought = await guest.call("GET", "/feed/edge", ticket, _Brought)
+    if brought.missing and brought.open:
+        raise ExecutionTimeout("The program does not take its input.")
 
 
 async def _fed(guest: Guest, name: str, content: bytes) -> bool:

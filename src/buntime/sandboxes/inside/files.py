@@ -29,14 +29,14 @@ from buntime.inside import (
     Ticket,
 )
 from buntime.paths import for_client, from_bytes, shown
-from buntime.ports import SandboxGone
+from buntime.ports import Bringing, SandboxGone
 from buntime.sandboxes.guest.client import LARGEST_NUMBER, Answer, Count, Guest, Nothing
 from buntime.sandboxes.guest.failures import Impostor
 from buntime.sandboxes.inside.launcher import ANSWER_SECONDS, Launcher
 from buntime.sandboxes.inside.listing import LATEST, list_directory
 from buntime.sandboxes.inside.programs import Runner
 from buntime.sandboxes.inside.searching import search
-from buntime.sandboxes.inside.tarballs import pack, pack_by_edge, unpack
+from buntime.sandboxes.inside.tarballs import pack, pack_by_edge, unpack, unpack_by_edge
 from buntime.sandboxes.inside.watching import watch
 from buntime.sandboxes.inside.writing import write_batch
 
@@ -255,6 +255,9 @@ class GuestFiles:
 
     async def unpack(self, path: str, parts: AsyncIterator[bytes]) -> int:
         return await unpack(self, self._runner, path, _pieces(parts))
+
+    async def unpack_by_edge(self, path: str, size: int, carry: Callable[[Ticket], Awaitable[None]]) -> int:
+        return await unpack_by_edge(self, self._runner, path, Bringing(self._ticket(), size, carry))
 
     def watch(self, path: str, *, recursive: bool) -> AbstractAsyncContextManager[AsyncIterator[Sequence[FileEvent]]]:
         return watch(self._guest, self._launcher, path, recursive=recursive)

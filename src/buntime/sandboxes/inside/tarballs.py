@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from typing import Protocol
 
 from buntime.daemon.tasks import cancel_and_wait
 from buntime.errors import BuntimeError, ExecutionTimeout, FileConflict, InvalidRequest
 from buntime.inside import NoTickets, Stream, Ticket
 from buntime.paths import for_client, shown
-from buntime.ports import HELD, Run, RunResult
+from buntime.ports import HELD, Bringing, Run, RunResult
 from buntime.sandboxes.inside.programs import Complaints, FileAccess, Runner, limit_met, quoted
 
 LONGEST = 24 * 3600.0  # seconds; lack of progress ends it sooner
@@ -29,6 +31,9 @@ UNPACK = (
     'cd -- "$P" && exec /usr/bin/tar --extract --gzip --verbose --no-same-owner --file=-; '  # prints names to count
     f"exit {CANNOT_ENTER}"
 )
+
+
+UNPACKING = Run(LONGEST, working_dir="/")
 
 
 @asynccontextmanager
@@ -149,8 +154,19 @@ def _unpacked(result: RunResult, path: str, complaints: Complaints) -> BuntimeEr
 
 async def unpack(files: FileAccess, runner: Runner, path: str, parts: AsyncIterator[bytes]) -> int:
     """See `inside.Files.unpack`."""
+    taken = _Taken(parts)
+    return await _unpack(files, runner, path, taken, replace(UNPACKING, parts=taken.whole()))
+
+
+async def unpack_by_edge(files: FileAccess, runner: Runner, path: str, bringing: Bringing) -> int:
+    """See `inside.Files.unpack_by_edge`."""
+    brought = _Brought(bringing)
+    return await _unpack(files, runner, path, brought, replace(UNPACKING, bringing=brought.noticed()))
+
+
+async def _unpack(files: FileAccess, runner: Runner, path: str, taken: "_Progress", run: Run) -> int:
     await files.make_directory(path)
-    taken, complaints = _Taken(parts), Complaints()
+    complaints = Complaints()
 
     async def sink(stream: Stream, content: bytes) -> None:
         if stream == "stderr":
@@ -158,7 +174,7 @@ async def unpack(files: FileAccess, runner: Runner, path: str, parts: AsyncItera
         else:
             taken.entries += content.count(b"\n")
 
-    run = Run(LONGEST, command=f"P={quoted(path)}; {UNPACK}", working_dir="/", parts=taken.whole())
+    run = replace(run, command=f"P={quoted(path)}; {UNPACK}")
     running = asyncio.create_task(runner.run(run, sink), name="tar")
     try:
         before = None
@@ -176,8 +192,39 @@ async def unpack(files: FileAccess, runner: Runner, path: str, parts: AsyncItera
     return taken.entries
 
 
-class _Taken:
+class _Progress(Protocol):
     """How far the extraction has come."""
+
+    entries: int
+
+    @property
+    def progress(self) -> tuple[int, int]: ...
+
+
+class _Brought:
+    """Of what the edge brings. It gives up by itself when tar takes nothing, so waiting for it counts as progress."""
+
+    def __init__(self, bringing: Bringing) -> None:
+        self._bringing = bringing
+        self._is_carried = False
+        self._looks = 0
+        self.entries = 0
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        self._looks += not self._is_carried
+        return self._looks, self.entries
+
+    def noticed(self) -> Bringing:
+        async def carry(ticket: Ticket) -> None:
+            await self._bringing.carry(ticket)
+            self._is_carried = True
+
+        return replace(self._bringing, carry=carry)
+
+
+class _Taken:
+    """Of what comes in parts."""
 
     def __init__(self, parts: AsyncIterator[bytes]) -> None:
         self._parts = parts

@@ -1,6 +1,8 @@
 """Files of any size as bytes: the content of a file, and a directory as an archive."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 from msgspec import UnsetType
 
@@ -114,22 +116,25 @@ async def write_content(call: Call[wire.WriteContentQuery, None]) -> wire.Conten
     mode = None if isinstance(query.mode, UnsetType) else int(query.mode, 8)
     wanted, length = session_id(query.session_id), call.upload.length
     if call.handover is not None and length is not None:
-        size = await _bring(call, call.handover, wanted, path, length, mode)
+        bring = partial(call.operations.files.upload_by_edge, call.caller, wanted, path, length, mode)
+        size = await _brought(call.handover, length, bring)
     else:
         size = await call.operations.files.upload(call.caller, wanted, path, call.upload, mode)
     name, raw = shown_path(path)
     return wire.ContentWritten(path=name, path_base64=raw, size=size)
 
 
-async def _bring(
-    call: Call[wire.WriteContentQuery, None], handover: Handover, wanted: str, path: str, length: int, mode: int | None
+async def _brought(
+    handover: Handover, length: int, take: Callable[[Callable[[Ticket], Awaitable[None]]], Awaitable[int]]
 ) -> int:
+    """What `take` returns for a body that the edge brings."""
+
     async def carry(ticket: Ticket) -> None:
         await handover.begin(ticket, length, [])
         await handover.carried()
 
     try:
-        return await call.operations.files.upload_by_edge(call.caller, wanted, path, length, mode, carry)
+        return await take(carry)
     except NoTickets:
         await handover.send_back()
         raise ClientLeft from None
@@ -203,8 +208,12 @@ async def write_archive(call: Call[wire.ArchiveQuery, None]) -> wire.Extracted:
     not atomic: entries extracted before a failure stay.
     """
     assert call.upload is not None
-    path = _path(call.query.path)
-    entries = await call.operations.files.extract(call.caller, session_id(call.query.session_id), path, call.upload)
+    path, wanted, length = _path(call.query.path), session_id(call.query.session_id), call.upload.length
+    if call.handover is not None and length is not None:
+        bring = partial(call.operations.files.extract_by_edge, call.caller, wanted, path, length)
+        entries = await _brought(call.handover, length, bring)
+    else:
+        entries = await call.operations.files.extract(call.caller, wanted, path, call.upload)
     name, raw = shown_path(path)
     return wire.Extracted(path=name, path_base64=raw, entries=entries)
 
