@@ -1,8 +1,10 @@
 """Large files pass between the client and the session, past the server, which still decides and answers."""
 
+import io
 import os
 import re
 import socket
+import tarfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +17,7 @@ from tests.acceptance.client import Session
 from tests.acceptance.conftest import Servers
 from tests.acceptance.hostile import others_stay_quick
 from tests.acceptance.server import Server
-from tests.acceptance.test_contents import _target, begin, get, put
+from tests.acceptance.test_contents import _target, begin, get, member, put, tarball
 from tests.acceptance.test_sleep import GAPS, TICKER
 from tests.waiting import until
 
@@ -53,6 +55,47 @@ def test_large_bodies_do_not_pass_through_the_server(server: Server, session: Se
         assert connection.recv(100).startswith(b"HTTP/1.1 200")
     assert moved(server) - before > 30 * MB
     assert get(session, "g").body == content
+
+
+def packed(content: bytes) -> bytes:
+    return tarball(lambda archive: member(archive, "d/f", content))
+
+
+def test_large_archives_do_not_pass_through_the_server(server: Server, session: Session) -> None:
+    content = os.urandom(20 * MB)
+    before = moved(server)
+    assert put(session, "a", packed(content), "archive").done()["entries"] == 1
+    assert get(session, "a/d/f").body == content
+    reply = get(session, "a", "archive")
+    assert (reply.status, reply.headers["content-type"]) == (200, "application/gzip")
+    with tarfile.open(fileobj=io.BytesIO(reply.body)) as archive:
+        found = archive.extractfile("d/f")
+        assert found is not None
+        assert found.read() == content
+    assert moved(server) - before < 10 * MB
+
+
+def test_an_archive_that_cannot_be_complete_breaks_the_connection(session: Session) -> None:
+    session.output("mkdir d; head -c 60M /dev/urandom > d/f")
+    with begin(session, _target(session, "archive", "d")) as connection:
+        assert connection.recv(100).startswith(b"HTTP/1.1 200")
+        session.output("pkill -9 -x tar || pkill -9 tar")
+        last = b""
+        while part := connection.recv(MB):
+            last = (last + part)[-20:]
+    assert not last.endswith(b"0\r\n\r\n")
+    assert get(session, "d", "archive").status == 200
+
+
+def test_an_archive_that_breaks_off_or_is_damaged_is_refused(session: Session) -> None:
+    whole = packed(os.urandom(5 * MB))
+    put(session, "a", whole[: 4 * MB], "archive").refused(400, "invalid_request")
+    put(session, "b", os.urandom(4 * MB), "archive").refused(400, "invalid_request")
+    with begin(session, _target(session, "archive", "c"), "PUT", {"Content-Length": len(whole)}) as connection:
+        connection.sendall(whole[: 3 * MB])
+        until(lambda: "tar" in session.output("ps -e -o comm || cat /proc/[0-9]*/comm"), "the extraction to begin")
+    until(lambda: "tar" not in session.output("ps -e -o comm || cat /proc/[0-9]*/comm"), "the extraction to end")
+    assert put(session, "d", whole, "archive").done()["entries"] == 1
 
 
 def test_a_full_disk_is_told_and_leaves_the_old_file(session: Session) -> None:

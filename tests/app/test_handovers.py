@@ -53,11 +53,13 @@ REFUSED = b"1\r\n-\r\n0\r\n\r\n"
 
 
 @asynccontextmanager
-async def asked(api: Api, method: str, session: str, path: str = "f", **headers: str) -> AsyncIterator[Question]:
+async def asked(
+    api: Api, method: str, session: str, path: str = "f", what: str = "content", **headers: str
+) -> AsyncIterator[Question]:
     place = urlsplit(api.edge_url)
     reader, writer = await asyncio.open_connection(place.hostname, place.port)
     sent = {"Authorization": f"Bearer {api.key}", "X-Request-Id": "mine", **headers, "Transfer-Encoding": "chunked"}
-    lines = [f"{method} /files/content?sessionId={session}&path={path} HTTP/1.1", "Host: edge"]
+    lines = [f"{method} /files/{what}?sessionId={session}&path={path} HTTP/1.1", "Host: edge"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in sent.items()]
     writer.write("\r\n".join([*lines, "", ""]).encode())
     question = Question(reader, writer)
@@ -173,3 +175,20 @@ async def test_an_upload_that_the_guest_did_not_get_leaves_the_old_file(api: Api
         assert final is not None
         assert final.status == 409
     assert await files_of(api, session) == {"f": CONTENT}
+
+
+async def test_archives_are_carried_in_both_directions(api: Api) -> None:
+    session = await api.session()
+    await stored(api, session)
+    async with asked(api, "GET", session, ".", "archive") as question:
+        assert (question.status, question.headers["content-type"]) == (200, "application/gzip")
+        assert "x-body-length" not in question.headers
+        packed = carried(api)[question.ticket]
+        assert await question.end() is None
+    async with asked(api, "PUT", session, "to", "archive", X_Body_Length=str(len(packed))) as question:
+        carried(api)[question.ticket] = packed
+        final = await question.end()
+        assert final is not None
+        assert msgspec.json.decode(await final.body()) == {"path": "to", "entries": 2}
+    async with asked(api, "GET", session, "none", "archive") as question:
+        assert question.status == 404

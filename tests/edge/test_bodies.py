@@ -37,7 +37,7 @@ class ControlPlane:
     """Answers each question with a ticket. Notes the questions, and how the edge says that it went."""
 
     address: str = ""
-    length: int = len(CONTENT)
+    length: int | None = len(CONTENT)
     status: int = 200
     lines: Sequence[str] = ("content-type: application/octet-stream", "etag: ours", "x-ratelimit-remaining: 5")
     plain: bytes = b""  # an ordinary answer in place of a ticket
@@ -53,7 +53,8 @@ class ControlPlane:
         if self.plain:
             writer.write(self.plain)
         else:
-            told = (f"x-body-address: {self.address}", f"x-body-ticket: {TICKET}", f"x-body-length: {self.length}")
+            told = [f"x-body-address: {self.address}", f"x-body-ticket: {TICKET}"]
+            told += [] if self.length is None else [f"x-body-length: {self.length}"]
             head = (f"HTTP/1.1 {self.status} OK", *self.lines, *told, "transfer-encoding: chunked", "", "")
             writer.write("\r\n".join(head).encode())
             self.heard.append(await self._end(reader, writer))
@@ -262,6 +263,22 @@ async def test_less_than_announced_breaks_the_connection(rig: Rig, plane: Contro
     assert received.partition(b"\r\n\r\n")[2] == CONTENT[:-1]
     writer.close()
     await plane.ends("left")
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+async def test_a_body_of_unknown_length_ends_with_its_last_chunk(rig: Rig, plane: ControlPlane, is_whole: bool) -> None:
+    plane.length = None
+    chunks = b"%x\r\n%s\r\n" % (len(CONTENT), CONTENT)
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-T\r\nX-Theirs: 1\r\n\r\n"
+    await open_to(rig, plane, Guest(head, chunks, b"0\r\n\r\n" if is_whole else b""))
+    reader, writer = await _begin(rig, more="Connection: close\r\n")
+    async with asyncio.timeout(SECONDS):
+        received = await reader.read()
+    writer.close()
+    assert b"heirs" not in received
+    assert received.endswith(b"0\r\n\r\n") == is_whole
+    assert (CONTENT[-100:] in received) or not is_whole
+    await eventually(lambda: plane.heard in (["carried"], ["left"] if not is_whole else ["carried"]))
 
 
 async def test_a_client_that_leaves_ends_the_question(rig: Rig, plane: ControlPlane) -> None:
