@@ -51,13 +51,14 @@
     };
     const opened = (path, flags) => checked(c.open(Buffer.from(path + "\0"), flags));
 
+    const window = Buffer.allocUnsafeSlow(16 << 10);
+
+    /** What one read returns. Of /proc/self/maps that is a page: the program's own mappings and more. */
     const contentOf = (path) => {
       const file = opened(path, O_RDONLY);
-      const parts = [];
-      for (let part, count; (count = checked(c.read(file, (part = Buffer.alloc(16 << 10)), part.length))) > 0;)
-        parts.push(part.subarray(0, count));
+      const size = checked(c.read(file, window, window.length));
       c.close(file);
-      return Buffer.concat(parts).toString("latin1");
+      return window.toString("latin1", 0, size);
     };
 
     const write = (path, text) => {
@@ -67,7 +68,6 @@
     };
 
     const memory = opened("/proc/self/mem", O_RDWR);
-    const window = Buffer.allocUnsafeSlow(64 << 10);
 
     const readable = (at, size) => {
       const bytes = Buffer.alloc(size);
@@ -80,8 +80,9 @@
 
     /** Finds a pattern in readable memory. `each` gets the addresses and returns true when it has enough. */
     const search = (from, to, pattern, each) => {
+      const place = ptr(window);
       for (let at = from; at < to; at += window.length - 16) {
-        const size = c.pread(memory, window, Math.min(window.length, to - at), at);
+        const size = symbols.pread64(memory, place, Math.min(window.length, to - at), at);
         if (size <= 0) return false;
         const bytes = window.subarray(0, size);
         for (let hit = bytes.indexOf(pattern); hit >= 0; hit = bytes.indexOf(pattern, hit + 1))
@@ -116,11 +117,14 @@
       return bytes;
     };
 
-    const likely = (text) => {
-      const places = [];
+    /** Where the pair of address and length is stored if this Bun keeps it where it is expected. */
+    const likely = (text, pair) => {
+      const [found, bytes] = [[], Buffer.alloc(pair.length)];
+      const place = ptr(bytes);
       const first = text - LIKELY_AWAY - ((text - LIKELY_AWAY) % LIKELY_EVERY) + LIKELY;
-      for (let at = first; at < text + LIKELY_AWAY; at += LIKELY_EVERY) places.push(at);
-      return places;
+      for (let at = first; at < text + LIKELY_AWAY; at += LIKELY_EVERY)
+        if (symbols.pread64(memory, place, pair.length, at) === pair.length && bytes.equals(pair)) found.push(at);
+      return found;
     };
 
     /** Where the text's address is stored on the heap around it. */
@@ -154,9 +158,8 @@
       }
       if (found.text === 0) throw new Error("no placeholder");
       const pair = Buffer.concat([bytesOf(found.text), length]);
-      const isPair = (at) => readable(at, 16)?.equals(pair);
-      let heap = likely(found.text).filter(isPair);
-      if (heap.length !== 1) heap = searched(found.text).filter(isPair);
+      let heap = likely(found.text, pair);
+      if (heap.length !== 1) heap = searched(found.text).filter((at) => readable(at, pair.length)?.equals(pair));
       // The one that Bun reads is on the heap. More than one would be something unknown.
       if (heap.length !== 1) throw new Error("another Bun");
       found.lengths.push(heap[0] + 8);
@@ -174,7 +177,7 @@
       const options = process.execArgv.slice(0, -4); // --preload, this file, -e, the placeholder
       const place = find(placeholder);
       const visible = argumentsAt();
-      const name = readable(visible.at, visible.size).toString("latin1").split("\0", 1)[0];
+      const name = readable(visible.at, Math.min(visible.size, PAGE)).toString("latin1").split("\0", 1)[0];
       const adjusted = contentOf(OOM);
       // By then everything that every program needs is in memory.
       new Bun.Transpiler({ loader: "tsx" }).transformSync("const x: number = 1; console.log(x);");
