@@ -11,31 +11,28 @@
 import { type Answer, json } from "./answer";
 import type { Asked, Handlers, Settings } from "./asked";
 import { Clock, lookAhead } from "./changes";
-import { contextsHandlers } from "./contexts";
-import { Failure, failureOf } from "./failure";
+import { failureOf } from "./failure";
 import { filesHandlers } from "./files";
+import { type Finder, later, unknown } from "./later";
 import { listen, PROTOCOL } from "./link";
 import { preparedHandlers } from "./prepared";
-import { processesHandlers } from "./processes";
 import { runHandlers } from "./run";
 import { Spares } from "./spares";
-import { terminalsHandlers } from "./terminals";
 import { workEnded } from "./thrift";
-import { watchingHandlers } from "./watching";
 
 const PREPARING = new Set(["GET /health", "POST /spares"]); // not counted as work: an unused guest stays as it is
 
 /** Starts to listen. Raises what binding the address raises. */
 export function serve(settings: Settings): void {
-  const handlers = handlersOf(settings);
-  listen(settings, (asked) => answerOf(asked, handlers));
+  const find = handlersOf(settings);
+  listen(settings, (asked) => answerOf(asked, find));
 }
 
-function answerOf(asked: Asked, handlers: Handlers): Answer | Promise<Answer> {
+function answerOf(asked: Asked, find: Finder): Answer | Promise<Answer> {
   const ended = () => void (PREPARING.has(asked.operation) || workEnded());
   try {
-    const handler = handlers[asked.operation];
-    if (handler === undefined) throw new Failure("ENOSYS", { status: 404, message: "no such operation" });
+    const handler = find(asked.operation);
+    if (handler === undefined) throw unknown();
     const answer = handler(asked);
     if (answer instanceof Promise) return answer.catch((thrown) => failureOf(thrown).answer()).finally(ended);
     ended();
@@ -46,16 +43,12 @@ function answerOf(asked: Asked, handlers: Handlers): Answer | Promise<Answer> {
   }
 }
 
-function handlersOf(settings: Settings): Handlers {
+function handlersOf(settings: Settings): Finder {
   const spares = new Spares(settings.shell);
   const clock = new Clock();
-  return {
+  const handlers: Handlers = {
     __proto__: null as never, // so that names such as "constructor" are not operations
-    ...processesHandlers(settings, spares),
-    ...contextsHandlers(settings, spares),
-    ...terminalsHandlers(spares),
     ...filesHandlers(settings),
-    ...watchingHandlers(),
     ...runHandlers(settings, spares, clock),
     ...preparedHandlers(settings, spares, clock),
     "GET /health": () => {
@@ -63,5 +56,25 @@ function handlersOf(settings: Settings): Handlers {
       return json({ protocol: PROTOCOL });
     },
     "POST /spares": () => json({ pid: spares.park() }),
+  };
+  const parts = [
+    later(/ \/processes(?:\/|$)/, ["POST /processes/ending", "POST /processes/settle"], async () =>
+      (await import("./processes")).processesHandlers(settings, spares),
+    ),
+    later(/ \/contexts(?:\/|$)/, ["POST /contexts/ending"], async () =>
+      (await import("./contexts")).contextsHandlers(settings, spares),
+    ),
+    later(/ \/terminals\//, ["POST /terminals/end"], async () =>
+      (await import("./terminals")).terminalsHandlers(spares),
+    ),
+    later(/^GET \/files\/watch$/, [], async () => (await import("./watching")).watchingHandlers()),
+  ];
+  return (operation) => {
+    if (operation in handlers) return handlers[operation];
+    for (const part of parts) {
+      const handler = part(operation);
+      if (handler !== undefined) return handler;
+    }
+    return undefined;
   };
 }

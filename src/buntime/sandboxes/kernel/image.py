@@ -49,7 +49,7 @@ class Image:
 
     @property
     def guest(self) -> Path:
-        """A sandbox sees it at /run/guest: bun, init, sh, ld.so, lib/, guest.js, kernel.js."""
+        """A sandbox sees it at /run/guest: bun, init, sh, ld.so, lib/, guest.js, part-*.js, kernel.js."""
         return self.path / GUEST_DIR
 
 
@@ -231,8 +231,8 @@ async def _make_image(image: Path, base: Path, guest: Path) -> None:
         shutil.copytree(guest, build, ignore=shutil.ignore_patterns("node_modules", "dist"))
         bun = root / GUEST_DIR / "bun"
         await _run([str(build / "build")], "Building the guest", cwd=build, env=os.environ | {"BUN": str(bun)})
-        for bundle in ("guest.js", "kernel.js"):
-            shutil.copy(build / "dist" / bundle, root / GUEST_DIR / bundle)
+        for bundle in (build / "dist").glob("*.js"):
+            shutil.copy(bundle, root / GUEST_DIR / bundle.name)
         shutil.copytree(build / "src/boot", root / GUEST_DIR / "boot")
 
 
