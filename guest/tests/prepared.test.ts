@@ -6,6 +6,7 @@ import {
   existsSync,
   mkdirSync,
   mkdtempSync,
+  readFileSync,
   readdirSync,
   readlinkSync,
   rmSync,
@@ -48,6 +49,12 @@ async function prepared(code: string): Promise<Outcome> {
   if (!answer.ok) throw new Error(`run: ${answer.status} ${await answer.text()}`);
   return outcomeOf(Buffer.from(await answer.arrayBuffer()));
 }
+
+test("a prepared process waits without threads that compile", async () => {
+  const spare = await prepare();
+  const names = readdirSync(`/proc/${spare}/task`).map((id) => readFileSync(`/proc/${spare}/task/${id}/comm`, "utf8"));
+  expect(names.filter((name) => name.startsWith("JITWorker"))).toEqual([]);
+});
 
 const PROGRAMS: Record<string, string> = {
   prints: "console.log(1)",
