@@ -119,7 +119,7 @@
 
     /** Where the pair of address and length is stored if this Bun keeps it where it is expected.
      *
-     * A function of ours that were called here each time would be compiled, by threads that cost 0.3 MB. */
+     * Calls of our own functions here would have them compiled, by threads that stay. All that takes 0.3 MB. */
     const likely = (text, pair) => {
       const [found, bytes] = [[], Buffer.alloc(pair.length)];
       const place = ptr(bytes);
