@@ -20,7 +20,9 @@
     const TEXT = 9; // delivers the code
     const LARGEST = 8 << 20; // bytes of a mapping that can be Bun's own static memory
     const [BEFORE, BEHIND] = [4 << 20, 8 << 20]; // bytes around the text in which its address is stored
-    // Where this Bun keeps it: an offset, the multiple it counts from, and how far away. Otherwise memory is searched.
+    // Where this Bun keeps it. Otherwise memory is searched. In static memory: the address of the length. On the heap: an
+    // offset, the multiple it counts from, and how far away.
+    const LIKELY_LENGTH = 0x686eda8;
     const [LIKELY, LIKELY_EVERY, LIKELY_AWAY] = [0xc48, 64 << 10, 2112 << 10];
     const PAGE = 4096;
     const [O_RDONLY, O_WRONLY, O_RDWR] = [0, 1, 2];
@@ -153,11 +155,14 @@
         found.lengths.push(at);
         return true;
       };
-      for (const line of contentOf("/proc/self/maps").split("\n", 12)) {
-        const [, from, to] = /^([0-9a-f]+)-([0-9a-f]+) rw-p/.exec(line) ?? [];
-        const [start, end] = [parseInt(from, 16), parseInt(to, 16)];
-        if (end - start <= LARGEST && search(start, end, length, isDescribed)) break;
-      }
+      const searchAll = () => {
+        for (const line of contentOf("/proc/self/maps").split("\n", 12)) {
+          const [, from, to] = /^([0-9a-f]+)-([0-9a-f]+) rw-p/.exec(line) ?? [];
+          const [start, end] = [parseInt(from, 16), parseInt(to, 16)];
+          if (end - start <= LARGEST && search(start, end, length, isDescribed)) break;
+        }
+      };
+      if (!readable(LIKELY_LENGTH, 8)?.equals(length) || !isDescribed(LIKELY_LENGTH)) searchAll();
       if (found.text === 0) throw new Error("no placeholder");
       const pair = Buffer.concat([bytesOf(found.text), length]);
       let heap = likely(found.text, pair);
