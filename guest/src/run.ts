@@ -1,6 +1,8 @@
 /** Runs: a spare becomes the program, its output goes to the host, and then how it ended.
  *
  *     POST /run?spare=   {code | command, env, cwd, stdin, maxOutput, live, feed, edge} → frames (frames.ts)
+ *     POST /rehearsal    → {}, after a run of nothing in a shell of its own. The first real run is then as fast as later
+ *                        ones: everything is compiled
  *     GET  /feed?name=   → {"open": bool}, when the run with this `feed` has begun
  *     POST /feed?name=   bytes → {"open": bool}, when the program has taken them
  *     POST /feed/edge?name=&ticket=&size=  → {}; the edge brings so many bytes for the program
@@ -20,6 +22,7 @@ import { PipeReader, PipeWriter, type Taker } from "./pipes";
 import { scriptOf } from "./script";
 import { sessionShell } from "./shells";
 import type { Spare, Spares } from "./spares";
+import { forgetWork } from "./thrift";
 
 const DEFAULT_OUTPUT = 10 << 20; // bytes of each stream
 
@@ -43,6 +46,13 @@ export function runHandlers({ bun, workspace }: Settings, spares: Spares, clock:
     "POST /run": async (asked) => {
       const run = parseRun(await asked.json(), bun, workspace);
       return execute(spares.take(numberIn(asked, "spare", -1)), run, clock.mark(), workspace, asked.gone);
+    },
+    "POST /rehearsal": async () => {
+      const nothing = parseRun({ command: ":" }, bun, workspace);
+      const spare = spares.take(spares.park());
+      await execute(spare, { ...nothing, script: "exit\n" }, clock.mark(), workspace, new AbortController().signal);
+      forgetWork();
+      return json({});
     },
     "GET /feed": async (asked) => json({ open: await begun(asked.query.get("name") ?? "") }),
     "POST /feed": async (asked) => {

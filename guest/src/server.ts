@@ -20,7 +20,7 @@ import { runHandlers } from "./run";
 import { Spares } from "./spares";
 import { workEnded } from "./thrift";
 
-const PREPARING = new Set(["GET /health", "POST /spares"]); // not counted as work: an unused guest stays as it is
+const PREPARING = new Set(["GET /health", "POST /spares", "POST /spares/prepare", "POST /rehearsal"]); // not counted as work: an unused guest stays as it is
 
 /** Starts to listen. Raises what binding the address raises. */
 export function serve(settings: Settings): void {

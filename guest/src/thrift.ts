@@ -19,6 +19,12 @@ export function workEnded(): void {
   else rest.refresh();
 }
 
+/** To be called after work that more work will follow, however late. */
+export function forgetWork(): void {
+  for (const each of [timer, rest]) if (each !== null) clearTimeout(each);
+  timer = rest = null;
+}
+
 /** Collects at once, after work that held much memory. */
 export function collect(): void {
   Bun.gc(true);

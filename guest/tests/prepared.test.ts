@@ -328,3 +328,10 @@ test("settings of the directory apply as in a cold start", async () => {
   expect(outcomeOf(Buffer.from(await answer.arrayBuffer()))).toEqual(cold);
   expect(cold).toMatchObject({ exitCode: 0, stderr: "" });
 });
+
+test("after a rehearsal, a prepared process serves as before, and nothing is left", async () => {
+  const before = readdirSync(`/proc/${guest.process.pid}/fd`).length;
+  for (let round = 0; round < 3; round++) expect((await guest.post("/rehearsal", {}, "")).ok).toBe(true);
+  expect(readdirSync(`/proc/${guest.process.pid}/fd`).length).toBeLessThanOrEqual(before);
+  expect(await prepared("console.log(1)")).toMatchObject({ exitCode: 0, stdout: "1\n" });
+});

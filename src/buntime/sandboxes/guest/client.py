@@ -121,6 +121,10 @@ class Guest:
         """Parks a new process. Returns its pid inside the sandbox."""
         return (await self.call("POST", "/spares", {}, _Spare)).pid
 
+    async def rehearse(self) -> None:
+        """Makes the first run as fast as later ones. To be called before a session has the sandbox."""
+        await self.call("POST", "/rehearsal", {}, Nothing)
+
     async def count_files(self) -> int:
         return (await self.call("GET", "/status", {}, _Status)).files
 

@@ -83,8 +83,9 @@ class Prepared:
         self._is_parked = True
         try:
             async with self._making:
+                await self._launcher.in_time(self._guest.rehearse(), ANSWER_SECONDS)
                 await self._keep(RunEnvironment(env, working_dir), self._turn)
-        except (SandboxGone, OSError) as gone:
+        except (SandboxGone, BuntimeError, OSError) as gone:
             log.info("no_prepared_process", sandbox=self._sandbox, reason=str(gone))
 
     def claimed(self, *, fits: bool) -> None:
