@@ -1,6 +1,6 @@
 /** Prepared processes: each a Bun that has started and waits for the code of one run (boot/boot.js).
  *
- *     POST /spares/prepare?spare=   {env, cwd} → {}   it becomes a prepared Bun that waits for code
+ *     POST /spares/prepare?spare=   {env, cwd} → {}   it has become a prepared Bun that waits for code
  *     POST /prepared/run?spare=     as /run           in a prepared Bun; ESTALE when it does not fit. The last frame has
  *                                                     "started": false when the process ended before the code ran
  *
@@ -26,6 +26,8 @@ const PLACEHOLDER = "//" + "buntime ".repeat(LONGEST_CODE / 8) + "\n"; // a leng
 /** Its descriptors (see boot.js), none of which Bun itself takes next. */
 const [TAKEN, READY, CODE] = [7, 8, 9];
 const LARGEST_ENV = 64 << 10; // bytes
+const PATIENCE = 5000; // ms for a prepared process to start
+const LOOK = 3; // ms between looks whether it has
 const JUST_NOW = 20; // ms: on old kernels, a change within this time may leave the time stamp as it is
 /** Files that Bun reads as it starts, in the working directory or above. */
 const SETTINGS = [
@@ -143,7 +145,7 @@ function surroundings({ env, cwd }: RunEnvironment, bun: string): Map<string, st
   return new Map([...directories, ...there, ...apart].map((path) => [path, stampOf(path)]));
 }
 
-/** Whether it has started completely (see boot.js). Before that, a plain spare is faster. */
+/** Whether it has started completely (see boot.js). */
 const isReady = (pid: number) => existsSync(`/proc/${pid}/fd/${CODE}`) && !existsSync(`/proc/${pid}/fd/${READY}`);
 
 const changedAt = (path: string) => Number(statSync(path, { throwIfNoEntry: false })?.ctimeMs ?? 0);
@@ -156,8 +158,8 @@ class PreparedProcesses {
     private readonly boot: string,
   ) {}
 
-  /** Turns a spare into a prepared process. Raises ESRCH, and ESTALE when it would differ from a fresh start: the spare
-   * then stays parked. */
+  /** Turns a spare into a prepared process, and settles when it has started. Raises ESRCH, and ESTALE when it would
+   * differ from a fresh start: the spare then stays parked. Raises ESTALE, too, when it does not start. */
   async prepare(spares: Spares, pid: number, environment: RunEnvironment): Promise<void> {
     let seen = surroundings(environment, this.bun);
     if (seen !== null && above(environment.cwd).some((path) => Date.now() - changedAt(path) < JUST_NOW)) {
@@ -179,6 +181,9 @@ class PreparedProcesses {
         [noScript, noInput, spare.text, spare.stdout, spare.stderr].forEach((end) => closeSync(end));
     });
     new PipeWriter(spare.script, Buffer.from(script));
+    for (const deadline = Date.now() + PATIENCE; !isReady(pid); await Bun.sleep(LOOK))
+      if (Date.now() > deadline || !this.#waiting.has(pid))
+        throw new Failure("ESTALE", { message: "the process does not start" });
   }
 
   #taken(spares: Spares, pid: number, opened: readonly number[]): Spare {
@@ -192,14 +197,12 @@ class PreparedProcesses {
 
   /** Hands the code to the process. It runs when the caller gives it the token.
    *
-   * Raises ESTALE when the process does not fit, is not ready or has ended. It does not run the code then. */
+   * Raises ESTALE when the process does not fit or has ended. It does not run the code then. */
   take(pid: number, environment: RunEnvironment, code: string): Prepared {
     const prepared = this.#waiting.get(pid);
     if (prepared === undefined) throw new Failure("ESTALE", { message: "there is no such process" });
-    const fits =
-      Buffer.byteLength(code) <= LONGEST_CODE && nameOf(environment) === prepared.environment && isReady(pid);
     const stale = new Failure("ESTALE", { message: "it does not fit any more" });
-    if (!fits) throw stale;
+    if (Buffer.byteLength(code) > LONGEST_CODE || nameOf(environment) !== prepared.environment) throw stale;
     this.#waiting.delete(pid);
     const { spare, token, seen } = prepared;
     // It wakes and puts the code in its place while we look whether it still equals a fresh start.

@@ -36,7 +36,7 @@ async function prepare(env: Record<string, string> = ENV, cwd = guest.workspace)
   const spare = await guest.park();
   const answer = await guest.post("/spares/prepare", { spare }, JSON.stringify({ env, cwd }));
   if (!answer.ok) throw new Error(`prepare: ${answer.status} ${await answer.text()}`);
-  while (!existsSync(`/proc/${spare}/fd/9`) || existsSync(`/proc/${spare}/fd/8`)) await Bun.sleep(1); // see boot.js
+  expect(existsSync(`/proc/${spare}/fd/9`) && !existsSync(`/proc/${spare}/fd/8`)).toBe(true); // see boot.js
   return spare;
 }
 
@@ -334,4 +334,12 @@ test("after a rehearsal, a prepared process serves as before, and nothing is lef
   for (let round = 0; round < 3; round++) expect((await guest.post("/rehearsal", {}, "")).ok).toBe(true);
   expect(readdirSync(`/proc/${guest.process.pid}/fd`).length).toBeLessThanOrEqual(before);
   expect(await prepared("console.log(1)")).toMatchObject({ exitCode: 0, stdout: "1\n" });
+});
+
+test("a process that does not start is not prepared", async () => {
+  const spare = await guest.park();
+  const asked = guest.post("/spares/prepare", { spare }, JSON.stringify({ env: ENV, cwd: guest.workspace }));
+  await Bun.sleep(1);
+  process.kill(spare, "SIGKILL");
+  await stale(await asked);
 });
