@@ -12,7 +12,7 @@
 import { closeSync, existsSync, openSync, readFileSync, realpathSync, statSync, writeSync } from "node:fs";
 import { dirname, join } from "node:path";
 import type { Clock } from "./changes";
-import { Failure, unless } from "./failure";
+import { Failure, errnoOf } from "./failure";
 import { available, makeNonBlocking } from "./libc";
 import { PipeWriter } from "./pipes";
 import { execute, parseRun, type RunRequest } from "./run";
@@ -67,7 +67,13 @@ class Token {
   give(): void {
     if (this.#fd < 0) return;
     this.#isGiven = true;
-    unless(["EAGAIN", "EPIPE"], () => writeSync(this.#fd, "1"));
+    try {
+      writeSync(this.#fd, "1");
+    } catch (thrown) {
+      if (errnoOf(thrown) === "EPIPE")
+        this.#isGiven = false; // the process has ended
+      else if (errnoOf(thrown) !== "EAGAIN") throw thrown; // the session has filled the pipe, so nothing is certain
+    }
   }
 
   get isTaken(): boolean {

@@ -281,6 +281,17 @@ describe("a process that ends", () => {
     expect(await outcome(answer)).toMatchObject({ started: false, exitCode: 137, stdout: "" });
   });
 
+  test("is said to have started nothing when it ended before it was told to start", async () => {
+    for (let round = 0; round < 20; round++) {
+      const [spare, answer] = [await prepare(), Promise.withResolvers<Reply>()];
+      setTimeout(() => void send(spare, "console.log(1)").then(answer.resolve), 1);
+      process.kill(spare, "SIGKILL");
+      const reply = await answer.promise;
+      if (reply.ok) expect(await outcome(Promise.resolve(reply))).toMatchObject({ started: false });
+      else await stale(reply);
+    }
+  });
+
   test("has no output before it has started", async () => {
     const [spare, answer] = await sendToStopped("console.log(1)");
     appendFileSync(`/proc/${spare}/fd/1`, "not the program's");
