@@ -58,6 +58,15 @@ class SessionNotFound(BuntimeError):
         super().__init__("No session with this id. It may have expired or been deleted.", sessionId=session_id)
 
 
+class NameTaken(BuntimeError):
+    """Another session of the account has this name. `details.sessionId` is its id."""
+
+    code = "name_taken"
+
+    def __init__(self, name: str, session_id: str) -> None:
+        super().__init__(f"The session {session_id} has the name {name!r}.", name=name, sessionId=session_id)
+
+
 class NotFound(BuntimeError):
     """No such route."""
 

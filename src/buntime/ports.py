@@ -38,6 +38,7 @@ class Answer:
     status: int
     body: bytes
     created_at: int  # Unix seconds
+    headers: Mapping[str, str] = field(default_factory=dict)  # that belong to the body
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,15 +113,21 @@ class Store(Protocol):
     async def add_session(self, session: Session, answer: Answer | None, limit: int) -> None:
         """Stores the session and the answer (if any) together, or neither.
 
-        Raises SessionLimitExceeded when the account already has `limit` sessions that are not DELETING (with the plan
-        name "", which the caller fills in); ImageNotFound when `image_name` is not the default's and does not stand for
-        `image` any more, and no session, snapshot or layer of the account has that image; IdempotencyInProgress when
-        another answer with the same key was stored meanwhile; ValueError when the id is taken.
+        Raises NameTaken when another session of the account that is not DELETING has the name, before any other
+        refusal; SessionLimitExceeded when the account already has `limit` sessions that are not DELETING (with the
+        plan name "", which the caller fills in); ImageNotFound when `image_name` is not the default's and does not
+        stand for `image` any more, and no session, snapshot or layer of the account has that image;
+        IdempotencyInProgress when another answer with the same key was stored meanwhile; ValueError when the id is
+        taken.
         """
         ...
 
     async def get_session(self, session_id: str) -> Session | None:
         """The session in any state, including DELETING."""
+        ...
+
+    async def named_session(self, account_id: str, name: str) -> Session | None:
+        """The account's session of this name that is not DELETING, expired or not. Fast: every request may need it."""
         ...
 
     async def list_sessions(
@@ -129,6 +136,7 @@ class Store(Protocol):
         *,
         now: int,
         state: State | None = None,
+        name: str | None = None,
         metadata: Mapping[str, str] | None = None,
         limit: int = 50,
         offset: int = 0,
@@ -165,7 +173,8 @@ class Store(Protocol):
         raised by one.
 
         Keeps activity that was noted meanwhile: `last_active` never goes back. Raises StaleSession when the stored
-        version is not `old.version` or the session is gone, ValueError when `new` has another id or account,
+        version is not `old.version` or the session is gone, NameTaken when another session that is not DELETING has
+        the name of `new` (unless `new` is DELETING), ValueError when `new` has another id or account,
         IdempotencyInProgress as `add_session` does.
         """
         ...

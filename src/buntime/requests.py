@@ -30,6 +30,7 @@ SESSION_ENV_BYTES = 262144  # all names and values; the server keeps a session's
 COMMAND_BYTES = 65536
 SMALLEST = Limits(memory=64, cpu=0.05, timeout=1, disk=16)
 VISIBILITIES, EGRESS = ("public", "private"), ("internet", "none")
+SESSION_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -52,6 +53,8 @@ class NewSession:
     checkpoint_every: int | None = None  # seconds, or `session.NEVER`; None: as the plan says
     image: str = DEFAULT_IMAGE  # a name
     snapshot: str | None = None  # id, in place of an image
+    name: str | None = None
+    or_existing: bool = False  # the living session of the name will do
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +66,12 @@ class Patch:
     on_wake: str | Unset | None = UNSET
     env: Mapping[str, str] | Unset | None = UNSET
     checkpoint_every: int | Unset | None = UNSET
+    name: str | Unset | None = UNSET
 
 
 @dataclass(frozen=True, slots=True)
 class NewFork:
-    """UNSET: as in the source. For `ttl` and `metadata` there is no such thing: no session inherits them."""
+    """UNSET: as in the source. For `ttl`, `metadata` and `name` there is no such thing: no session inherits them."""
 
     count: int = 1
     ttl: int | None = None
@@ -78,6 +82,7 @@ class NewFork:
     on_wake: str | Unset | None = UNSET
     env: Mapping[str, str] | Unset = UNSET
     checkpoint_every: int | Unset | None = UNSET
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +130,9 @@ def check_new(new: NewSession, plan: Plan) -> tuple[int, Limits]:
     _check_on_wake(new.on_wake)
     _check_preview(new.preview)
     _check_network(new.network)
+    _check_name(new.name)
+    if new.or_existing and new.name is None:
+        raise InvalidRequest("onConflict", "onConflict return needs a name.")
     return ttl, _check_limits(new.limits, plan)
 
 
@@ -136,6 +144,8 @@ def check_fork(fork: NewFork, source: Session, plan: Plan) -> tuple[int, Session
             plan=plan.name,
             limit=plan.fork_count,
         )
+    if fork.name is not None and fork.count > 1:
+        raise InvalidRequest("name", f"name is for one session; the fork makes {fork.count}.")
     ttl = check_ttl(fork.ttl, plan)
     limits = source.limits
     if fork.limits is not None:
@@ -148,6 +158,7 @@ def check_fork(fork: NewFork, source: Session, plan: Plan) -> tuple[int, Session
         on_wake=fork.on_wake,
         env=fork.env,
         checkpoint_every=fork.checkpoint_every,
+        name=fork.name,
     )
     return ttl, replace(apply_patch(source, patch, plan, 0), limits=limits)
 
@@ -227,6 +238,9 @@ def apply_patch(session: Session, patch: Patch, plan: Plan, now: int) -> Session
         _check_session_env(session.env)
     if not isinstance(patch.checkpoint_every, Unset):
         session = replace(session, checkpoint_every=patch.checkpoint_every)
+    if not isinstance(patch.name, Unset):
+        session = replace(session, name=patch.name)
+        _check_name(session.name)
     return session
 
 
@@ -292,6 +306,13 @@ def _check_limits(asked: Mapping[str, float] | None, plan: Plan) -> Limits:
             )
         chosen[limit.name] = value
     return Limits(**chosen)  # type: ignore[arg-type]
+
+
+def _check_name(name: str | None) -> None:
+    if name is not None and not SESSION_NAME.fullmatch(name):
+        raise InvalidRequest(
+            "name", "name must have 1 to 63 characters of a-z, 0-9 and -, and start with a letter or digit."
+        )
 
 
 def _check_metadata(metadata: Mapping[str, object]) -> None:

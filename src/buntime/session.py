@@ -122,6 +122,7 @@ class Session:
     on_wake: str | None = None
     env: Mapping[str, str] = NO_ENV
     checkpoint_every: int | None = None  # seconds; NEVER; None: as the account's plan says
+    name: str | None = None  # of no other session of the account that is not DELETING
     image_name: str = DEFAULT_IMAGE  # by which the image was asked for
     made_of: str | None = None  # id of the snapshot whose files it began with; the snapshot may be gone
     files: int = 0  # under /workspace, when the session was last seen awake

@@ -24,6 +24,7 @@ async def test_a_session_is_created_with_the_defaults(api: Api) -> None:
 
 async def test_a_session_shows_its_settings_but_not_the_values_of_env(api: Api) -> None:
     fields = {
+        "name": "build",
         "ttl": 300,
         "metadata": {"user": "u1", "deep": [{"a": 1.5, "big": 10**25}], "text": "é\u0000😀"},
         "resourceLimits": {"memory": 2048, "cpu": 1},
@@ -38,6 +39,7 @@ async def test_a_session_shows_its_settings_but_not_the_values_of_env(api: Api) 
     assert b"s3cret" not in answer.body
     assert answer.json == {
         "sessionId": session,
+        "name": "build",
         "createdAt": "2024-01-19T10:30:00Z",
         "expiresAt": "2024-01-19T10:35:00Z",
         "lastActive": "2024-01-19T10:30:00Z",

@@ -37,7 +37,9 @@ def session(
     expires_at: int = NOW + 300,
     state: State = State.ACTIVE,
     metadata: Mapping[str, object] | None = None,
+    called: str | None = None,
 ) -> Session:
+    """`called`: the name that clients give it."""
     return Session(
         id=name,
         account=account,
@@ -50,6 +52,7 @@ def session(
         image="img",
         state=state,
         metadata=metadata or {},
+        name=called,
     )
 
 
@@ -111,6 +114,7 @@ FULL = Session(
     on_wake="bun run start",
     made_of="snp_full",
     checkpoint_every=600,
+    name="full",
     env={"TOKEN": "se\ncret", "EMPTY": ""},
     files=12,
     processes=2,

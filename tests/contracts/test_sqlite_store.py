@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 
 from buntime.account import AccountStatus, hash_key
-from buntime.errors import SessionLimitExceeded, Unavailable
+from buntime.errors import NameTaken, SessionLimitExceeded, Unavailable
 from buntime.image import NamedImage
+from buntime.ports import Answer
 from buntime.session import NEVER, Event, SavedVolume, Session, State
-from buntime.stores import committing, database, images, log, preview_tokens, sessions
+from buntime.stores import answers, committing, database, images, log, preview_tokens, sessions
 from buntime.stores.sqlite import SqliteStore
 from tests.contracts.examples import (
     FULL,
@@ -508,7 +509,7 @@ async def test_a_store_of_an_older_version_keeps_and_counts_its_sessions(
 async def test_a_store_without_snapshots_keeps_what_it_has(
     store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    full = replace(FULL, made_of=None, checkpoint_every=None)
+    full = replace(FULL, made_of=None, checkpoint_every=None, name=None)
     on_image = replace(session("ses_b", account="acc_two"), image="root-1", image_name="a")
     a_token = token(session=full.id)
     with monkeypatch.context() as patch:
@@ -517,15 +518,15 @@ async def test_a_store_without_snapshots_keeps_what_it_has(
             await store.add_account(account())
             await store.add_key(key())
             await store.add_image(NamedImage("a", "root-1", 5, NOW))
-            await store.add_answer(answer(body=b"big" * 10_000))
         with closing(database.connect(store_path)) as connection:
             assert connection.execute("PRAGMA user_version").fetchone()[0] == 6
             for added in (full, on_image):
                 insert_session_of_version_7(connection, added)
             preview_tokens.add_preview_token(connection, a_token, 9)
+            insert_answer_of_version_9(connection, answer(body=b"big" * 10_000))
     async with opened(store_path) as store:
         with closing(database.connect(store_path)) as connection:
-            assert connection.execute("PRAGMA user_version").fetchone()[0] == 9
+            assert connection.execute("PRAGMA user_version").fetchone()[0] == 10
         assert await store.find_key(key().hash) == (key(), account())
         assert {found.id: found for found in await store.all_sessions()} == {full.id: full, on_image.id: on_image}
         assert await store.list_images("acc_two") == [NamedImage("a", "root-1", 5, NOW)]
@@ -541,7 +542,7 @@ async def test_a_store_without_snapshots_keeps_what_it_has(
 async def test_a_store_that_does_not_say_what_sessions_were_made_of_keeps_what_it_has(
     store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old = replace(FULL, made_of=None, checkpoint_every=None)
+    old = replace(FULL, made_of=None, checkpoint_every=None, name=None)
     with monkeypatch.context() as patch:
         patch.setattr(database, "MIGRATIONS", migrations_until(7, tmp_path / "old"))
         async with opened(store_path) as store:
@@ -561,7 +562,7 @@ async def test_a_store_without_checkpoints_keeps_what_it_has(
     store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert FULL.previous
-    old = replace(FULL, checkpoint_every=None, previous=replace(FULL.previous, is_checkpoint=False))
+    old = replace(FULL, checkpoint_every=None, name=None, previous=replace(FULL.previous, is_checkpoint=False))
     with monkeypatch.context() as patch:
         patch.setattr(database, "MIGRATIONS", migrations_until(8, tmp_path / "old"))
         async with opened(store_path) as store:
@@ -576,6 +577,39 @@ async def test_a_store_without_checkpoints_keeps_what_it_has(
         await store.add_session(new, None, 2)
     async with opened(store_path) as store:
         assert {found.id: found for found in await store.all_sessions()} == {old.id: old, new.id: new}
+
+
+async def test_a_store_without_names_keeps_what_it_has(
+    store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = replace(FULL, name=None)
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "MIGRATIONS", migrations_until(9, tmp_path / "old"))
+        async with opened(store_path) as store:
+            await store.add_account(account())
+        with closing(database.connect(store_path)) as connection:
+            assert connection.execute("PRAGMA user_version").fetchone()[0] == 9
+            insert_session_of_version_7(connection, old, made_of=old.made_of, checkpoint_every=old.checkpoint_every)
+            insert_answer_of_version_9(connection, answer())
+    async with opened(store_path) as store:
+        assert await store.all_sessions() == [old]
+        assert await store.find_answer("acc_one", "k") == answer()
+        named = await store.change_session(old, replace(old, name="build"))
+        with pytest.raises(NameTaken):
+            await store.add_session(session(called="build"), None, 2)
+    async with opened(store_path) as store:
+        assert await store.named_session("acc_one", "build") == named
+
+
+def insert_answer_of_version_9(connection: sqlite3.Connection, added: Answer) -> None:
+    """As buntime with this version of the store, or an earlier one, wrote it."""
+    kept = answers.pack(added)
+    row = (kept.account, kept.key, kept.fingerprint, kept.status, kept.created_at, int(kept.packed), kept.body)
+    connection.execute(
+        "INSERT INTO answers (account, key, fingerprint, status, created_at, packed, body) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+        row,
+    )
 
 
 def without_the_field(connection: sqlite3.Connection) -> None:

@@ -10,6 +10,7 @@ from buntime.account import AccountStatus
 from buntime.errors import (
     IdempotencyInProgress,
     ImageNotFound,
+    NameTaken,
     SessionLimitExceeded,
     SessionNotFound,
     StaleSession,
@@ -168,6 +169,77 @@ async def test_the_limit_is_exact_for_creates_at_once(store: Store) -> None:
     assert all(outcome is None or isinstance(outcome, SessionLimitExceeded) for outcome in outcomes)
     assert await store.count_sessions("acc_one") == 60
     assert len(await store.all_sessions()) == 60
+
+
+async def test_a_name_belongs_to_one_session_of_the_account(store: Store) -> None:
+    first, other = session(called="build"), session("ses_two", called="build")
+    await store.add_session(first, None, 9)
+    with pytest.raises(NameTaken) as refused:
+        await store.add_session(other, answer(), 1)
+    assert refused.value.details == {"name": "build", "sessionId": first.id}
+    assert [await store.get_session(other.id), await store.find_answer("acc_one", "k")] == [None, None]
+    theirs = session("ses_theirs", "acc_two", called="build")
+    await store.add_session(theirs, None, 9)
+    assert await store.named_session("acc_one", "build") == first
+    assert await store.named_session("acc_two", "build") == theirs
+    assert await store.named_session("acc_one", "other") is None
+
+
+async def test_of_creates_of_one_name_at_once_one_wins(store: Store) -> None:
+    adds = [store.add_session(session(f"ses_{n}", called="build"), None, 200) for n in range(100)]
+    refused = [failed for failed in await asyncio.gather(*adds, return_exceptions=True) if failed is not None]
+    (made,) = await store.all_sessions()
+    assert [type(failed) for failed in refused] == [NameTaken] * 99
+    assert {failed.details["sessionId"] for failed in refused if isinstance(failed, NameTaken)} == {made.id}
+
+
+async def test_a_name_is_free_when_its_session_is_being_deleted_or_has_lost_it(store: Store) -> None:
+    first, second = session(called="build"), session("ses_two", called="build")
+    await store.add_session(first, None, 9)
+    deleting = await store.change_session(first, first.after(Event.DELETE))
+    assert await store.named_session("acc_one", "build") is None
+    await store.add_session(second, None, 9)
+    await store.change_session(deleting, replace(deleting, files=3))
+    await store.remove_session(first.id)
+    assert await store.named_session("acc_one", "build") == second
+    await store.change_session(second, replace(second, name=None))
+    assert await store.named_session("acc_one", "build") is None
+    await store.add_session(session("ses_three", called="build"), None, 9)
+
+
+async def test_a_change_to_a_name_that_is_taken_is_refused_and_changes_nothing(store: Store) -> None:
+    first, second = session(called="build"), session("ses_two", called="test")
+    for added in (first, second):
+        await store.add_session(added, None, 9)
+    with pytest.raises(NameTaken) as refused:
+        await store.change_session(second, replace(second, name="build", files=3), answer())
+    assert refused.value.details["sessionId"] == first.id
+    assert await store.get_session(second.id) == second
+    assert await store.find_answer("acc_one", "k") is None
+    renamed = await store.change_session(second, replace(second, name="other"))
+    assert await store.named_session("acc_one", "other") == renamed
+    assert await store.named_session("acc_one", "test") is None
+
+
+async def test_a_list_can_be_of_one_name(store: Store) -> None:
+    named = session(called="build", metadata={"a": "1"})
+    for added in (named, session("ses_two", called="build-2"), session("ses_three")):
+        await store.add_session(added, None, 9)
+    assert await store.list_sessions("acc_one", now=NOW, name="build") == ([named], 1)
+    assert await store.list_sessions("acc_one", now=NOW, name="build", offset=1) == ([], 1)
+    for nothing in (
+        store.list_sessions("acc_one", now=NOW, name="b"),
+        store.list_sessions("acc_one", now=NOW, name="build", state=State.IDLE),
+        store.list_sessions("acc_one", now=NOW, name="build", metadata={"a": "2"}),
+        store.list_sessions("acc_one", now=named.expires_at, name="build"),
+    ):
+        assert await nothing == ([], 0)
+
+
+async def test_an_answer_keeps_its_headers(store: Store) -> None:
+    kept = replace(answer(), headers={"session-existing": "true"})
+    await store.add_answer(kept)
+    assert await store.find_answer("acc_one", "k") == kept
 
 
 async def test_a_taken_session_id_is_refused_and_its_neighbours_are_not(store: Store) -> None:

@@ -17,6 +17,7 @@ ACCOUNTS = st.sampled_from(["acc_a", "acc_b"])
 SESSIONS = st.sampled_from(["ses_1", "ses_2", "ses_3", "ses_4"])
 TOKENS = st.sampled_from("uvw")
 KEYS = st.sampled_from(["key_1", "key_2", "key_3"])
+NAMES = st.sampled_from([None, "a", "b"])
 TIMES = st.integers(0, 5)
 METADATA = st.dictionaries(st.sampled_from("xy"), st.sampled_from(["1", 1, True, None, "true"]))
 
@@ -40,16 +41,18 @@ class SameAsTheFake(Twins):
     def revoke_key(self, name: str, now: int) -> None:
         self.same(self.real.revoke_key(name, now), self.fake.revoke_key(name, now))
 
-    @rule(name=SESSIONS, owner=ACCOUNTS, at=TIMES, metadata=METADATA, limit=st.integers(0, 3), keyed=st.booleans())
-    def add_session(self, name: str, owner: str, at: int, metadata: dict[str, object], limit: int, keyed: bool) -> None:
-        new = session(name, owner, NOW + at, NOW + 5 + at, metadata=metadata)
+    @rule(name=SESSIONS, owner=ACCOUNTS, at=TIMES, called=NAMES, limit=st.integers(0, 3), keyed=st.booleans())
+    def add_session(self, name: str, owner: str, at: int, called: str | None, limit: int, keyed: bool) -> None:
+        new = session(name, owner, NOW + at, NOW + 5 + at, called=called)
         kept = answer("k", owner, name.encode(), at) if keyed else None
         self.same(self.real.add_session(new, kept, limit), self.fake.add_session(new, kept, limit))
 
-    @rule(name=SESSIONS, state=st.sampled_from(State), metadata=METADATA, at=TIMES, stale=st.booleans())
-    def change_session(self, name: str, state: State, metadata: dict[str, object], at: int, stale: bool) -> None:
+    @rule(name=SESSIONS, state=st.sampled_from(State), metadata=METADATA, at=TIMES, called=NAMES, stale=st.booleans())
+    def change_session(
+        self, name: str, state: State, metadata: dict[str, object], at: int, called: str | None, stale: bool
+    ) -> None:
         old = self.fake.sessions.get(name, session(name))
-        new = replace(old, state=state, metadata=metadata, expires_at=NOW + 5 + at)
+        new = replace(old, state=state, metadata=metadata, expires_at=NOW + 5 + at, name=called)
         old = replace(old, version=old.version - 1) if stale else old
         self.same(self.real.change_session(old, new), self.fake.change_session(old, new))
 
@@ -94,13 +97,24 @@ class SameAsTheFake(Twins):
         at=st.integers(4, 11),
         state=st.sampled_from([None, *State]),
         wanted=st.just({}) | METADATA,
+        called=NAMES,
         offset=st.integers(0, 2),
     )
-    def list_sessions(self, owner: str, at: int, state: State | None, wanted: dict[str, object], offset: int) -> None:
+    def list_sessions(
+        self,
+        owner: str,
+        at: int,
+        state: State | None,
+        wanted: dict[str, object],
+        called: str | None,
+        offset: int,
+    ) -> None:
         texts = {name: str(value) for name, value in wanted.items()}
 
         def page(store: Store) -> Coroutine[object, object, object]:
-            return store.list_sessions(owner, now=NOW + at, state=state, metadata=texts, limit=2, offset=offset)
+            return store.list_sessions(
+                owner, now=NOW + at, state=state, name=called, metadata=texts, limit=2, offset=offset
+            )
 
         self.same(page(self.real), page(self.fake))
 
@@ -125,6 +139,7 @@ async def everything(store: Store) -> object:
         await by_id(store.all_sessions()),
         [await by_id(store.account_sessions(owner)) for owner in ("acc_a", "acc_b")],
         [await store.count_sessions(owner) for owner in ("acc_a", "acc_b")],
+        [await store.named_session(owner, called) for owner in ("acc_a", "acc_b") for called in ("a", "b")],
         [await store.find_answer(owner, "k") for owner in ("acc_a", "acc_b")],
         [await store.find_preview_token(token(name).hash) for name in "uvw"],
     )

@@ -15,6 +15,7 @@ from buntime.operations.idempotency import Idempotency
 from buntime.operations.identity import Identity
 from buntime.operations.images import Images
 from buntime.operations.kept import Kept
+from buntime.operations.names import Names
 from buntime.operations.preview_tokens import PreviewTokens
 from buntime.operations.processes import Processes
 from buntime.operations.sessions import Sessions
@@ -32,6 +33,7 @@ class Operations:
     identity: Identity
     idempotency: Idempotency
     entrance: Entrance
+    names: Names
     sessions: Sessions
     snapshots: Snapshots
     forks: Forks
@@ -55,12 +57,14 @@ def assemble_operations(
 ) -> Operations:
     entrance = Entrance(store, sandboxes, lifecycle.leases, clock)
     kept, visitors = Kept(store, lifecycle.layers, clock), Visitors(store, sandboxes, tasks)
+    names = Names(store, lifecycle.endings, clock)
     images = Images(store, sandboxes, lifecycle.layers, kept, entrance, tasks, clock)
-    sessions = Sessions(store, sandboxes, lifecycle, entrance, images, kept, visitors, tasks, clock)
+    sessions = Sessions(store, sandboxes, lifecycle, entrance, images, kept, names, visitors, tasks, clock)
     return Operations(
         Identity(store, plans),
         Idempotency(store, vault, tasks, clock),
         entrance,
+        names,
         sessions,
         Snapshots(store, lifecycle, entrance, kept, sessions, tasks, clock),
         Forks(store, lifecycle, entrance, sessions, tasks),

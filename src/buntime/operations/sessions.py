@@ -23,11 +23,12 @@ from buntime.lifecycle.recovering import Recovered
 from buntime.operations.entrance import Entrance
 from buntime.operations.images import Images
 from buntime.operations.kept import Kept
+from buntime.operations.names import Names
 from buntime.operations.visitors import Visitors
 from buntime.plan import Limits
 from buntime.ports import Answer, Claimed, Observed, Sandbox, Sandboxes, Store, VolumeLost
 from buntime.preview import open_ports
-from buntime.requests import NewSession, Patch
+from buntime.requests import NewSession, Patch, Unset
 from buntime.session import DEFAULT_NETWORK, Session, State
 
 log = structlog.get_logger()
@@ -55,6 +56,12 @@ class Woken:
 
 
 @dataclass(frozen=True, slots=True)
+class Created:
+    session: Session
+    existed: bool = False  # it had the name that was asked for
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """What a new session starts with."""
 
@@ -73,6 +80,7 @@ class Sessions:
         entrance: Entrance,
         images: Images,
         kept: Kept,
+        names: Names,
         visitors: Visitors,
         tasks: Tasks,
         clock: Callable[[], float],
@@ -83,29 +91,48 @@ class Sessions:
         self._entrance = entrance
         self._images = images
         self._kept = kept
+        self._names = names
         self._visitors = visitors
         self._tasks = tasks
         self._clock = clock
 
-    async def create(self, caller: Caller, new: NewSession, answer: AnswerTo | None = None) -> Session:
-        """A durable session whose runtime answers.
+    async def create(self, caller: Caller, new: NewSession, answer: AnswerTo | None = None) -> Created:
+        """A durable session whose runtime answers; or the one that has the name, if `new` says so.
 
-        `answer` returns what is stored with the session for the request's idempotency key.
+        `answer` returns what is stored with a new session for the request's idempotency key.
         """
         ttl, limits = requests.check_new(new, caller.plan)
-        await self._check_count(caller)
+        if new.name is None:
+            await self._check_count(caller)
         return await self._tasks.finish(
             self._create(caller, new, ttl, limits, answer), f"create for {caller.account.id}"
         )
+
+    async def _create(
+        self, caller: Caller, new: NewSession, ttl: int, limits: Limits, answer: AnswerTo | None
+    ) -> Created:
+        async with self._names.turn(caller.account.id, new.name) as holder:
+            while holder is None:
+                try:
+                    return Created(await self._create_new(caller, new, ttl, limits, answer))
+                except errors.NameTaken as taken:  # by another server, since we asked
+                    if not new.or_existing:
+                        raise
+                    holder = await self._names.holder(caller.account.id, str(taken.details["name"]))
+            if not new.or_existing:
+                raise errors.NameTaken(str(holder.name), holder.id)
+            return Created(holder, existed=True)
 
     async def _check_count(self, caller: Caller) -> None:
         plan, active = caller.plan, await self._store.count_sessions(caller.account.id)
         if active >= plan.sessions:
             raise errors.SessionLimitExceeded(plan.name, plan.sessions, active)
 
-    async def _create(
+    async def _create_new(
         self, caller: Caller, new: NewSession, ttl: int, limits: Limits, answer: AnswerTo | None
     ) -> Session:
+        if new.name is not None:
+            await self._check_count(caller)
         source = await self._source(caller, new, limits)
         now = self._now()
         like = Session(
@@ -124,6 +151,7 @@ class Sessions:
             on_wake=new.on_wake,
             env=new.env,
             checkpoint_every=new.checkpoint_every,
+            name=new.name,
         )
         return await self._make(caller, like, ttl, source, answer)
 
@@ -142,8 +170,11 @@ class Sessions:
     ) -> Session:
         """A new session from this source, with the settings of `like`, for work of `tasks`. Raises what `create`
         does."""
-        await self._check_count(caller)
-        return await self._make(caller, like, ttl, source, answer)
+        async with self._names.turn(caller.account.id, like.name) as holder:
+            if holder is not None:
+                raise errors.NameTaken(str(holder.name), holder.id)
+            await self._check_count(caller)
+            return await self._make(caller, like, ttl, source, answer)
 
     async def _make(self, caller: Caller, like: Session, ttl: int, source: Source, answer: AnswerTo | None) -> Session:
         session_id = new_session_id()
@@ -218,11 +249,18 @@ class Sessions:
         return await self._view(caller, await self._entrance.find(caller, session_id))
 
     async def list(
-        self, caller: Caller, *, state: State | None, metadata: Mapping[str, str], limit: int, offset: int
+        self,
+        caller: Caller,
+        *,
+        state: State | None,
+        name: str | None,
+        metadata: Mapping[str, str],
+        limit: int,
+        offset: int,
     ) -> tuple[Sequence[SessionView], int]:
         """A page, newest first, and the total."""
         found, total = await self._store.list_sessions(
-            caller.account.id, now=self._now(), state=state, metadata=metadata, limit=limit, offset=offset
+            caller.account.id, now=self._now(), state=state, name=name, metadata=metadata, limit=limit, offset=offset
         )
         seen = await self._lifecycle.observations.observe_all(found)
         return [_view(caller, *pair) for pair in zip(found, seen, strict=True)], total
@@ -231,10 +269,12 @@ class Sessions:
         """Replaces each given field whole. Does not wake the session and is not activity."""
 
         async def change() -> Session:
-            before, after = await self._lifecycle.changes.change_what(
-                partial(self._entrance.find, caller, session_id),
-                lambda session: requests.apply_patch(session, patch, caller.plan, self._now()),
-            )
+            name = None if isinstance(patch.name, Unset) else patch.name
+            async with self._names.turn(caller.account.id, name):  # the store refuses a name that is taken
+                before, after = await self._lifecycle.changes.change_what(
+                    partial(self._entrance.find, caller, session_id),
+                    lambda session: requests.apply_patch(session, patch, caller.plan, self._now()),
+                )
             if open_ports(before.preview) - open_ports(after.preview):
                 await self._visitors.disconnect(session_id)
             sandbox = await self._sandboxes.get(after.sandbox)

@@ -1,5 +1,6 @@
 """Answers to idempotent requests in SQL. Large bodies are compressed."""
 
+import json
 import sqlite3
 import zlib
 from dataclasses import dataclass
@@ -10,8 +11,8 @@ PACKED_FROM = 1 << 10  # bytes; smaller bodies are not worth compressing
 FAST_LEVEL = 1  # of zlib, because the JSON bodies live only for a day
 
 _ADD = """
-INSERT INTO answers (account, key, fingerprint, status, created_at, packed, body)
-VALUES (?, ?, ?, ?, ?, ?, ?)
+INSERT INTO answers (account, key, fingerprint, status, created_at, headers, packed, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (account, key) DO NOTHING
 """
 
@@ -30,6 +31,7 @@ class PackedAnswer:
     fingerprint: str
     status: int
     created_at: int
+    headers: str  # a JSON object
     packed: bool
     body: bytes
 
@@ -38,12 +40,16 @@ def pack(answer: Answer) -> PackedAnswer:
     """Takes about 10 ms for each MB of the body."""
     packed = len(answer.body) > PACKED_FROM
     body = zlib.compress(answer.body, FAST_LEVEL) if packed else answer.body
-    return PackedAnswer(answer.account, answer.key, answer.fingerprint, answer.status, answer.created_at, packed, body)
+    headers = json.dumps(answer.headers, default=dict)
+    return PackedAnswer(
+        answer.account, answer.key, answer.fingerprint, answer.status, answer.created_at, headers, packed, body
+    )
 
 
 def unpack(stored: PackedAnswer) -> Answer:
     body = zlib.decompress(stored.body) if stored.packed else stored.body
-    return Answer(stored.account, stored.key, stored.fingerprint, stored.status, body, stored.created_at)
+    headers = json.loads(stored.headers)
+    return Answer(stored.account, stored.key, stored.fingerprint, stored.status, body, stored.created_at, headers)
 
 
 def add_answer(connection: sqlite3.Connection, stored: PackedAnswer) -> bool:
@@ -54,6 +60,7 @@ def add_answer(connection: sqlite3.Connection, stored: PackedAnswer) -> bool:
         stored.fingerprint,
         stored.status,
         stored.created_at,
+        stored.headers,
         int(stored.packed),
         stored.body,
     )
@@ -70,13 +77,14 @@ def change_answer(connection: sqlite3.Connection, stored: PackedAnswer) -> None:
 
 def find_answer(connection: sqlite3.Connection, account_id: str, key: str) -> PackedAnswer | None:
     row = connection.execute(
-        "SELECT account, key, fingerprint, status, created_at, packed, body FROM answers WHERE account = ? AND key = ?",
+        "SELECT account, key, fingerprint, status, created_at, headers, packed, body FROM answers "
+        "WHERE account = ? AND key = ?",
         (account_id, key),
     ).fetchone()
     if row is None:
         return None
-    account, key, fingerprint, status, created_at, packed, body = row
-    return PackedAnswer(account, key, fingerprint, status, created_at, bool(packed), body)
+    account, key, fingerprint, status, created_at, headers, packed, body = row
+    return PackedAnswer(account, key, fingerprint, status, created_at, headers, bool(packed), body)
 
 
 def drop_answers(connection: sqlite3.Connection, before: int, most: int) -> int:

@@ -19,6 +19,7 @@ class SessionIndex:
     def __init__(self, sessions: Iterable[Session]) -> None:
         self._by_id: dict[str, Session] = {}
         self._by_account: dict[str, _Orders] = {}
+        self._by_name: dict[tuple[str, str], str] = {}  # account and name → id, of those that are not DELETING
         self._changed: dict[str, None] = {}  # ids in the order of their changes
         for session in sessions:
             self.add(session)
@@ -26,6 +27,7 @@ class SessionIndex:
     def add(self, session: Session) -> None:
         self._by_id[session.id] = session
         self._by_account.setdefault(session.account, _Orders()).put(session)
+        self._put_name(session)
         self._changed[session.id] = None
 
     def change(self, new: Session, version: int) -> Session:
@@ -36,6 +38,8 @@ class SessionIndex:
         orders = self._by_account[session.account]
         orders.drop(old)
         orders.put(session)
+        self._drop_name(old)
+        self._put_name(session)
         self._changed[session.id] = None
         return session
 
@@ -54,11 +58,16 @@ class SessionIndex:
         self._changed.pop(session_id, None)
         orders = self._by_account[session.account]
         orders.drop(session)
+        self._drop_name(session)
         if not orders:
             del self._by_account[session.account]
 
     def get(self, session_id: str) -> Session | None:
         return self._by_id.get(session_id)
+
+    def named(self, account_id: str, name: str) -> Session | None:
+        session_id = self._by_name.get((account_id, name))
+        return None if session_id is None else self._by_id[session_id]
 
     def all(self) -> Sequence[Session]:
         return list(self._by_id.values())
@@ -103,6 +112,31 @@ class SessionIndex:
             offset += position <= offset
         found = self._at(ranks[offset : offset + limit + len(ended)])
         return [session for session in found if session.expires_at > now][:limit], len(ranks) - len(ended)
+
+    def page_named(
+        self,
+        account_id: str,
+        now: int,
+        state: State | None,
+        name: str,
+        metadata: Mapping[str, str],
+        limit: int,
+        offset: int,
+    ) -> tuple[Sequence[Session], int]:
+        """The same for the one session of a name, if there is one."""
+        session = self.named(account_id, name)
+        if session is None or session.expires_at <= now or state not in (None, session.state):
+            return [], 0
+        found = [session] if _has(session, metadata) else []
+        return found[offset : offset + limit], len(found)
+
+    def _put_name(self, session: Session) -> None:
+        if session.name is not None and session.state is not State.DELETING:
+            self._by_name[session.account, session.name] = session.id
+
+    def _drop_name(self, session: Session) -> None:
+        if session.name is not None and self._by_name.get((session.account, session.name)) == session.id:
+            del self._by_name[session.account, session.name]
 
     def _at(self, ranks: Iterable[_Rank]) -> list[Session]:
         return [self._by_id[session_id] for _, session_id in ranks]

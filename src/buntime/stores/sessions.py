@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from functools import lru_cache
 
-from buntime.errors import SessionLimitExceeded, StaleSession
+from buntime.errors import NameTaken, SessionLimitExceeded, StaleSession
 from buntime.plan import Limits
 from buntime.session import Network, Preview, SavedVolume, Session, State
 from buntime.stores.images import require_image
@@ -16,10 +16,10 @@ from buntime.stores.images import require_image
 _ADD = """
 INSERT INTO sessions (id, account, state, created_at, expires_at, last_active, sandbox, volume, image, image_name,
                       made_of, host, epoch, version, on_wake, limits, metadata, preview, network, env, files, processes,
-                      key, snapshot, previous, archived, checkpoint_every)
+                      key, snapshot, previous, archived, checkpoint_every, name)
 VALUES (:id, :account, :state, :created_at, :expires_at, :last_active, :sandbox, :volume, :image, :image_name,
         :made_of, :host, :epoch, :version, :on_wake, :limits, :metadata, :preview, :network, :env, :files, :processes,
-        :key, :snapshot, :previous, :archived, :checkpoint_every)
+        :key, :snapshot, :previous, :archived, :checkpoint_every, :name)
 """
 
 _CHANGE = """
@@ -29,13 +29,17 @@ SET state = :state, created_at = :created_at, expires_at = :expires_at, last_act
     made_of = :made_of, host = :host, epoch = :epoch, version = :expected + 1,
     on_wake = :on_wake, limits = :limits, metadata = :metadata, preview = :preview, network = :network, env = :env,
     files = :files, processes = :processes, key = :key, snapshot = :snapshot, previous = :previous,
-    archived = :archived, checkpoint_every = :checkpoint_every
+    archived = :archived, checkpoint_every = :checkpoint_every, name = :name
 WHERE id = :id AND version = :expected
 """
 
 
+_NAMED = "SELECT id FROM sessions WHERE account = :account AND name = :name AND state <> 'deleting'"
+
+
 def add_session(connection: sqlite3.Connection, session: Session, limit: int) -> None:
-    """Raises SessionLimitExceeded, ImageNotFound, and ValueError if the id is taken."""
+    """Raises NameTaken, SessionLimitExceeded, ImageNotFound, and ValueError if the id is taken."""
+    _require_free(connection, session)
     counted = connection.execute("SELECT sessions FROM session_counts WHERE account = ?", (session.account,)).fetchone()
     active = 0 if counted is None else counted[0]
     if active >= limit:
@@ -48,8 +52,13 @@ def add_session(connection: sqlite3.Connection, session: Session, limit: int) ->
 
 
 def change_session(connection: sqlite3.Connection, new: Session, expected: int) -> None:
-    """Raises StaleSession unless the stored version is `expected`."""
-    if connection.execute(_CHANGE, _to_row(new) | {"expected": expected}).rowcount != 1:
+    """Raises StaleSession unless the stored version is `expected`, and NameTaken."""
+    try:
+        changed = connection.execute(_CHANGE, _to_row(new) | {"expected": expected}).rowcount
+    except sqlite3.IntegrityError:
+        _require_free(connection, new)
+        raise
+    if changed != 1:
         raise StaleSession(f"{new.id} no longer has version {expected}")
 
 
@@ -71,6 +80,15 @@ def all_sessions(connection: sqlite3.Connection) -> Iterator[Session]:
             yield _from_row(row)
         except (ValueError, TypeError, KeyError) as wrong:
             raise ValueError(f"session {row['id']}: {wrong}") from wrong
+
+
+def _require_free(connection: sqlite3.Connection, session: Session) -> None:
+    """Raises NameTaken if another session has the name."""
+    if session.name is None:
+        return
+    holder = connection.execute(_NAMED, {"account": session.account, "name": session.name}).fetchone()
+    if holder is not None and holder["id"] != session.id:
+        raise NameTaken(session.name, holder["id"])
 
 
 def saved_to_text(saved: SavedVolume | None) -> str | None:
@@ -115,6 +133,7 @@ def _to_row(session: Session) -> dict[str, object]:
         "previous": saved_to_text(session.previous),
         "archived": session.archived,
         "checkpoint_every": session.checkpoint_every,
+        "name": session.name,
     }
 
 
@@ -144,6 +163,7 @@ def _from_row(row: sqlite3.Row) -> Session:
         previous=saved_from_text(row["previous"]),
         archived=bool(row["archived"]),
         checkpoint_every=row["checkpoint_every"],
+        name=row["name"],
         host=row["host"],
         epoch=row["epoch"],
         version=row["version"],

@@ -106,16 +106,22 @@ class SqliteStore(KeptFiles):
     async def get_session(self, session_id: str) -> Session | None:
         return self._index.get(session_id)
 
+    async def named_session(self, account_id: str, name: str) -> Session | None:
+        return self._index.named(account_id, name)
+
     async def list_sessions(
         self,
         account_id: str,
         *,
         now: int,
         state: State | None = None,
+        name: str | None = None,
         metadata: Mapping[str, str] | None = None,
         limit: int = 50,
         offset: int = 0,
     ) -> tuple[Sequence[Session], int]:
+        if name is not None:
+            return self._index.page_named(account_id, now, state, name, metadata or {}, limit, offset)
         return self._index.page(account_id, now, state, metadata or {}, limit, offset)
 
     async def count_sessions(self, account_id: str) -> int:

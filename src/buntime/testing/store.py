@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from buntime.account import Account, AccountStatus, Key
-from buntime.errors import SessionLimitExceeded, SessionNotFound, StaleSession, TooManyTokens
+from buntime.errors import NameTaken, SessionLimitExceeded, SessionNotFound, StaleSession, TooManyTokens
 from buntime.ports import Answer, PreviewToken
 from buntime.session import Session, State
 from buntime.snapshot import Layer, Snapshot
@@ -71,6 +71,7 @@ class FakeStore(FakeKeptFiles):
     # sessions
 
     async def add_session(self, session: Session, answer: Answer | None, limit: int) -> None:
+        await self._require_free(session)
         active = await self.count_sessions(session.account)
         if active >= limit:
             raise SessionLimitExceeded("", limit, active)
@@ -84,12 +85,16 @@ class FakeStore(FakeKeptFiles):
     async def get_session(self, session_id: str) -> Session | None:
         return self.sessions.get(session_id)
 
+    async def named_session(self, account_id: str, name: str) -> Session | None:
+        return next((session for session in self._not_deleting(account_id) if session.name == name), None)
+
     async def list_sessions(
         self,
         account_id: str,
         *,
         now: int,
         state: State | None = None,
+        name: str | None = None,
         metadata: Mapping[str, str] | None = None,
         limit: int = 50,
         offset: int = 0,
@@ -99,6 +104,7 @@ class FakeStore(FakeKeptFiles):
             for session in self._not_deleting(account_id)
             if session.expires_at > now
             and state in (None, session.state)
+            and name in (None, session.name)
             and (metadata or {}).items() <= _texts(session.metadata).items()
         ]
         found.sort(key=lambda session: (-session.created_at, session.id))
@@ -124,6 +130,7 @@ class FakeStore(FakeKeptFiles):
 
     async def change_session(self, old: Session, new: Session, answer: Answer | None = None) -> Session:
         changed = self._changed(old, new)
+        await self._require_free(changed)
         if answer is not None:
             self._add_first(answer)
         self.sessions[old.id] = changed
@@ -212,6 +219,13 @@ class FakeStore(FakeKeptFiles):
         for name in old:
             del self.answers[name]
         return len(old)
+
+    async def _require_free(self, session: Session) -> None:
+        if session.name is None or session.state is State.DELETING:
+            return
+        holder = await self.named_session(session.account, session.name)
+        if holder is not None and holder.id != session.id:
+            raise NameTaken(session.name, holder.id)
 
     def _not_deleting(self, account_id: str) -> list[Session]:
         return [

@@ -15,8 +15,8 @@ REQUEST_HEADERS = (
     b"Authorization, Content-Type, Idempotency-Key, If-None-Match, If-Range, Last-Event-ID, Range, X-Request-Id"
 )
 ANSWER_HEADERS = (
-    b"Content-Range, ETag, Idempotent-Replayed, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, "
-    b"X-RateLimit-Reset, X-Request-Id"
+    b"Content-Range, ETag, Idempotent-Replayed, Retry-After, Session-Existing, X-RateLimit-Limit, "
+    b"X-RateLimit-Remaining, X-RateLimit-Reset, X-Request-Id"
 )
 KEPT_SECONDS = b"600"  # how long a browser may remember a preflight
 ANY = b"*"

@@ -19,6 +19,7 @@ _CREATED = {
 }
 _SESSION = {
     **_CREATED,
+    "name": "build",
     "lastActive": "2024-01-19T10:31:00Z",
     "state": "active",
     "filesCount": 3,

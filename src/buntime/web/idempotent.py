@@ -1,7 +1,7 @@
 """The Idempotency-Key header: a repeated key gets the first final answer again."""
 
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from buntime.errors import BuntimeError, InvalidRequest
@@ -56,23 +56,25 @@ async def once(idempotency: Idempotency, request: KeyedRequest, work: Work) -> R
     describes.
     """
 
-    def to_keep(status: int, body: bytes) -> Answer:
-        answer = Answer(request.account, request.key, request.fingerprint, status, body, request.now())
+    def to_keep(status: int, body: bytes, headers: Mapping[str, str]) -> Answer:
+        answer = Answer(request.account, request.key, request.fingerprint, status, body, request.now(), headers)
         return idempotency.sealed(answer) if request.secret else answer
 
     def success(body: bytes) -> Answer:
-        return to_keep(200, body)
+        return to_keep(200, body, {})
 
     async with idempotency.once(request.account, request.key, request.fingerprint) as stored:
         if stored is not None:
             stored = idempotency.opened(stored) if request.secret else stored
-            return Reply(stored.status, stored.body, headers=[(b"idempotent-replayed", b"true")])
+            headers = [(name.encode(), value.encode()) for name, value in stored.headers.items()]
+            return Reply(stored.status, stored.body, headers=[*headers, (b"idempotent-replayed", b"true")])
         try:
             reply = await work(success)
         except BuntimeError as failure:
             if failures.is_final(failure):
                 refused = failures.reply_to(failure)
-                await idempotency.keep(to_keep(refused.status, refused.body))
+                await idempotency.keep(to_keep(refused.status, refused.body, {}))
             raise
-        await idempotency.keep(success(reply.body))
+        told = {name.decode(): value.decode() for name, value in reply.headers}
+        await idempotency.keep(to_keep(200, reply.body, told))
         return reply

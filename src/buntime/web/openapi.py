@@ -58,6 +58,10 @@ HEADERS: Mapping[str, tuple[str, dict[str, Any]]] = {
         "Present if the response is a replay of the first one.",
         {"type": "string", "const": "true"},
     ),
+    "Session-Existing": (
+        "Present if the session had the name before this request.",
+        {"type": "string", "const": "true"},
+    ),
     "Cache-Control": ("Responses must not be cached.", {"type": "string"}),
 }
 KEPT = "for at least 24 hours the same key with the same request returns the first final response"
@@ -203,6 +207,7 @@ def _success(operation: Operation) -> dict[str, Any]:
     headers = ["X-Request-Id", "Cache-Control", *RATE_HEADERS]
     if operation.idempotent:
         headers.append("Idempotent-Replayed")
+    headers += operation.headers
     return {"description": _done(operation), "headers": _headers(headers), "content": content}
 
 

@@ -43,6 +43,7 @@ class Call[Q, B]:
     answer: Callable[[bytes], Answer] | None  # body → what to store for the Idempotency-Key
     upload: Upload | None = None  # for operations with a raw body
     header: Callable[[bytes], Sequence[bytes]] = lambda _: ()  # lower-case name → all values of the header
+    told: dict[str, str] = field(default_factory=dict)  # headers of the answer, on top of the usual ones
     last_event_id: str | None = None  # from a client that reconnects to a stream of events
     handover: Handover | None = None  # if the edge can carry the body
 
@@ -95,7 +96,8 @@ class Operation:
     `settles`: the work continues after the time limit, and its Idempotency-Key stays taken until it ends. `secret`:
     the answer stored for that key is encrypted. `ends_with_client`: without a key, the work ends when the client
     disconnects. `filters`: the query may have `metadata.KEY=VALUE`. `raw`: the body is bytes of any size, in
-    `Call.upload`. `any_bytes`: text in the query may stand for bytes that are not UTF-8. `done` describes the 200.
+    `Call.upload`. `any_bytes`: text in the query may stand for bytes that are not UTF-8. `done` describes the 200,
+    which may have the `headers`.
     """
 
     method: str
@@ -119,6 +121,7 @@ class Operation:
     raw: bool = False
     any_bytes: bool = False
     done: str = "Done."
+    headers: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

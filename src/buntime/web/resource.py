@@ -19,6 +19,7 @@ from buntime.web.decoding import decode_body, decode_query
 from buntime.web.exchange import Exchange, Reply
 from buntime.web.handover import handover_of
 from buntime.web.leaving import while_connected
+from buntime.web.named import with_ids
 from buntime.web.operation import Call, Operation, Page, Upload
 from buntime.web.streaming import OpenStreams, Out, parts_of, perform
 from buntime.web.wire.shapes import NoBody, encode
@@ -87,7 +88,7 @@ class Resource:
         if wants_stream(operation, call):
             await self._stream(operation, call, exchange, None if operation.raw else receive, send)
         else:
-            await exchange.send(await _within(operation, call), send)
+            await exchange.send(await _within(operation, call, exchange), send)
 
     async def _with_json(
         self,
@@ -103,11 +104,11 @@ class Resource:
             exchange.note_session(getattr(call.body, "session_id", None))
             if not wants_stream(operation, call):
                 if key is None and operation.ends_with_client:
-                    reply = await while_connected(_within(operation, call), receive)
+                    reply = await while_connected(_within(operation, call, exchange), receive)
                 elif key is None:
-                    reply = await _within(operation, call)
+                    reply = await _within(operation, call, exchange)
                 else:
-                    reply = await self._once(operation, call, key, idempotent.fingerprint(exchange, raw))
+                    reply = await self._once(operation, call, key, exchange, idempotent.fingerprint(exchange, raw))
                 await exchange.send(reply, send)
                 return
         if key is not None:
@@ -119,6 +120,7 @@ class Resource:
         self, operation: Operation, call: Call[Any, Any], exchange: Exchange, receive: Receive | None, send: Send
     ) -> None:
         assert operation.streamed is not None
+        call = await with_ids(call, exchange)
         out, streamer = Out(exchange, send), operation.streamed.streamer
         endless = self._world.streams if operation.streamed.endless else None
         await perform(out, lambda: streamer(call, out), receive, endless)
@@ -139,13 +141,15 @@ class Resource:
             handover=handover_of(exchange.scope),
         )
 
-    async def _once(self, operation: Operation, call: Call[Any, Any], key: str, fingerprint: str) -> Reply:
+    async def _once(
+        self, operation: Operation, call: Call[Any, Any], key: str, exchange: Exchange, fingerprint: str
+    ) -> Reply:
         """The key stays taken until the work has ended, even when the client no longer waits."""
         account = call.caller.account.id
 
         async def work(answer: Any) -> Reply:
             told = replace(call, answer=answer)
-            return await (_reply(operation, told) if operation.settles else _within(operation, told))
+            return await (_reply if operation.settles else _within)(operation, told, exchange)
 
         kept = self._world.operations.idempotency
         request = idempotent.KeyedRequest(account, key, fingerprint, kept.now, operation.secret)
@@ -193,14 +197,16 @@ class PublicResource:
         return self._page.html(exchange) if exchange.prefers_page else self._page.render(exchange)
 
 
-async def _reply(operation: Operation, call: Call[Any, Any]) -> Reply:
+async def _reply(operation: Operation, call: Call[Any, Any], exchange: Exchange) -> Reply:
+    call = await with_ids(call, exchange)
     answer = await operation.handler(call)
-    return Reply(200, encode(answer), session_id=getattr(answer, "session_id", None))
+    headers = [(name.encode(), value.encode()) for name, value in call.told.items()]
+    return Reply(200, encode(answer), headers=headers, session_id=getattr(answer, "session_id", None))
 
 
-async def _within(operation: Operation, call: Call[Any, Any]) -> Reply:
+async def _within(operation: Operation, call: Call[Any, Any], exchange: Exchange) -> Reply:
     async with _limited(operation.seconds_for(call)):
-        return await _reply(operation, call)
+        return await _reply(operation, call, exchange)
 
 
 class _limited:  # noqa: N801 - reads as a statement

@@ -76,6 +76,7 @@ def shown(view: SessionView, config: Config) -> wire.Session:
     made = view.session
     return wire.Session(
         session_id=made.id,
+        name=made.name,
         created_at=iso(made.created_at),
         expires_at=iso(made.expires_at),
         last_active=iso(made.last_active),

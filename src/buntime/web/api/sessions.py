@@ -28,15 +28,17 @@ from buntime.web.wire.shapes import NoQuery, encode, given, iso
     body=wire.CreateSession,
     body_optional=True,
     answer=wire.Created,
-    errors=(errors.ImageNotFound, errors.SnapshotNotFound, errors.SessionLimitExceeded),
+    errors=(errors.ImageNotFound, errors.SnapshotNotFound, errors.SessionLimitExceeded, errors.NameTaken),
     idempotent=True,
     settles=True,
+    headers=("Session-Existing",),
 )
 async def create_session(call: Call[NoQuery, wire.CreateSession]) -> wire.Created:
     """Create a session.
 
     When the response arrives, the session is stored durably and its runtime is ready. An empty body, of any content
-    type, means the defaults.
+    type, means the defaults. With `onConflict` `return`, the response is the living session of the `name` if there is
+    one, as it is, with `Session-Existing: true`.
     """
     body = call.body
     check_depth(body.metadata)
@@ -53,12 +55,16 @@ async def create_session(call: Call[NoQuery, wire.CreateSession]) -> wire.Create
         checkpoint_every=asked_checkpoint_every(body.sleep_policy or None),
         image=DEFAULT_IMAGE if body.image is UNSET else body.image,
         snapshot=None if body.snapshot_id is UNSET else snapshot_id(body.snapshot_id),
+        name=given(body.name),
+        or_existing=body.on_conflict == "return",
     )
     answer = call.answer
     made = await call.operations.sessions.create(
         call.caller, new, answer and (lambda made: answer(encode(created(made, call.config))))
     )
-    return created(made, call.config)
+    if made.existed:
+        call.told["session-existing"] = "true"
+    return created(made.session, call.config)
 
 
 @operation("GET", "/sessions", tag="Sessions", query=wire.SessionsQuery, filters=True, answer=wire.Sessions)
@@ -72,6 +78,7 @@ async def list_sessions(call: Call[wire.SessionsQuery, None]) -> wire.Sessions:
     views, total = await call.operations.sessions.list(
         call.caller,
         state=session.State(query.state) if query.state else None,
+        name=given(query.name),
         metadata=call.filters,
         limit=query.limit,
         offset=query.offset,
@@ -95,7 +102,7 @@ async def get_session(call: Call[NoQuery, None]) -> wire.Session:
     tag="Sessions",
     body=wire.PatchSession,
     answer=wire.Session,
-    errors=(SessionNotFound,),
+    errors=(SessionNotFound, errors.NameTaken),
 )
 async def patch_session(call: Call[NoQuery, wire.PatchSession]) -> wire.Session:
     """Change a session.
@@ -113,6 +120,7 @@ async def patch_session(call: Call[NoQuery, wire.PatchSession]) -> wire.Session:
         on_wake=unset if body.on_wake is UNSET else body.on_wake,
         env=unset if body.env is UNSET else body.env,
         checkpoint_every=unset if body.sleep_policy is UNSET else asked_checkpoint_every(body.sleep_policy),
+        name=unset if body.name is UNSET else body.name,
     )
     view = await call.operations.sessions.patch(call.caller, session_id(call.path["sessionId"]), patch)
     return shown(view, call.config)

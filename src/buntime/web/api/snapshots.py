@@ -104,7 +104,7 @@ async def delete_snapshot(call: Call[NoQuery, None]) -> wire.DeletedSnapshot:
     body=wire.Fork,
     body_optional=True,
     answer=wire.Forks,
-    errors=(SessionNotFound, errors.Forbidden, errors.SessionLimitExceeded),
+    errors=(SessionNotFound, errors.Forbidden, errors.SessionLimitExceeded, errors.NameTaken),
     idempotent=True,
     settles=True,
     seconds=FORK_SECONDS,
@@ -113,8 +113,9 @@ async def fork_session(call: Call[NoQuery, wire.Fork]) -> wire.Forks:
     """Make sessions with the files of a session as they are now.
 
     Each new session has the source's limits, image, preview, network, onWake, env and sleepPolicy, unless the request
-    has others. The source goes on, and is not woken. Each fork succeeds or fails alone; if all fail, the response is
-    the error of the first. A request that is repeated with its Idempotency-Key never makes more sessions.
+    has others. None has the source's name. The source goes on, and is not woken. Each fork succeeds or fails alone; if
+    all fail, the response is the error of the first. A request that is repeated with its Idempotency-Key never makes
+    more sessions.
     """
     body = call.body
     check_depth(body.metadata)
@@ -129,6 +130,7 @@ async def fork_session(call: Call[NoQuery, wire.Fork]) -> wire.Forks:
         on_wake=requests.UNSET if isinstance(body.on_wake, UnsetType) else body.on_wake,
         env=requests.UNSET if isinstance(body.env, UnsetType) else body.env,
         checkpoint_every=asked_checkpoint_every(body.sleep_policy) if body.sleep_policy else requests.UNSET,
+        name=given(body.name),
     )
     made = await call.operations.forks.create(
         call.caller,

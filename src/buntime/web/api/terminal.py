@@ -55,7 +55,9 @@ class TerminalSocket:
         belongs_to(caller.account.id)
         query, _ = decode_query(TerminalQuery, scope["query_string"], filters=False)
         terminals = self._world.operations.terminals
-        async with _opened(terminals, caller, _asked(exchange, query)) as opened:
+        named = await self._world.operations.names.id_of(caller.account.id, exchange.path_params["sessionId"])
+        exchange.note_session(named)
+        async with _opened(terminals, caller, _asked(named, query)) as opened:
             await receive()  # websocket.connect
             exchange.status = 101
             client = Client(exchange, receive, send)
@@ -86,13 +88,11 @@ async def _opened(terminals: Terminals, caller: Caller, asked: OpenTerminal) -> 
         await opening.__aexit__(None, None, None)
 
 
-def _asked(exchange: Exchange, query: TerminalQuery) -> OpenTerminal:
+def _asked(wanted: str, query: TerminalQuery) -> OpenTerminal:
     if (query.cols is None) != (query.rows is None):
         raise InvalidRequest("rows" if query.rows is None else "cols", "Give cols and rows together.")
     resumed = None if query.terminal_id is None else terminal_id(query.terminal_id)
-    return OpenTerminal(
-        session_id(exchange.path_params["sessionId"]), resumed, query.cols, query.rows, query.working_dir
-    )
+    return OpenTerminal(session_id(wanted), resumed, query.cols, query.rows, query.working_dir)
 
 
 class Client:

@@ -7,7 +7,7 @@ from msgspec import Meta
 LARGEST_OFFSET = (1 << 53) - 1  # the largest integer that JavaScript, and so the guest, holds exactly
 
 OCTAL = "^[0-7]{3,4}$"
-SESSION_ID = "The session's id: `ses_` and 18 lower-case letters and digits."
+SESSION_ID = "The session's id: `ses_` and 18 lower-case letters and digits. Requests may have `name:NAME` instead."
 SNAPSHOT_ID = "The snapshot's id: `snp_` and 18 lower-case letters and digits."
 PATH = "A path relative to `/workspace`, or an absolute path inside the session."
 SessionId = Annotated[str, Meta(description=SESSION_ID)]

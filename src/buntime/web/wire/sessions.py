@@ -112,7 +112,25 @@ class SleepPolicyRequest(Request):
     ) = UNSET
 
 
+SessionName = Annotated[
+    str,
+    Meta(
+        description="Unique among the account's living sessions. Wherever a session's id is taken, `name:NAME` is "
+        "taken too.",
+        extra_json_schema={"pattern": "^[a-z0-9][a-z0-9-]{0,62}$", "examples": ["build"]},
+    ),
+]
+
+
 class CreateSession(Request):
+    name: SessionName | UnsetType | None = UNSET
+    on_conflict: Annotated[
+        Literal["error", "return"],
+        Meta(
+            description="What to do if a living session has the `name`: `error` (409 `name_taken`), or `return` that "
+            "session as it is. `return` needs a name, and is not refused for the number of sessions."
+        ),
+    ] = "error"
     ttl: Ttl | UnsetType = UNSET
     metadata: Metadata | UnsetType = UNSET
     resource_limits: (
@@ -149,6 +167,7 @@ class CreateSession(Request):
 class PatchSession(Request):
     """Each field replaces the whole old value. Null restores the default."""
 
+    name: SessionName | UnsetType | None = UNSET
     ttl: Annotated[int | None, Meta(description="Seconds from now, from 300 to the plan's limit.")] | UnsetType = UNSET
     metadata: dict[str, Any] | UnsetType | None = UNSET
     preview: PreviewRequest | UnsetType | None = UNSET
@@ -193,6 +212,7 @@ SessionState = Literal["active", "idle", "deep-sleep"]
 
 class Session(Response):
     session_id: str
+    name: Annotated[str | None, Meta(description="Null if it has none.")]
     created_at: Time
     expires_at: Time
     last_active: Time
@@ -264,5 +284,6 @@ class Deleted(Response):
 
 class SessionsQuery(Request):
     state: Annotated[SessionState, Meta(description="Only sessions in this state.")] | UnsetType = UNSET
+    name: Annotated[str, Meta(description="Only the session of this name.")] | UnsetType = UNSET
     limit: Limit = 50
     offset: Offset = 0

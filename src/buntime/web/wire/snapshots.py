@@ -14,6 +14,7 @@ from buntime.web.wire.sessions import (
     PreviewRequest,
     ResourceLimitsRequest,
     SessionEnv,
+    SessionName,
     SleepPolicyRequest,
     Ttl,
 )
@@ -77,9 +78,12 @@ class Restore(Request):
 
 
 class Fork(Request):
-    """Fields that are missing are as in the source, except `ttl` and `metadata`, which are as in a new session."""
+    """Fields that are missing are as in the source; `name`, `ttl` and `metadata` are as in a new session."""
 
     count: Annotated[int, Meta(ge=1, le=100, description="How many sessions to make.")] = 1
+    name: Annotated[SessionName | None, Meta(description="The new session's. Only for one session.")] | UnsetType = (
+        UNSET
+    )
     ttl: Ttl | UnsetType = UNSET
     metadata: Metadata | UnsetType = UNSET
     resource_limits: (
