@@ -29,7 +29,7 @@ ACCOUNTS: Mapping[str, tuple[str, ...]] = {  # plan, and limits that differ from
     "slow": ("paid", "requests_per_minute=1"),
 }
 SENT = ("idempotency-key", "range")
-ANSWERED = ("content-type", "content-range", "idempotent-replayed", "retry-after")
+ANSWERED = ("content-type", "content-range", "idempotent-replayed", "retry-after", "session-existing")
 AGAIN_SECONDS = 5.0
 
 type Exchange = dict[str, Any]

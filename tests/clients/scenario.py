@@ -13,6 +13,7 @@ OF_SESSION = {"sessionId": "$session"}
 OF_PROCESS = {**OF_SESSION, "processId": "$process"}
 OF_CONTEXT = {**OF_SESSION, "contextId": "$context"}
 ALL_FIELDS = {
+    "name": "build",
     "ttl": 3600,
     "metadata": {"user": "u1", "suite": "exchanges"},
     "resourceLimits": {"memory": 2048, "cpu": 0.5, "timeout": 60, "disk": 2048},
@@ -30,9 +31,13 @@ SESSIONS = (
     keyed("create-session-all-fields", "/sessions/create", ALL_FIELDS, key="full", keep={"other": "sessionId"}),
     keyed("create-session-replayed", "/sessions/create", ALL_FIELDS, key="full"),
     keyed("idempotency-key-reused", "/sessions/create", {"ttl": 7200}, key="full", status=422),
+    keyed("get-or-create-session", "/sessions/create", {"name": "build", "onConflict": "return", "ttl": 3600}),
+    keyed("name-taken", "/sessions/create", {"name": "build"}, status=409),
     get("get-session", "/sessions/$session"),
     get("get-session-all-fields", "/sessions/$other"),
+    get("get-session-by-name", "/sessions/name:build"),
     get("list-sessions", "/sessions"),
+    get("list-sessions-by-name", "/sessions", query={"name": "build"}),
     get("list-sessions-filtered", "/sessions", query={"state": "active", "metadata.user": "u1"}),
     get("list-sessions-first-page", "/sessions", limit="1"),
     get("list-sessions-second-page", "/sessions", limit="1", offset="1"),
@@ -41,7 +46,7 @@ SESSIONS = (
         "patch-session-to-defaults",
         "PATCH",
         "/sessions/$other",
-        body={"network": None, "onWake": None, "sleepPolicy": None},
+        body={"name": None, "network": None, "onWake": None, "sleepPolicy": None},
     ),
     post("sleep-session", "/sessions/$other/sleep", {"depth": "idle"}),
     post("wake-session", "/sessions/$other/wake"),

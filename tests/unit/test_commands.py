@@ -76,14 +76,22 @@ def test_an_ambiguous_beginning_names_both_sessions_and_deletes_none() -> None:
     assert server.asked == ["GET /sessions"]
 
 
-def test_an_ambiguous_name_names_both_sessions() -> None:
-    def named(request: httpx2.Request) -> Answer:
-        assert request.url.params["metadata.name"] == "twin"
-        return listed(session(FIRST), session(SECOND))
+@pytest.mark.parametrize("name", ["demo", "name:demo"])
+def test_a_name_is_looked_up_by_the_server_and_shown_as_an_id(name: str) -> None:
+    server = Server(
+        {
+            "GET /sessions/name:demo": (200, session(FIRST, name="demo")),
+            f"DELETE /sessions/{FIRST}": (200, {"deleted": True, "sessionId": FIRST}),
+        }
+    )
+    assert server.runs("rm", name).stdout == f"{FIRST}\n"
+    assert server.asked == ["GET /sessions/name:demo", f"DELETE /sessions/{FIRST}"]
 
-    done = Server({"GET /sessions": named}).runs("wake", "twin")
-    assert (done.exit_code, done.stdout) == (1, "")
-    assert f"twin could be {FIRST} or {SECOND}" in done.stderr
+
+def test_an_unknown_name_is_refused_as_it_was_written() -> None:
+    done = Server({"GET /sessions/name:demo": (404, GONE)}).runs("wake", "name:demo")
+    assert done.exit_code == 1
+    assert done.stderr == "buntime: There is no session name:demo. List sessions with: buntime ls\n"
 
 
 def test_a_complete_id_needs_no_request() -> None:
@@ -177,7 +185,7 @@ def test_a_session_is_deleted_if_the_upload_of_its_file_fails(tmp_path: Any) -> 
 
 
 def test_control_characters_in_names_are_replaced() -> None:
-    done = Server({"GET /sessions": listed(session(FIRST, metadata={"name": "\x1b]0;x\x07"}))}).runs("ls")
+    done = Server({"GET /sessions": listed(session(FIRST, name="\x1b]0;x\x07"))}).runs("ls")
     assert "\x1b" not in done.stdout
     assert f"{FIRST}  �]0;x�" in done.stdout
 
@@ -225,7 +233,7 @@ def test_an_unknown_option_of_exec_is_named() -> None:
         ("create --egress no", "'--egress': 'no' is not one of 'internet', 'none'."),
         (
             "update demo --default x",
-            "'x' is not one of 'metadata', 'preview', 'network', 'env', 'on-wake', 'sleep-policy'.",
+            "'x' is not one of 'name', 'metadata', 'preview', 'network', 'env', 'on-wake', 'sleep-policy'.",
         ),
         ("logs demo --tail -1", "'--tail': must be at least 0, not -1."),
         ("ls --server prod", "--server goes before the command. Write: buntime --server NAME ls"),

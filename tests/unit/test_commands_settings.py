@@ -6,13 +6,14 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.unit.test_commands import FIRST, Answer, Server, listed, session
+from tests.unit.test_commands import FIRST, Answer, Server, session
 
 PREVIEW = {"visibility": "public", "ports": [8080, 3000]}
 NETWORK = {"egress": "internet", "allow": ["example.com"], "deny": []}
 WHOLE = session(
     FIRST,
-    metadata={"name": "demo", "team": "web"},
+    name="demo",
+    metadata={"team": "web", "tier": "1"},
     preview=PREVIEW,
     network=NETWORK,
     onWake=None,
@@ -40,8 +41,10 @@ class Patched:
     ("options", "sent"),
     [
         (("--ttl", "2h"), {"ttl": 7200}),
-        (("--metadata", "team=api"), {"metadata": {"name": "demo", "team": "api"}}),
-        (("--unset", "team"), {"metadata": {"name": "demo"}}),
+        (("--name", "twin"), {"name": "twin"}),
+        (("--default", "name"), {"name": None}),
+        (("--metadata", "team=api"), {"metadata": {"team": "api", "tier": "1"}}),
+        (("--unset", "team"), {"metadata": {"tier": "1"}}),
         (("--private",), {"preview": {"visibility": "private", "ports": [8080, 3000]}}),
         (("--port", "9000"), {"preview": {"visibility": "public", "ports": [9000]}}),
         (("--deny", "10.0.0.0/8"), {"network": {**NETWORK, "deny": ["10.0.0.0/8"]}}),
@@ -60,11 +63,12 @@ def test_update_changes_what_it_names_and_keeps_the_rest(options: tuple[str, ...
 
 
 def test_update_says_what_changed() -> None:
-    changed = {**WHOLE, "metadata": {"name": "demo"}, "network": {**NETWORK, "egress": "none"}}
+    changed = {**WHOLE, "name": "twin", "metadata": {"tier": "1"}, "network": {**NETWORK, "egress": "none"}}
     server = Server({f"GET /sessions/{FIRST}": (200, WHOLE), f"PATCH /sessions/{FIRST}": (200, changed)})
-    options = ("--unset", "team", "--egress", "none", "--env", "LEVEL=info")
+    options = ("--name", "twin", "--unset", "team", "--egress", "none", "--env", "LEVEL=info")
     assert server.runs("update", FIRST, *options).stdout.splitlines() == [
         f"{FIRST} has changed:",
+        "  name: demo → twin",
         "  metadata.team: web → –",
         "  network: internet → none",
         "  variables: LEVEL",
@@ -91,12 +95,13 @@ def test_a_default_and_a_value_contradict_each_other() -> None:
 
 
 def test_a_name_of_another_session_is_refused() -> None:
+    taken = {"code": "name_taken", "message": "The session ses_a has the name 'twin'.", "retryable": False}
     server = Server(
-        {f"GET /sessions/{FIRST}": (200, WHOLE), "GET /sessions": listed(session("ses_abcd22222222222222"))}
+        {f"GET /sessions/{FIRST}": (200, WHOLE), f"PATCH /sessions/{FIRST}": (409, {"error": {**taken, "details": {}}})}
     )
     done = server.runs("update", FIRST, "--name", "twin")
     assert done.exit_code == 1
-    assert "ses_abcd22222222222222 already has the name twin" in done.stderr
+    assert done.stderr.startswith("buntime: The session ses_a has the name 'twin'. Use another name")
 
 
 def test_extend_sends_the_seconds_from_now() -> None:
@@ -111,7 +116,12 @@ def test_inspect_shows_every_field_of_the_session() -> None:
     assert shown == WHOLE
     lines = dict(line.split("  ", 1) for line in Patched().server.runs("inspect", FIRST).stdout.splitlines())
     told = {label.strip(): value.strip() for label, value in lines.items()}
-    assert (told["metadata.team"], told["memory"], told["variables"]) == ("web", "1024 MB", "LEVEL")
+    assert (told["name"], told["metadata.team"], told["memory"], told["variables"]) == (
+        "demo",
+        "web",
+        "1024 MB",
+        "LEVEL",
+    )
     assert (told["open ports"], told["allowed"], told["on wake"]) == ("8080, 3000", "example.com", "–")
     assert (told["image"], told["from snapshot"]) == ("python", "–")
     assert told["checkpoints"] == "every 300 s"

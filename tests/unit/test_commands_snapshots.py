@@ -34,7 +34,7 @@ def is_refused(fake: FakeBuntime | None, *words: str, status: int = 1) -> str:
 
 def named(fake: FakeBuntime, name: str, **settings: Any) -> Session:
     """A session with this name and a file."""
-    session = fake.sessions.create(metadata={"name": name}, **settings)
+    session = fake.sessions.create(name=name, **settings)
     session.files.write("a.txt", "one")
     return session
 
@@ -166,13 +166,13 @@ def test_a_fork_prints_its_id_and_inherits_what_is_left_out() -> None:
     fake = FakeBuntime()
     named(fake, "demo", preview={"ports": [3000]}, network={"deny": ["a.example"]}, env={"A": "1"})
     fork = fake.sessions.get(prints(fake, "fork", "demo", "--name", "copy", "--private", "--allow", "b.example"))
-    assert (fork.metadata, fork.env_names) == ({"name": "copy"}, ("A",))
+    assert (fork.name, fork.metadata, fork.env_names) == ("copy", {}, ("A",))
     assert (fork.preview.visibility, fork.preview.ports) == ("private", (3000,))
     assert (fork.network.deny, fork.network.allow) == (("a.example",), ("b.example",))
     assert fork.files.read("a.txt") == "one"
     told = json.loads(prints(fake, "fork", "demo", "--json", "--memory", "512", "--env", "B=2"))
     assert (told["resourceLimits"]["memory"], told["envNames"], told["metadata"]) == (512, ["B"], {})
-    assert "already has the name copy" in is_refused(fake, "fork", "demo", "--name", "copy")
+    assert f"The session {fork.id} has the name 'copy'" in is_refused(fake, "fork", "demo", "--name", "copy")
 
 
 def test_many_forks_print_an_id_each_and_say_how_many_failed() -> None:

@@ -53,7 +53,7 @@ async def said(talk: Talk, tool: str, **arguments: object) -> str:
             {"dir": "/etc", "deep": True},
             "invalid_request: list_files has no 'dir', 'deep'; it takes path, recursive, session.",
         ),
-        ("new_session", {"ttl": 60}, "invalid_request: new_session has no 'ttl'; it takes image, snapshot."),
+        ("new_session", {"ttl": 60}, "invalid_request: new_session has no 'ttl'; it takes name, image, snapshot."),
         (
             "edit_file",
             {"path": "a"},
@@ -213,14 +213,39 @@ async def test_a_preview_says_whether_anything_listens(exit_code: int, listening
 
 async def test_a_list_of_sessions_has_their_names() -> None:
     async with AsyncFakeBuntime() as near:
-        named = (await near.sessions.create(metadata={"name": "shop"})).id
-        other = (await near.sessions.create(metadata={"name": 7})).id
+        named = (await near.sessions.create(name="shop")).id
+        other = (await near.sessions.create(metadata={"name": "x"})).id
         async with talking(near) as talk:
             shown = await talk.does("list_sessions")
             text = (await talk.client.call_tool("list_sessions", {})).content[0]
     assert {one["session"]: one["name"] for one in shown["sessions"]} == {named: "shop", other: None}
     assert isinstance(text, TextContent)
     assert f"{named}  shop  active  until " in text.text
+
+
+async def test_a_new_session_of_a_name_is_the_one_that_has_it() -> None:
+    async with AsyncFakeBuntime() as near:
+        theirs = await near.sessions.create(name="shop", ttl=600)
+        await theirs.files.write("a.txt", "kept")
+        await theirs.sleep()
+        async with talking(near) as talk:
+            found = await talk.does("new_session", name="shop")
+            assert (found["session"], found["state"]) == (theirs.id, "idle")
+            assert found["note"].startswith("This session existed already")
+            assert (await talk.does("read_file", path="a.txt"))["session"] == theirs.id
+            made = await talk.does("new_session", name="other")
+            assert made["note"].startswith("This session is new")
+            assert (await near.sessions.get("name:other")).id == made["session"]
+        assert (await theirs.refresh()).expires_at == theirs.expires_at
+
+
+async def test_tools_take_a_name_in_place_of_an_id() -> None:
+    async with AsyncFakeBuntime() as near:
+        named = (await near.sessions.create(name="shop")).id
+        async with talking(near) as talk:
+            assert (await talk.does("write_file", path="a.txt", content="a", session="name:shop"))["session"] == named
+            assert await talk.does("delete_session", session="name:shop") == {"session": named, "state": "deleted"}
+            assert await said(talk, "delete_session", session="name:shop")
 
 
 async def test_a_deletion_of_all_sessions_deletes_none_and_says_how() -> None:

@@ -91,6 +91,8 @@ SESSIONS: Mapping[str, Exchange] = {
     "create-session-replayed": Exchange(
         "client", lambda client: client.sessions.create(**_all_fields(), idempotency_key="key-of-example")
     ),
+    "get-or-create-session": Exchange("client", lambda client: client.sessions.get_or_create("build", ttl=3600)),
+    "name-taken": Exchange("client", lambda client: client.sessions.create(name="build")),
     "invalid-request": Exchange("client", lambda client: client.sessions.create(ttl=10)),
     "forbidden": Exchange("client", lambda client: client.sessions.create(resource_limits={"memory": 2048})),
     "idempotency-key-reused": Exchange(
@@ -98,6 +100,7 @@ SESSIONS: Mapping[str, Exchange] = {
     ),
     "session-limit-exceeded": Exchange("client", lambda client: client.sessions.create()),
     "get-session": Exchange("client", lambda client: client.sessions.get(SESSION)),
+    "get-session-by-name": Exchange("client", lambda client: client.sessions.get("name:build")),
     "get-session-from-snapshot": Exchange("client", lambda client: client.sessions.get(SESSION)),
     "get-session-all-fields": Exchange("session", lambda session: session.refresh()),
     "session-not-found": Exchange("client", lambda client: client.sessions.get(SESSION)),
@@ -106,6 +109,7 @@ SESSIONS: Mapping[str, Exchange] = {
     "list-sessions-filtered": Exchange(
         "client", lambda client: client.sessions.list(state="active", metadata={"user": "u1"}), listed("sessions")
     ),
+    "list-sessions-by-name": Exchange("client", lambda client: client.sessions.list(name="build"), listed("sessions")),
     "list-sessions-first-page": Exchange(
         "client", lambda client: client.sessions.list(page_size=1).page(), paged("sessions")
     ),
@@ -118,7 +122,7 @@ SESSIONS: Mapping[str, Exchange] = {
     "rate-limit-exceeded": Exchange("client", lambda client: client.sessions.list()),
     "patch-session": Exchange("session", lambda session: session.update(ttl=7200, metadata={"user": "u2"})),
     "patch-session-to-defaults": Exchange(
-        "session", lambda session: session.update(network=None, on_wake=None, sleep_policy=None)
+        "session", lambda session: session.update(name=None, network=None, on_wake=None, sleep_policy=None)
     ),
     "sleep-session": Exchange("session", lambda session: session.sleep()),
     "sleep-session-deeply": Exchange("session", lambda session: session.sleep("deep-sleep")),
@@ -371,6 +375,7 @@ def files(here: Path) -> Mapping[str, Exchange]:
 
 def _all_fields() -> dict[str, Any]:
     return {
+        "name": "build",
         "ttl": 3600,
         "metadata": {"user": "u1", "suite": "exchanges"},
         "resource_limits": {"memory": 2048, "cpu": 0.5, "timeout": 60, "disk": 2048},

@@ -28,6 +28,7 @@ NULLABLE = frozenset({"exitCode", "reason", "endedAt", "name", "onWake", "expire
 
 CONVERSATION = """
     create-session get-session create-session-all-fields get-session-all-fields list-sessions list-sessions-filtered
+    list-sessions-by-name get-session-by-name get-or-create-session name-taken
     patch-session patch-session-to-defaults image-not-found list-images
     delete-image-of-the-operator create-preview-token create-preview-token-for-all-ports
     revoke-preview-token revoke-preview-tokens execute-code execute-command execute-all-fields execute-timed-out

@@ -85,6 +85,11 @@ export class Calls {
     return this.#repeated(call, () => this.#once<T>(call));
   }
 
+  /** Returns the response's JSON, and its headers. */
+  jsonAndHeaders<T>(call: Call): Promise<{ told: T; headers: Headers }> {
+    return this.#repeated(call, () => this.#onceWithHeaders<T>(call));
+  }
+
   /**
    * Deletes something. If the response is lost, a retry may find nothing: that counts as deleted. `existed`: it counts
    * as deleted even if the first attempt finds nothing.
@@ -156,9 +161,13 @@ export class Calls {
   }
 
   async #once<T>(call: Call): Promise<T> {
+    return (await this.#onceWithHeaders<T>(call)).told;
+  }
+
+  async #onceWithHeaders<T>(call: Call): Promise<{ told: T; headers: Headers }> {
     const { answer, deadline } = await this.#answered(call);
     try {
-      return parsed<T>(await answer.text(), answer);
+      return { told: parsed<T>(await answer.text(), answer), headers: answer.headers };
     } finally {
       deadline.stop();
     }

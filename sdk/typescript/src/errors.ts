@@ -59,6 +59,9 @@ export class Forbidden extends BuntimeError {}
 /** 404 `session_not_found`: the session does not exist, has expired, was deleted, or belongs to another account. */
 export class SessionNotFound extends BuntimeError {}
 
+/** 409 `name_taken`: another session of the account has the name; `details.sessionId` is its id. */
+export class NameTaken extends BuntimeError {}
+
 /** 404 `not_found`: the server has no such path. */
 export class NotFound extends BuntimeError {}
 
@@ -193,6 +196,7 @@ const CLASSES: Record<string, typeof BuntimeError> = {
   unauthorized: Unauthorized,
   forbidden: Forbidden,
   session_not_found: SessionNotFound,
+  name_taken: NameTaken,
   not_found: NotFound,
   method_not_allowed: MethodNotAllowed,
   file_not_found: FileNotFound,

@@ -39,6 +39,7 @@ export {
   InvalidState,
   MemoryLimitExceeded,
   MethodNotAllowed,
+  NameTaken,
   NotFound,
   PayloadTooLarge,
   ProcessNotFound,

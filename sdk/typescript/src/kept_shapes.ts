@@ -2,8 +2,10 @@
 
 import type { NetworkSettings, PreviewSettings, ResourceLimits, SleepPolicy } from "./shapes.js";
 
-/** Settings of a fork. What you leave out is as in the source, except `ttl` and `metadata`: no fork inherits them. */
+/** Settings of a fork. What you leave out is as in the source. No fork inherits `name`, `ttl` and `metadata`. */
 export interface ForkSession {
+  /** As for a new session. Only for one fork. */
+  name?: string | undefined;
   /** Seconds until it expires, as for a new session. */
   ttl?: number | undefined;
   /** A JSON object of at most 16,384 bytes. */

@@ -2,10 +2,12 @@
 
 import { DEFAULT_PORT } from "./previews.js";
 import type { ForkSession } from "./kept_shapes.js";
-import type { CreateSession, CreatedShape, SessionShape, SleepPolicy } from "./shapes.js";
+import type { CreateSession, CreatedShape, SessionShape, SleepPolicy, UpdateSession } from "./shapes.js";
 
 /** A session's properties, as far as they are known. */
-export type KnownShape = CreatedShape & { [Name in keyof SessionShape]?: SessionShape[Name] | undefined };
+export type KnownShape = CreatedShape & { [Name in keyof SessionShape]?: SessionShape[Name] | undefined } & {
+  existed?: boolean;
+};
 
 const DEFAULT_IMAGE = "default";
 
@@ -50,6 +52,18 @@ function asked(policy: Partial<SleepPolicy> | undefined): SleepPolicy | undefine
   return checkpointEvery === undefined ? undefined : { checkpointEvery };
 }
 
-function asNew(made: CreatedShape, { metadata = {} }: ForkSession): KnownShape {
-  return { lastActive: made.createdAt, state: "active", activeProcesses: 0, metadata, checkpointedAt: null, ...made };
+function asNew(
+  made: CreatedShape,
+  { name = null, metadata = {} }: Pick<UpdateSession, "name" | "metadata">,
+): KnownShape {
+  return {
+    existed: false,
+    name,
+    lastActive: made.createdAt,
+    state: "active",
+    activeProcesses: 0,
+    metadata: metadata ?? {},
+    checkpointedAt: null,
+    ...made,
+  };
 }

@@ -317,8 +317,13 @@ export class SessionHandle implements AsyncDisposable {
   }
 
   #path(rest = ""): string {
-    return `/sessions/${encodeURIComponent(this.id)}${rest}`;
+    return pathOf(this.id) + rest;
   }
+}
+
+/** @internal The path of a session by its id, or `name:` and its name. */
+export function pathOf(id: string): string {
+  return `/sessions/${encodeURIComponent(id).replace("%3A", ":")}`;
 }
 
 /** A session, as the server last reported it. `refresh()` asks again. */
@@ -329,6 +334,10 @@ export class Session extends SessionHandle {
   /** The URL at which port 8080 is visible in a browser. */
   readonly previewUrl!: string;
   readonly resourceLimits!: ResourceLimits;
+  /** False if the call that returned this object created the session. */
+  readonly existed: boolean = true;
+  /** Its name, which is unique in the account. Wherever an id is taken, `name:` and the name is taken too. */
+  readonly name!: string | null;
   /**
    * After `create` and `fork`, this and the following properties are what was asked for or inherited, until you call
    * `refresh()`. What is not known is undefined: `sleepPolicy` if it is the plan's, `image` and `filesCount` of a session

@@ -38,6 +38,8 @@ export interface SleepPolicy {
 export type SessionState = "active" | "idle" | "deep-sleep";
 
 export interface CreateSession {
+  /** 1 to 63 of `a`-`z`, `0`-`9` and `-`, unique among your living sessions; none by default. */
+  name?: string | undefined;
   /** Seconds until it expires: 300 to the plan's longest, 86400 on the free plan; 86400 by default. */
   ttl?: number | undefined;
   /** A JSON object of at most 16,384 bytes. */
@@ -62,6 +64,8 @@ export interface CreateSession {
 
 /** Replaces each setting given as a whole; null restores its default. */
 export interface UpdateSession {
+  /** Null takes it away. */
+  name?: string | null | undefined;
   /** Seconds from now: 300 to the plan's longest, 86400 on the free plan. */
   ttl?: number | null | undefined;
   metadata?: Record<string, unknown> | null | undefined;
@@ -81,6 +85,7 @@ export interface CreatedShape {
 }
 
 export interface SessionShape extends CreatedShape {
+  name: string | null;
   lastActive: string;
   state: SessionState;
   filesCount: number;

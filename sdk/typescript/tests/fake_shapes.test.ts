@@ -95,6 +95,7 @@ test("the fake returns the same fields as a server", async () => {
   const conversation = new Conversation();
   const names = [
     ["create-session-all-fields", "get-session-all-fields", "list-sessions", "patch-session", "create-preview-token"],
+    ["list-sessions-by-name", "get-session-by-name", "get-or-create-session", "name-taken"],
     ["image-not-found", "list-images", "delete-image-of-the-operator"],
     ["revoke-preview-tokens", "execute-code", "execute-command", "stream-command", "write-file", "append-to-file"],
     ["write-file-base64", "read-file", "read-file-base64", "stat-file", "list-files", "make-directory", "search-names"],

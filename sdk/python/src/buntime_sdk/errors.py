@@ -70,6 +70,10 @@ class SessionNotFound(BuntimeError, code="session_not_found"):
     """404: the session does not exist, has expired, was deleted, or belongs to another account."""
 
 
+class NameTaken(BuntimeError, code="name_taken"):
+    """409: another session of the account has the name; `details["sessionId"]` is its id."""
+
+
 class NotFound(BuntimeError, code="not_found"):
     """404: the server has no such path."""
 

@@ -63,6 +63,11 @@ def as_made(made: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, A
     return told
 
 
+def as_found(made: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """What is known of a session that had the name before the create."""
+    return {**made, "name": name}
+
+
 def as_forked(made: Mapping[str, Any], settings: Mapping[str, Any], source: Mapping[str, Any]) -> dict[str, Any]:
     """Combines a session in the response of a fork with what was asked for, and with what is known of the source."""
     inherited = {name: source[name] for name in (*INHERITED, "envNames", "image") if name in source}
@@ -84,6 +89,8 @@ def _policy(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _as_new(made: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     return {
+        "name": settings.get("name"),
+        "existed": False,
         "lastActive": made.get("createdAt"),
         "state": "active",
         "activeProcesses": 0,
@@ -104,6 +111,17 @@ class SeenSession:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id}>"
+
+    @property
+    def name(self) -> str | None:
+        """Its name, which is unique in the account. Wherever an id is taken, `name:` and the name is taken too."""
+        name: str | None = self._known("name")
+        return name
+
+    @property
+    def existed(self) -> bool:
+        """False if the call that returned this object created the session."""
+        return bool(self._told.get("existed", True))
 
     @property
     def created_at(self) -> datetime:
@@ -219,6 +237,7 @@ class SeenSession:
 
     def _see(self, told: Mapping[str, Any]) -> None:
         self._told |= told
+        self.id = told.get("sessionId", self.id)  # it was opened by its name
 
     def _is_known(self, name: str) -> bool:
         return name in self._told

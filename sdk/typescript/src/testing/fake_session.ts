@@ -114,6 +114,7 @@ export class FakeSession {
     this.#imageEnv = origin.imageEnv;
     this.#shape = {
       sessionId: id,
+      name: null,
       createdAt: stamp(clock()),
       expiresAt: stamp(clock(), DAY),
       lastActive: stamp(clock()),
@@ -137,6 +138,10 @@ export class FakeSession {
 
   get id(): string {
     return this.#shape.sessionId;
+  }
+
+  get name(): string | null {
+    return this.#shape.name;
   }
 
   listens(port: number): boolean {
@@ -216,6 +221,7 @@ export class FakeSession {
 
   update(fields: UpdateSession): void {
     const shape = this.#shape;
+    if (fields.name !== undefined) shape.name = fields.name;
     if (fields.ttl !== undefined) {
       const ttl = fields.ttl ?? DAY;
       if (ttl < 300) refuse("invalid_request", "ttl must be at least 300 seconds.", { field: "ttl", limit: 300 });

@@ -26,6 +26,8 @@ export interface Trouble {
   times: number;
 }
 
+const NAME = /^[a-z0-9][a-z0-9-]{0,62}$/;
+const EXISTING = "session-existing"; // a header
 const OF_ONE_SESSION = /^\/sessions\/([^/]+)(\/[a-z-]+)?$/;
 const SLEEPS_ON = new Set([
   "GET /sessions/{id}",
@@ -133,7 +135,9 @@ export class FakeTransport implements Transport {
     const before = this.#answered.get(key);
     if (before !== undefined) {
       if (before.request !== shown) refuse("idempotency_key_reused", "This key belongs to another request.");
-      return whole(200, await before.body, { "idempotent-replayed": "true" });
+      const told = await before.body;
+      const headers = { "idempotent-replayed": "true" };
+      return told instanceof Existing ? told.answer(headers) : whole(200, told, headers);
     }
     const work = this.#route(request, signal);
     this.#keep(key, shown, work);
@@ -142,7 +146,7 @@ export class FakeTransport implements Transport {
 
   /** Shares the work among calls with the same key, even while it is in progress. A failure is not kept. */
   #keep(key: string, request: string, work: Promise<unknown>): void {
-    const body = work.then((answered) => structuredClone(answered));
+    const body = work.then((answered) => (answered instanceof Existing ? answered : structuredClone(answered)));
     this.#answered.set(key, { request, body });
     body.catch(() => this.#answered.delete(key));
   }
@@ -155,7 +159,7 @@ export class FakeTransport implements Transport {
     if (called === "POST /images/create") return this.#makeImage(request.body as CreateImage);
     const image = /^DELETE \/images\/([^/]+)$/.exec(called);
     if (image !== null) return this.images.delete(decodeURIComponent(image[1]!));
-    if (called === "GET /snapshots") return this.#snapshots.list(request.query);
+    if (called === "GET /snapshots") return this.#snapshots.list(this.#withId(request.query));
     const snapshot = /^(GET|DELETE) \/snapshots\/([^/]+)$/.exec(called);
     if (snapshot?.[1] === "GET") return this.#snapshots.find(snapshot[2]!).shape;
     if (snapshot?.[1] === "DELETE") return this.#snapshots.delete(snapshot[2]!);
@@ -169,8 +173,13 @@ export class FakeTransport implements Transport {
     return runs?.(session, request, this.#tools, signal) ?? files?.(session, request, signal);
   }
 
-  #create(fields: CreateSession): unknown {
-    const { image, snapshotId } = fields;
+  #create({ onConflict, ...fields }: CreateSession & { onConflict?: "error" | "return" }): unknown {
+    const { name, image, snapshotId } = fields;
+    if (onConflict === "return") {
+      if (name === undefined) refuse("invalid_request", "onConflict return needs a name.", { field: "onConflict" });
+      const existing = this.#named(name);
+      if (existing !== undefined) return new Existing(existing.created);
+    }
     if (snapshotId === undefined) return this.#begin(fields, this.images.find(image ?? DEFAULT_IMAGE));
     if (image !== undefined) {
       const message = "Give image or snapshotId, not both: a snapshot has its image.";
@@ -181,6 +190,7 @@ export class FakeTransport implements Transport {
 
   /** Begins a session. Returns the response to its creation. */
   #begin(fields: CreateSession, origin: Origin): unknown {
+    this.#requireFree(fields.name);
     const session = new FakeSession(this.#newId("ses"), fields, origin, this.#clock);
     requireFit(origin, session.shape.resourceLimits.disk);
     const active = [...this.sessions.values()].filter(({ isExpired }) => !isExpired).length;
@@ -197,6 +207,7 @@ export class FakeTransport implements Transport {
       const message = `count must be 1 to ${MOST_FORKS}, not ${count}.`;
       refuse("invalid_request", message, { field: "count", limit: MOST_FORKS });
     }
+    this.#requireFree(asked.name, count);
     const { settings, origin } = source;
     const resourceLimits = { ...settings.resourceLimits, ...asked.resourceLimits };
     requireFit(origin, resourceLimits.disk);
@@ -224,6 +235,7 @@ export class FakeTransport implements Transport {
     const shapes = [...this.sessions.values()].map(({ shape }) => shape).reverse();
     const wanted = shapes.filter((shape) => {
       if (query.state !== undefined && shape.state !== query.state) return false;
+      if (query.name !== undefined && shape.name !== query.name) return false;
       return Object.entries(query).every(([name, value]) => {
         const key = name.startsWith("metadata.") ? name.slice("metadata.".length) : null;
         return key === null || String(shape.metadata[key]) === value;
@@ -242,6 +254,7 @@ export class FakeTransport implements Transport {
       case "GET /sessions/{id}":
         return session.shape;
       case "PATCH /sessions/{id}":
+        this.#requireFree((fields as UpdateSession).name, 1, session.id);
         session.update(fields as UpdateSession);
         return session.shape;
       case "DELETE /sessions/{id}":
@@ -280,8 +293,33 @@ export class FakeTransport implements Transport {
     return { url: `${host}/?buntime_token=${token}`, token, expiresAt: stamp(this.#clock(), ttl) };
   }
 
+  /** The living session of this name. */
+  #named(name: string): FakeSession | undefined {
+    return [...this.sessions.values()].find((one) => one.name === name && !one.isExpired);
+  }
+
+  #requireFree(name: string | null | undefined, count = 1, forSession = ""): void {
+    if (name === undefined || name === null) return;
+    if (count > 1) refuse("invalid_request", "name is for one session.", { field: "name" });
+    if (!NAME.test(name)) {
+      const message = "name must have 1 to 63 characters of a-z, 0-9 and -, and start with a letter or digit.";
+      refuse("invalid_request", message, { field: "name" });
+    }
+    const holder = this.#named(name);
+    if (holder === undefined || holder.id === forSession) return;
+    const details = { name, sessionId: holder.id };
+    refuse("name_taken", `The session ${holder.id} has the name ${name}.`, details);
+  }
+
+  /** The query with an id where it has a name. */
+  #withId(query: Record<string, string>): Record<string, string> {
+    const { sessionId } = query;
+    return sessionId?.startsWith("name:") ? { ...query, sessionId: this.#session(sessionId).id } : query;
+  }
+
   #session(id: string | undefined): FakeSession {
-    const session = this.sessions.get(decodeURIComponent(id ?? ""));
+    const wanted = decodeURIComponent(id ?? "");
+    const session = wanted.startsWith("name:") ? this.#named(wanted.slice("name:".length)) : this.sessions.get(wanted);
     if (session !== undefined && !session.isExpired) return session;
     refuse("session_not_found", "No session with this id. It may have expired or been deleted.", { sessionId: id });
   }
@@ -289,6 +327,15 @@ export class FakeTransport implements Transport {
   #newId(kind: string): string {
     this.#ids += 1;
     return `${kind}_${String(this.#ids).padStart(18, "0")}`;
+  }
+}
+
+/** What a create returns for a session that had the name. */
+class Existing {
+  constructor(readonly shape: unknown) {}
+
+  answer(headers: Record<string, string> = {}): Answer {
+    return whole(200, this.shape, { [EXISTING]: "true", ...headers });
   }
 }
 
@@ -324,6 +371,7 @@ function isMeant(pattern: string, path: string): boolean {
 
 /** A route returns the body of its answer, or the whole answer. */
 function answerOf(told: unknown): Answer {
+  if (told instanceof Existing) return told.answer();
   return isAnswer(told) ? told : whole(200, told);
 }
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from buntime_cli.commands.naming import at_once, complete, find, is_name
+from buntime_cli.commands.naming import at_once, complete, find, is_name, parted
 
 if TYPE_CHECKING:
     from buntime_sdk import FileEntry, Session
@@ -17,7 +17,7 @@ MOST = 100
 
 def complete_side(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     """Sessions, and after `SESSION:` the paths in it."""
-    name, colon, path = incomplete.partition(":")
+    name, colon, path = parted(incomplete)
     if not colon:
         return [(f"{word}:", said) for word, said in complete(context, incomplete)]
     if not is_name(name):

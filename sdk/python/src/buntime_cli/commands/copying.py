@@ -10,7 +10,7 @@ import typer
 from buntime_cli.commands.completing import complete_side
 from buntime_cli.commands.connection import connected
 from buntime_cli.commands.errors import CommandError
-from buntime_cli.commands.naming import find, is_name
+from buntime_cli.commands.naming import find, is_name, parted
 from buntime_cli.commands.options import AsJson
 from buntime_cli.commands.progress import moving
 from buntime_cli.commands.running import WORKSPACE
@@ -39,7 +39,7 @@ class CopySide:
 
 def copy_side(word: str) -> CopySide:
     """Parses `SESSION:PATH` or a local path. Write a local file with a colon in its name as `./a:b`."""
-    session, colon, path = word.partition(":")
+    session, colon, path = parted(word)
     return CopySide(session, path or str(WORKSPACE)) if colon and is_name(session) else CopySide(None, word)
 
 

@@ -17,6 +17,7 @@ REMEDIES: Mapping[str, str] = {
     "unauthorized": "Set BUNTIME_API_KEY to a valid key, or use: buntime login",
     "not_found": "Set BUNTIME_URL to the server's URL, without a path.",
     "session_not_found": "List sessions with: buntime ls",
+    "name_taken": "Use another name, or delete that session with: buntime rm",
     "session_limit_exceeded": "Delete one with: buntime rm",
     "snapshot_not_found": "List snapshots with: buntime snapshots list",
     "image_not_found": "List images with: buntime images list",

@@ -8,7 +8,7 @@ import typer
 
 from buntime_cli.commands.connection import connected
 from buntime_cli.commands.errors import one_line
-from buntime_cli.commands.naming import SessionName, find, require_free
+from buntime_cli.commands.naming import SessionName, find
 from buntime_cli.commands.options import (
     Allow,
     AsJson,
@@ -71,8 +71,6 @@ def fork_command(
     options = own_settings(name, ttl, metadata, env, limits_of(memory, cpu, timeout, disk), on_wake, checkpoint_every)
     with connected(context, as_json) as client:
         source = find(client, session).refresh()
-        if name is not None:
-            require_free(client, name)
         options |= given(
             preview=merged_preview(source, visibility, port),
             network=merged_network(source, given(egress=egress, allow=allow, deny=deny)),

@@ -1,4 +1,4 @@
-"""Finds a session by its id, by the beginning of its id, or by its name (`metadata.name`)."""
+"""Finds a session by its id, by the beginning of its id, or by its name, also as `name:NAME`."""
 
 import re
 from collections.abc import Iterator
@@ -18,40 +18,33 @@ if TYPE_CHECKING:
 
 WHOLE_ID = re.compile(r"ses_[a-z0-9]{18}")
 BEGINNING = re.compile(r"ses_[a-z0-9]{4,17}")
-NAME = re.compile(
-    r"(?!ses_)[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
-)  # without characters that paths and shells treat specially
+NAME = re.compile(r"(name:)?[a-z0-9][a-z0-9-]{0,62}")
 COMPLETION_SECONDS = 1.0  # a person is waiting at the prompt
 
 
 def find(client: "Buntime", name: str) -> "Session":
     """A complete id needs no request. Raises CommandError if no session matches, or several."""
+    from buntime_sdk import SessionNotFound
+
     if WHOLE_ID.fullmatch(name):
         return client.sessions.open(name)
-    found = list(_meant(client, name))
+    try:
+        if NAME.fullmatch(name):
+            return client.sessions.get(f"name:{name.removeprefix('name:')}")
+    except SessionNotFound:
+        raise _no_session(name) from None
+    if not BEGINNING.fullmatch(name):
+        raise CommandError(f"{name} is not a session. Write its id, at least 4 characters after ses_, or its name.")
+    found = [session for session in client.sessions.list() if session.id.startswith(name)]
     if not found:
-        raise CommandError(f"There is no session {name}. List sessions with: buntime ls", "session_not_found")
+        raise _no_session(name)
     if len(found) > 1:
         raise CommandError(f"{name} could be {' or '.join(session.id for session in found)}. Write more of the id.")
     return found[0]
 
 
-def _meant(client: "Buntime", name: str) -> Iterator["Session"]:
-    if BEGINNING.fullmatch(name):
-        return (session for session in client.sessions.list() if session.id.startswith(name))
-    if NAME.fullmatch(name):
-        return iter(client.sessions.list(metadata={"name": name}))
-    raise CommandError(f"{name} is not a session. Write its id, at least 4 characters after ses_, or its name.")
-
-
-def require_free(client: "Buntime", name: str) -> None:
-    """Raises CommandError if `name` is invalid, or if another session has it."""
-    if not NAME.fullmatch(name):
-        raise CommandError(
-            f"{name} is not a valid name: use at most 64 letters, digits, '.', '_' and '-', not ses_ at the start."
-        )
-    for other in client.sessions.list(metadata={"name": name}):
-        raise CommandError(f"{other.id} already has the name {name}. Delete it with: buntime rm {name}")
+def _no_session(name: str) -> CommandError:
+    return CommandError(f"There is no session {name}. List sessions with: buntime ls", "session_not_found")
 
 
 def complete(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
@@ -80,9 +73,8 @@ def _words(session: "Session") -> Iterator[tuple[str, str]]:
     """The shell evaluates a word's description, so the description contains no text from a session."""
     said = f"{session.state}, ends {until(session.expires_at, datetime.now(UTC))}"
     yield session.id, said
-    name = session.metadata.get("name")
-    if isinstance(name, str) and NAME.fullmatch(name):
-        yield name, said
+    if session.name is not None and NAME.fullmatch(session.name):
+        yield session.name, said
 
 
 SessionName = Annotated[
@@ -100,3 +92,10 @@ SessionNames = Annotated[
 def is_name(text: str) -> bool:
     """Whether the text has the form of an id, the beginning of one, or a name."""
     return any(form.fullmatch(text) for form in (WHOLE_ID, BEGINNING, NAME))
+
+
+def parted(word: str) -> tuple[str, str, str]:
+    """Splits `SESSION:PATH` into the session, the colon and the path. The session may be `name:NAME`."""
+    prefix = "name:" if word.startswith("name:") and word.count(":") > 1 else ""
+    session, colon, path = word.removeprefix(prefix).partition(":")
+    return prefix + session, colon, path

@@ -16,7 +16,8 @@ RunTimeout = Annotated[
 ]
 NoStdin = Annotated[bool, typer.Option("--no-stdin", "-n", help="Do not read piped input.")]
 NewName = Annotated[
-    str | None, typer.Option("--name", metavar="NAME", help="A name for the session, stored as metadata.name.")
+    str | None,
+    typer.Option("--name", metavar="NAME", help="A name for the session: letters a-z, digits and '-', at most 63."),
 ]
 SessionEnv = Annotated[
     Variables, typer.Option("--env", "-e", metavar="NAME=VALUE", help="For everything that runs in the session.")

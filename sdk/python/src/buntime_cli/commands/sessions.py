@@ -10,7 +10,7 @@ import typer
 from buntime_cli.commands.connection import connected
 from buntime_cli.commands.errors import CommandError
 from buntime_cli.commands.finding_snapshots import FromSnapshot, find_snapshot
-from buntime_cli.commands.naming import SessionName, SessionNames, find, require_free
+from buntime_cli.commands.naming import SessionName, SessionNames, find
 from buntime_cli.commands.options import (
     Allow,
     AsJson,
@@ -41,7 +41,7 @@ sessions = typer.Typer()
 
 ASLEEP = {"idle": "suspended", "deep-sleep": "in deep sleep"}
 SHOWN = (
-    *("created_at", "expires_at", "last_active", "state", "files_count", "active_processes", "metadata"),
+    *("name", "created_at", "expires_at", "last_active", "state", "files_count", "active_processes", "metadata"),
     *("resource_limits", "preview", "network", "on_wake", "sleep_policy", "checkpointed_at", "env_names", "image"),
     "snapshot_id",
 )
@@ -86,8 +86,6 @@ def create_command(
         ),
     }
     with connected(context, as_json) as client:
-        if name is not None:
-            require_free(client, name)
         if snapshot is not None:
             options["snapshot_id"] = find_snapshot(client, snapshot)
         show_created(client.sessions.create(**options), as_json)
@@ -103,10 +101,10 @@ def own_settings(
     checkpoint_every: str | None,
 ) -> dict[str, Any]:
     """The SDK's options for what is set of these. Raises BadParameter."""
-    labels = {**pairs(metadata), **({"name": name} if name else {})}
     return given(
+        name=name,
         ttl=seconds(ttl) if ttl else None,
-        metadata=labels or None,
+        metadata=pairs(metadata) or None,
         env=pairs(env) or None,
         resource_limits=limits or None,
         on_wake=on_wake,
@@ -154,6 +152,7 @@ def list_command(
     state: Annotated[
         Literal["active", "idle", "deep-sleep"] | None, typer.Option(help="Only sessions in this state.")
     ] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="Only the session of this name.")] = None,
     metadata: Annotated[Variables, typer.Option(metavar="NAME=VALUE", help="Only sessions with this metadata.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only ids.")] = False,
     as_json: AsJson = False,
@@ -164,7 +163,7 @@ def list_command(
     """
     wanted = pairs(metadata)
     with connected(context, as_json) as client:
-        found = list(client.sessions.list(state=state, metadata=wanted or None, page_size=100))
+        found = list(client.sessions.list(state=state, name=name, metadata=wanted or None, page_size=100))
     if as_json:
         print_json([session_told(session) for session in found])
     elif quiet:
@@ -174,7 +173,7 @@ def list_command(
         now = datetime.now(UTC)
         rows = [
             (
-                *(session.id, str(session.metadata.get("name", "")), session.state),
+                *(session.id, session.name or "", session.state),
                 *(str(live_processes(session)), str(session.files_count)),
                 *(since(session.last_active, now), until(session.expires_at, now)),
             )

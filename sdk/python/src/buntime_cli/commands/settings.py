@@ -10,7 +10,7 @@ import typer
 
 from buntime_cli.commands.connection import connected
 from buntime_cli.commands.errors import CommandError
-from buntime_cli.commands.naming import SessionName, find, require_free
+from buntime_cli.commands.naming import SessionName, find
 from buntime_cli.commands.options import (
     Allow,
     AsJson,
@@ -35,6 +35,7 @@ settings = typer.Typer()
 
 
 class Setting(StrEnum):
+    NAME = "name"
     """What `--default` restores."""
 
     METADATA = "metadata"
@@ -75,17 +76,16 @@ def update_command(
 
     Example: buntime update demo --ttl 2h --private --metadata team=web
     """
-    labels = {**pairs(metadata), **({"name": name} if name else {})}
+    labels = pairs(metadata)
     policy = policy_of(checkpoint_every)
-    asked = (ttl, labels or None, unset, env, port, visibility, egress, allow, deny, on_wake, policy, default)
+    asked = (ttl, name, labels or None, unset, env, port, visibility, egress, allow, deny, on_wake, policy, default)
     if not any(one is not None for one in asked):
         raise typer.BadParameter("Name a setting to change, such as --ttl 2h.")
     lifetime, variables = seconds(ttl) if ttl else None, pairs(env) or None
     with connected(context, as_json) as client:
         found = find(client, session).refresh()
-        if name is not None and found.metadata.get("name") != name:
-            require_free(client, name)
         changes = given(
+            name=name,
             ttl=lifetime,
             metadata=_merged(found.metadata, labels, unset or ()),
             env=variables,
@@ -165,7 +165,7 @@ def _defaults(names: list[Setting], changes: dict[str, Any]) -> dict[str, None]:
 
 
 def _merged(old: Any, labels: dict[str, str], removed: Any) -> dict[str, object] | None:
-    """The API replaces metadata as a whole, and the session's name is in it. None if nothing changes."""
+    """The API replaces metadata as a whole. None if nothing changes."""
     if not labels and not removed:
         return None
     return {name: value for name, value in {**old, **labels}.items() if name not in removed}
@@ -190,6 +190,7 @@ def _rows(session: "Session", now: datetime) -> list[tuple[str, str]]:
     limits = session.resource_limits
     return [
         ("session", session.id),
+        ("name", session.name or "–"),
         *_labels(session),
         ("state", session.state),
         ("created", f"{since(session.created_at, now)} ({session.created_at:%Y-%m-%dT%H:%M:%SZ})"),
@@ -219,7 +220,7 @@ def _archived(session: "Session", now: datetime) -> str:
 
 def _settings(session: "Session") -> list[tuple[str, str]]:
     """What `update` can change, without the end, which comes nearer by itself."""
-    return [*_labels(session), *_access(session)]
+    return [("name", session.name or "–"), *_labels(session), *_access(session)]
 
 
 def _labels(session: "Session") -> list[tuple[str, str]]:

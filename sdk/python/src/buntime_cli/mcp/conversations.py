@@ -84,12 +84,25 @@ class Conversations:
         self,
         client: AsyncBuntime,
         conversation: Conversation,
+        name: str | None = None,
         image: str | None = None,
         snapshot_id: str | None = None,
     ) -> Opened:
-        """Raises ImageNotFound, SnapshotNotFound, and InvalidRequest for both an image and a snapshot."""
+        """The session that has the name, or else a new one.
+
+        Raises ImageNotFound, SnapshotNotFound, and InvalidRequest for both an image and a snapshot.
+        """
         note = "This session is new. The previous one is still available by its id."
-        return await self._made(client, conversation, note, image or None, snapshot_id or None)
+        if not name:
+            return await self._made(client, conversation, note, image or None, snapshot_id or None)
+        session = await client.sessions.get_or_create(
+            name, ttl=self.ttl, metadata=MADE_BY, image=image or None, snapshot_id=snapshot_id or None
+        )
+        if session.existed:
+            await self._kept(await session.refresh())
+            note = "This session existed already, with its files. The previous one is still available by its id."
+        self._use(conversation, session.id)
+        return Opened(session, note)
 
     def turn(self, name: str) -> asyncio.Lock:
         """The lock of a conversation or session, so that simultaneous calls create only one session or context."""

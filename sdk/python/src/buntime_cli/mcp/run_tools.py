@@ -14,7 +14,8 @@ from buntime_cli.mcp.run_watch import Watched, named, readable, watch
 from buntime_cli.mcp.tool_context import ToolContext, note, telling_errors
 
 Session = Annotated[
-    str | None, Field(description="A session's id (ses_…) from an earlier result. Default: the current session.")
+    str | None,
+    Field(description="A session's id (ses_…) from an earlier result, or name:NAME. Default: the current session."),
 ]
 Timeout = Annotated[
     int | None,

@@ -12,7 +12,6 @@ from buntime_cli.mcp.run_tools import Session
 from buntime_cli.mcp.tool_context import ToolContext, note, telling_errors
 
 LISTED = 50
-NAME = 64  # shown characters of a name
 NOT_DELETED = (
     "Nothing was deleted. Find ids (ses_…) with list_sessions, and delete one session with each call of delete_session."
 )
@@ -26,6 +25,10 @@ class SessionTools:
     async def new_session(
         self,
         context: Context[Any, Any],
+        name: Annotated[
+            str | None,
+            Field(description="To find the session again from other conversations: a-z, 0-9 and -, at most 63."),
+        ] = None,
         image: Annotated[
             str | None,
             Field(description="The name of another image, if the user named one. It has other programs."),
@@ -36,14 +39,15 @@ class SessionTools:
     ) -> Annotated[CallToolResult, SessionState]:
         """Create a session and make it the current one. It is empty, or has the files of a snapshot.
 
-        The previous one stays: pass its id as session.
+        The previous one stays: pass its id as session. If a session has the name already, that one becomes the current
+        one, as it is.
 
         Returns the new id, and when it expires. Not needed to begin: the first call of any tool creates a session.
         """
         async with self._tool_context.client(context) as (client, conversation):
-            opened = await self._tool_context.conversations.new(client, conversation, image, snapshot)
+            opened = await self._tool_context.conversations.new(client, conversation, name, image, snapshot)
             expires = f"{opened.session.expires_at:%Y-%m-%dT%H:%M:%SZ}"
-            values = {**note(opened), "state": "active", "expiresAt": expires}
+            values = {**note(opened), "state": opened.session.state, "expiresAt": expires}
             return answer(f"The session expires at {expires}.", values)
 
     @telling_errors
@@ -80,11 +84,13 @@ class SessionTools:
     async def delete_session(
         self,
         context: Context[Any, Any],
-        session: Annotated[str, Field(description="The id (ses_…) of the session to delete.")],
+        session: Annotated[str, Field(description="The id (ses_…) of the session to delete, or name:NAME.")],
     ) -> Annotated[CallToolResult, SessionState]:
         """Delete a session with its files and processes. This cannot be undone."""
         async with self._tool_context.client(context) as (client, conversation):
             try:
+                if session.startswith("name:"):
+                    session = (await client.sessions.get(session)).id
                 await client.sessions.delete(session)
             except SessionNotFound as missing:
                 return refusal(missing, NOT_DELETED)
@@ -93,10 +99,9 @@ class SessionTools:
 
 
 def _shown(session: AsyncSession, current: str | None) -> SessionShown:
-    name = session.metadata.get("name")
     return SessionShown(
         session=session.id,
-        name=name[:NAME] if isinstance(name, str) else None,
+        name=session.name,
         state=session.state,
         expiresAt=f"{session.expires_at:%Y-%m-%dT%H:%M:%SZ}",
         current=session.id == current,

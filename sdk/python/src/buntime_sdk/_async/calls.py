@@ -87,6 +87,9 @@ class AsyncCalls:
         """Returns the response's JSON object."""
         return await self._repeated(call, lambda: self._once(call))
 
+    async def json_and_headers(self, call: Call) -> tuple[dict[str, Any], httpx2.Headers]:
+        return await self._repeated(call, lambda: self._once_with_headers(call))
+
     async def gone(self, call: Call, absent: str, *, existed: bool = False) -> None:
         """Deletes something. If the response is lost, a retry may find nothing: that counts as deleted.
 
@@ -160,6 +163,10 @@ class AsyncCalls:
             await self._pause(delay)
 
     async def _once(self, call: Call) -> dict[str, Any]:
+        told, _ = await self._once_with_headers(call)
+        return told
+
+    async def _once_with_headers(self, call: Call) -> tuple[dict[str, Any], httpx2.Headers]:
         response = await self._sent(call)
         try:
             content = await response.aread()
@@ -171,7 +178,7 @@ class AsyncCalls:
         if not isinstance(told, dict):
             shown = {"code": "unexpected_answer", "message": "The response is not JSON. Is this a buntime server?"}
             raise error_of(shown, response.status_code, response.headers.get("x-request-id"))
-        return told
+        return told, response.headers
 
     async def _sent(self, call: Call) -> httpx2.Response:
         """Returns a successful response without its body."""

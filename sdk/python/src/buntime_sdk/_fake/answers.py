@@ -27,6 +27,7 @@ STATUSES = {
     "execution_timeout": 408,
     "idempotency_in_progress": 409,
     "idempotency_key_reused": 422,
+    "name_taken": 409,
     "session_busy": 409,
     "invalid_state": 409,
     "payload_too_large": 413,

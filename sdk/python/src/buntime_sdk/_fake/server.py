@@ -22,6 +22,7 @@ from buntime_sdk._fake.terminal import FakeTerminal
 from buntime_sdk.errors import BuntimeError, ConnectionFailed, RequestTimeout
 from buntime_sdk.previews import ERROR_HEADER
 
+NAME, NAMED = re.compile(r"[a-z0-9][a-z0-9-]{0,62}"), "name:"
 ONE_SESSION = re.compile(r"/sessions/([^/]+)(/[a-z-]+)?")
 ONE_SNAPSHOT = re.compile(r"(GET|DELETE) /snapshots/([^/]+)")
 LEFT_ASLEEP = frozenset(
@@ -46,6 +47,7 @@ OPERATIONS = (*ACCOUNT_ROUTES, *SESSION_ROUTES, *RUN_ROUTES, *FILE_ROUTES)
 NEAREST = 3
 MOST_FORKS = 100
 DEFAULT_PORT, TOKEN_SECONDS = 8080, 3600
+EXISTING = "session-existing"  # a header
 
 
 @dataclass(slots=True)
@@ -112,12 +114,30 @@ class FakeServer:
             return FakeTerminal(session, self.scripts, terminal_id or self._new_id("term"), resumed=is_resumed)
 
     def session(self, session_id: str) -> FakeSession:
-        """Raises SessionNotFound."""
-        session = self.sessions.get(session_id)
+        """By its id, or `name:` and its name, as paths have them. Raises SessionNotFound."""
+        session_id = unquote(session_id)
+        if session_id.startswith(NAMED):
+            session = self._named(session_id.removeprefix(NAMED))
+        else:
+            session = self.sessions.get(session_id)
         if session is None or session.is_expired:
             message = "No session with this id. It may have expired or been deleted."
             refuse("session_not_found", message, sessionId=session_id)
         return session
+
+    def _named(self, name: str | None) -> FakeSession | None:
+        """The living session of this name."""
+        living = (one for one in self.sessions.values() if name is not None and not one.is_expired)
+        return next((one for one in living if one.name == name), None)
+
+    def _require_free(self, name: str | None, count: int = 1, for_session: str | None = None) -> None:
+        """Raises InvalidRequest, NameTaken."""
+        if name is not None and (count > 1 or not NAME.fullmatch(name)):
+            message = "name must have 1 to 63 characters of a-z, 0-9 and -, and start with a letter or digit."
+            refuse("invalid_request", "name is for one session." if count > 1 else message, field="name")
+        holder = self._named(name)
+        if holder is not None and holder.id != for_session:
+            refuse("name_taken", f"The session {holder.id} has the name {name!r}.", name=name, sessionId=holder.id)
 
     def _preview(self, request: FakeRequest) -> Answer:
         """Returns what a session's server answers, or the refusal, which has a header that no server can send."""
@@ -150,9 +170,9 @@ class FakeServer:
                 refuse("idempotency_key_reused", "This key belongs to another request.")
             return Answer(answer.status, answer.parts, {**answer.headers, "idempotent-replayed": "true"})
         told = self._route(request)
-        if isinstance(told, Answer):
+        if isinstance(told, Answer) and EXISTING not in told.headers:
             return told
-        answer = whole(200, told)
+        answer = told if isinstance(told, Answer) else whole(200, told)
         if key is not None:
             self._answered[key] = (shown, answer)
         return answer
@@ -170,7 +190,9 @@ class FakeServer:
         if request.method == "DELETE" and request.path.startswith("/images/"):
             return self.images.delete(unquote(request.path.removeprefix("/images/")))
         if called == "GET /snapshots":
-            return self._snapshots.list(request.query)
+            wanted = request.query.get("sessionId", "")
+            ids = {"sessionId": self.session(wanted).id} if wanted.startswith(NAMED) else {}
+            return self._snapshots.list({**request.query, **ids})
         if (one := ONE_SNAPSHOT.fullmatch(called)) is not None:
             return self._snapshots.find(one[2]).told if one[1] == "GET" else self._snapshots.delete(one[2])
         found = ONE_SESSION.fullmatch(request.path)
@@ -187,7 +209,12 @@ class FakeServer:
         assert file is not None
         return file(session.files, request)
 
-    def _create(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+    def _create(self, fields: Mapping[str, Any]) -> dict[str, Any] | Answer:
+        if fields.get("onConflict", "error") == "return":
+            if fields.get("name") is None:
+                refuse("invalid_request", "onConflict return needs a name.", field="onConflict")
+            if (existing := self._named(fields["name"])) is not None:
+                return whole(200, existing.made, {EXISTING: "true"})
         image, snapshot_id = fields.get("image"), fields.get("snapshotId")
         if snapshot_id is None:
             return self._begin(fields, self.images.find(image or DEFAULT_IMAGE))
@@ -198,6 +225,7 @@ class FakeServer:
 
     def _begin(self, fields: Mapping[str, Any], origin: Origin) -> dict[str, Any]:
         """Begins a session. Returns the response to its creation."""
+        self._require_free(fields.get("name"))
         session = FakeSession(self._new_id("ses"), fields, origin, self._clock)
         require_fit(origin.size, session.told["resourceLimits"]["disk"])
         living = sum(not other.is_expired for other in self.sessions.values())
@@ -211,6 +239,7 @@ class FakeServer:
         count = asked.get("count", 1)
         if not 1 <= count <= MOST_FORKS:
             refuse("invalid_request", f"count must be 1 to {MOST_FORKS}, not {count}.", field="count", limit=MOST_FORKS)
+        self._require_free(asked.get("name"), count)
         inherited = source.settings()
         limits = {**inherited["resourceLimits"], **asked.get("resourceLimits", {})}
         require_fit((origin := source.origin()).size, limits["disk"])
@@ -240,6 +269,7 @@ class FakeServer:
             told
             for told in living
             if query.get("state", told["state"]) == told["state"]
+            and query.get("name", told["name"]) == told["name"]
             and all(_said(told["metadata"].get(name)) == value for name, value in wanted.items())
         ]
         return {"sessions": page_of(every, query), "total": len(every)}
@@ -253,12 +283,13 @@ class FakeServer:
             case "GET /sessions/{id}":
                 return session.told
             case "PATCH /sessions/{id}":
+                self._require_free(fields.get("name"), for_session=session.id)
                 session.update(fields)
                 return session.told
             case "DELETE /sessions/{id}":
-                del self.sessions[session_id]
+                del self.sessions[session.id]
                 session.end()
-                return {"deleted": True, "sessionId": session_id}
+                return {"deleted": True, "sessionId": session.id}
             case "POST /sessions/{id}/snapshots":
                 return self._snapshots.take(session, fields)
             case "POST /sessions/{id}/fork":

@@ -108,6 +108,7 @@ class FakeSession:
         self.expires = now + timedelta(seconds=DAY)
         self._told: dict[str, Any] = {
             "sessionId": session_id,
+            "name": None,
             "createdAt": stamp(now),
             "lastActive": stamp(now),
             "state": "active",
@@ -128,6 +129,11 @@ class FakeSession:
     @property
     def id(self) -> str:
         return str(self._told["sessionId"])
+
+    @property
+    def name(self) -> str | None:
+        name: str | None = self._told["name"]
+        return name
 
     @property
     def image(self) -> str:
@@ -163,6 +169,8 @@ class FakeSession:
 
     def update(self, fields: Mapping[str, Any]) -> None:
         """Updates the settings. None restores a default."""
+        if "name" in fields:
+            self._told["name"] = fields["name"]
         if "ttl" in fields:
             ttl = DAY if fields["ttl"] is None else fields["ttl"]
             if ttl < SHORTEST_TTL:
