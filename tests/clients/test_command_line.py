@@ -89,10 +89,20 @@ def test_a_session_lives_from_create_to_rm(user: User) -> None:
 
 
 def test_a_name_belongs_to_one_session(user: User, session: str) -> None:
-    assert "already has the name shared. Delete it with: buntime rm shared" in user.is_refused(
+    whole = user.gets("ls", "-q", "--name", session)
+    assert f"The session {whole} has the name 'shared'. Use another name" in user.is_refused(
         "create", "--name", session
     )
-    assert "ses_x is not a valid name" in user.is_refused("create", "--name", "ses_x")
+    assert "name must have 1 to 63 characters" in user.is_refused("create", "--name", "ses_x")
+
+
+def test_a_name_is_written_with_or_without_its_prefix(user: User, session: str, tmp_path: Path) -> None:
+    assert user.gets("exec", f"name:{session}", "console.log(1)") == "1"
+    (tmp_path / "of-name.txt").write_text("named")
+    user.gets("cp", str(tmp_path / "of-name.txt"), f"name:{session}:")
+    user.gets("cp", f"name:{session}:of-name.txt", str(tmp_path / "back.txt"))
+    assert (tmp_path / "back.txt").read_text() == "named"
+    assert "There is no session name:shraed" in user.is_refused("inspect", "name:shraed")
 
 
 def test_rm_with_one_mistyped_name_deletes_nothing(user: User, session: str) -> None:
@@ -102,7 +112,7 @@ def test_rm_with_one_mistyped_name_deletes_nothing(user: User, session: str) -> 
 
 
 def test_a_table_on_a_small_terminal_is_cut_after_the_ids(user: User, session: str) -> None:
-    whole = user.gets("ls", "-q", "--metadata", f"name={session}")
+    whole = user.gets("ls", "-q", "--name", session)
     with user.opens_terminal("ls", cols=48) as terminal:
         assert terminal.ends() == 0
     lines = re.sub(rb"\x1b\[[0-9;]*m", b"", terminal.seen).decode().splitlines()
@@ -612,10 +622,10 @@ def test_every_result_is_json_as_in_the_api(user: User, client: Client, session:
 
     made = told("create", "--name", "told", "--metadata", "my_key=x")
     shown = client.call("GET", f"/sessions/{made['sessionId']}").done()
-    [listed] = told("ls", "--metadata", "name=told")
+    [listed] = told("ls", "--name", "told")
     assert made.items() <= shown.items()
     assert listed == shown
-    assert shown["metadata"] == {"my_key": "x", "name": "told"}
+    assert (shown["name"], shown["metadata"]) == ("told", {"my_key": "x"})
     assert told("exec", "told", "console.log(1)").items() >= {"stdout": "1\n", "exitCode": 0, "timedOut": False}.items()
     (tmp_path / "f.ts").write_text("console.error('e'); process.exit(2)")
     ran = user.runs("run", "--json", str(tmp_path / "f.ts"))
@@ -644,7 +654,7 @@ def test_a_session_is_changed_and_inspected(user: User) -> None:
     try:
         user.gets("update", "before", "--name", "after", "--ttl", "2h", "--private", "--egress", "none")
         told = json.loads(user.gets("inspect", "after", "--json"))
-        assert told["metadata"] == {"team": "a", "name": "after"}
+        assert (told["name"], told["metadata"]) == ("after", {"team": "a"})
         assert (told["preview"], told["network"]["egress"]) == ({"visibility": "private", "ports": [8080]}, "none")
         assert re.search(r" ends in (1 h|59 min)\.", user.gets("extend", "after", "1h"))
         assert "There is no session before" in user.is_refused("inspect", "before")
@@ -750,7 +760,7 @@ def completed(user: User, line: str) -> list[str]:
 
 @pytest.mark.parametrize("begun", ["ses_", "ses_{}", "shar"])
 def test_bash_completes_sessions(user: User, session: str, begun: str) -> None:
-    whole = user.gets("ls", "-q", "--metadata", f"name={session}")
+    whole = user.gets("ls", "-q", "--name", session)
     assert (session if begun == "shar" else whole) in completed(user, f"exec {begun.format(whole[4:8])}")
 
 

@@ -112,13 +112,13 @@ class Sessions:
         self, caller: Caller, new: NewSession, ttl: int, limits: Limits, answer: AnswerTo | None
     ) -> Created:
         async with self._names.turn(caller.account.id, new.name) as holder:
-            while holder is None:
+            if holder is None:
                 try:
                     return Created(await self._create_new(caller, new, ttl, limits, answer))
                 except errors.NameTaken as taken:  # by another server, since we asked
-                    if not new.or_existing:
-                        raise
                     holder = await self._names.holder(caller.account.id, str(taken.details["name"]))
+                    if holder is None:
+                        raise errors.Unavailable("The session of this name just ended.", 1) from None
             if not new.or_existing:
                 raise errors.NameTaken(str(holder.name), holder.id)
             return Created(holder, existed=True)
