@@ -628,6 +628,15 @@ def test_adding_a_session_is_no_more_work_with_many(store_path: Path) -> None:
         assert steps_of_add(connection, session("ses_many")) == few
 
 
+def test_adding_a_session_with_a_name_is_no_more_work_with_many(store_path: Path) -> None:
+    with closing(database.connect(store_path)) as connection, database.transaction(connection):
+        sessions.add_session(connection, session("ses_first", called="first"), 1_000_000)
+        few = steps_of_add(connection, session("ses_few", called="few"))
+        for n in range(1000):
+            sessions.add_session(connection, session(f"ses_{n}", called=f"a-{n}"), 1_000_000)
+        assert steps_of_add(connection, session("ses_many", called="many")) == few
+
+
 def test_adding_a_session_on_an_image_without_a_name_is_no_more_work_with_many(store_path: Path) -> None:
     def on_image(name: str) -> Session:
         return replace(session(name), image="root-1", image_name="gone")

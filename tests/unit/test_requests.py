@@ -52,6 +52,8 @@ def test_setting_limits_is_forbidden_when_the_plan_says_so() -> None:
         (NewSession(env={"A B": ""}), "env"),
         (NewSession(env={"A": "\0"}), "env.A"),
         (NewSession(on_wake=""), "onWake"),
+        (NewSession(name="a_b"), "name"),
+        (NewSession(or_existing=True), "onConflict"),
         (NewSession(preview=Preview(ports=(1023,))), "preview.ports"),
         (NewSession(preview=Preview(ports=(8080, 8080))), "preview.ports"),
         (NewSession(network=Network(deny=("10.0.0.1/8",))), "network.deny"),
