@@ -1,8 +1,9 @@
 """What all sandboxes of this host share."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 from buntime.daemon.tasks import Tasks
@@ -16,6 +17,8 @@ from buntime.sandboxes.kernel.volume import Volumes
 from buntime.sandboxes.network.namespaces import Network
 from buntime.sandboxes.quotas import Quotas
 from buntime.sandboxes.sharing import Shared
+
+LONGEST_TURN = 0.05  # seconds
 
 
 class Runs:
@@ -33,6 +36,32 @@ class Runs:
             self.under_way -= 1
 
 
+class Turns:
+    """Work that takes a processor and that nobody waits for, on few of the host's processors at a time."""
+
+    def __init__(self, places: int = max(1, (os.cpu_count() or 1) // 2)) -> None:
+        self._places = asyncio.Semaphore(places)
+
+    @asynccontextmanager
+    async def one(self) -> AsyncIterator[None]:
+        """Work that takes longer than LONGEST_TURN, as a session can make it, keeps its place no longer than that."""
+        await self._places.acquire()
+        is_over = False
+
+        def give_back() -> None:
+            nonlocal is_over
+            if not is_over:
+                is_over = True
+                self._places.release()
+
+        timer = asyncio.get_running_loop().call_later(LONGEST_TURN, give_back)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            give_back()
+
+
 @dataclass(frozen=True, slots=True)
 class Machinery:
     cgroups: Cgroups
@@ -47,6 +76,7 @@ class Machinery:
     huge: Huge
     sync: Shared = field(default_factory=Shared)
     quotas: Quotas = field(init=False)
+    turns: Turns = field(default_factory=Turns)
     reclaims: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
 
     def __post_init__(self) -> None:

@@ -82,7 +82,7 @@ class Prepared:
         """Makes one in a parked sandbox. It lives until the sandbox is claimed, and then for as long as any."""
         self._is_parked = True
         try:
-            async with self._making:
+            async with self._machinery.turns.one(), self._making:
                 await self._launcher.in_time(self._guest.rehearse(), ANSWER_SECONDS)
                 await self._keep(RunEnvironment(env, working_dir), self._turn)
         except (SandboxGone, BuntimeError, OSError) as gone:
@@ -136,7 +136,7 @@ class Prepared:
             while turn == self._turn:
                 await asyncio.sleep(SHORT_SECONDS if self._is_throttled() else QUIET_SECONDS)
                 if turn == self._turn and not self._is_throttled():
-                    async with self._making:
+                    async with self._machinery.turns.one(), self._making:
                         await self._keep(environment, turn)
                     return
         except (SandboxGone, OSError) as gone:
