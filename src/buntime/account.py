@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from buntime.ids import BASE62, new_id, random_text
+from buntime.scope import ACCOUNT_SCOPES, Scope
 
 KEY_PREFIX = "btk_"
 RANDOM_LENGTH = 32
@@ -39,16 +40,31 @@ class Key:
     hint: str  # the first characters of the secret, to tell keys apart in a list
     created_at: int
     revoked_at: int | None = None
+    name: str | None = None
+    scopes: frozenset[Scope] = ACCOUNT_SCOPES
+    expires_at: int | None = None  # Unix seconds; None: never
+
+    def is_valid(self, now: float) -> bool:
+        """Whether calls with it are accepted."""
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
 
 def new_account(plan: str, now: int, overrides: Mapping[str, object] | None = None) -> Account:
     return Account(new_id("acc_", 16), plan, now, overrides=overrides or {})
 
 
-def new_key(account_id: str, now: int) -> tuple[Key, str]:
+def new_key(
+    account_id: str,
+    now: int,
+    *,
+    name: str | None = None,
+    scopes: frozenset[Scope] = ACCOUNT_SCOPES,
+    expires_at: int | None = None,
+) -> tuple[Key, str]:
     """A key and its secret."""
     secret = new_key_secret()
-    return Key(new_id("key_", 12), account_id, hash_key(secret), secret[:HINT_LENGTH], now), secret
+    hashed, hint = hash_key(secret), secret[:HINT_LENGTH]
+    return Key(new_id("key_", 12), account_id, hashed, hint, now, None, name, scopes, expires_at), secret
 
 
 def _checksum(body: str) -> str:

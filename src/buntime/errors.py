@@ -38,15 +38,26 @@ class InvalidRequest(BuntimeError):
 
 
 class Unauthorized(BuntimeError):
-    """The key is missing, malformed, unknown or revoked."""
+    """The key is missing, malformed, unknown, revoked or expired."""
 
     code = "unauthorized"
 
 
 class Forbidden(BuntimeError):
-    """The plan does not allow it, or the account is suspended. `details` has `plan` and `limit` where they apply."""
+    """The key, the plan or the account's status does not allow it. `details` has `scope`, `plan`, `limit` where they
+    apply."""
 
     code = "forbidden"
+
+
+class MissingScope(Forbidden):
+    """The key does not have the scope that the call needs."""
+
+    def __init__(self, scope: str, scopes: Sequence[str]) -> None:
+        """`scopes`: those that the key has."""
+        super().__init__(
+            f"This call needs a key with the scope {scope}. This key has {', '.join(scopes)}.", scope=scope
+        )
 
 
 class SessionNotFound(BuntimeError):
@@ -144,6 +155,15 @@ class TerminalNotFound(BuntimeError):
         )
 
 
+class KeyNotFound(BuntimeError):
+    """The key does not exist, is revoked or expired, or belongs to another account."""
+
+    code = "key_not_found"
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__("No key with this id. It may have been revoked, or have expired.", keyId=key_id)
+
+
 class ImageNotFound(BuntimeError):
     """The account can use no image of this name."""
 
@@ -171,7 +191,7 @@ class RangeNotSatisfiable(BuntimeError):
         super().__init__(f"{path!r} has {size} bytes: nothing of that range.", path=path, size=size)
 
 
-_DELETED = {"contexts", "images", "snapshots"}  # resources that stay until a client deletes them; others end
+_DELETED = {"contexts", "images", "keys", "snapshots"}  # resources that stay until a client deletes them; others end
 
 
 class ResourceLimitExceeded(BuntimeError):

@@ -93,8 +93,13 @@ class Store(Protocol):
         """False when the account does not exist. DELETED is final: changing it returns False too."""
         ...
 
-    async def add_key(self, key: Key) -> None:
-        """Raises ValueError when the id or hash is taken, or the account does not exist."""
+    async def add_key(self, key: Key, answer: Answer | None = None, limit: int | None = None) -> None:
+        """Stores the key and the answer (if any) together, or neither. Raises ValueError when the id or hash is taken,
+        or the account does not exist, and IdempotencyInProgress as `add_session` does.
+
+        With `limit`, raises ResourceLimitExceeded (with the plan name "") when the account has that many keys that are
+        valid at the new one's creation. Of those that are not, only the `limit` that were made last stay.
+        """
         ...
 
     async def list_keys(self, account_id: str | None = None) -> Sequence[Key]:
@@ -106,7 +111,8 @@ class Store(Protocol):
         ...
 
     async def find_key(self, key_hash: str) -> tuple[Key, Account] | None:
-        """A key that is not revoked, and its account in any status. Fast: every request needs it."""
+        """A key that is not revoked, even if it has expired, and its account in any status. Fast: every request needs
+        it."""
         ...
 
     # sessions

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum, auto
 
+from buntime.caller import Caller
 from buntime.egress import ENTRIES, parse_entry
 from buntime.errors import Forbidden, InvalidRequest, PayloadTooLarge
 from buntime.image import DEFAULT_IMAGE, wrong_name
@@ -17,12 +18,14 @@ from buntime.inside import FileToWrite
 from buntime.paths import for_client, inside_session, shown
 from buntime.plan import MB, Limits, Plan
 from buntime.preview import HIGHEST_PORT, LOWEST_PORT
+from buntime.scope import Scope, in_order
 from buntime.session import DEFAULT_NETWORK, DEFAULT_PREVIEW, Network, Preview, Session
 
 DEFAULT_TTL = 86400  # seconds
 DEFAULT_TOKEN_TTL, SHORTEST_TOKEN_TTL = 3600, 60  # seconds
 SHORTEST_SNAPSHOT_TTL, LONGEST_SNAPSHOT_TTL = 60, 100 * 365 * 86400  # seconds
 SNAPSHOT_NAME = 255  # characters
+KEY_NAME = 100  # characters
 METADATA_BYTES = 16384
 ENV_ENTRIES = 100
 ENV_VALUE_BYTES = 65536
@@ -90,6 +93,13 @@ class NewSnapshot:
     name: str | None = None
     metadata: Mapping[str, object] = field(default_factory=dict)
     ttl: int | None = None  # seconds; None: for ever
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    name: str | None = None
+    scopes: frozenset[Scope] | None = None  # None: those of the key that makes it
+    expires_in: int | None = None  # seconds; None: never, or when the key that makes it expires
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +193,30 @@ def check_snapshot(new: NewSnapshot) -> None:
             f"ttl must be {SHORTEST_SNAPSHOT_TTL} to {LONGEST_SNAPSHOT_TTL} seconds, or null, not {new.ttl}.",
             limit=SHORTEST_SNAPSHOT_TTL if new.ttl < SHORTEST_SNAPSHOT_TTL else LONGEST_SNAPSHOT_TTL,
         )
+
+
+def check_key(new: NewKey, caller: Caller, now: int) -> tuple[frozenset[Scope], int | None]:
+    """Its scopes and its end: no more than the caller's key has. Raises MissingScope, Forbidden."""
+    maker = caller.key
+    check_key_name(new.name)
+    if new.scopes is not None and Scope.OPERATOR in new.scopes:
+        raise Forbidden("Only the server's command line makes keys with the scope operator.", scope=Scope.OPERATOR)
+    for scope in in_order(new.scopes or ()):
+        if scope not in maker.scopes:
+            raise Forbidden(f"A key without the scope {scope} cannot make one that has it.", scope=scope)
+    scopes = (maker.scopes if new.scopes is None else new.scopes) - {Scope.OPERATOR}
+    if new.expires_in is None:
+        return scopes, maker.expires_at
+    expires_at = now + new.expires_in
+    if maker.expires_at is not None and expires_at > maker.expires_at:
+        left = maker.expires_at - now
+        raise Forbidden(f"expiresIn must be at most {left}: this key itself expires in {left} seconds.", limit=left)
+    return scopes, expires_at
+
+
+def check_key_name(name: str | None) -> None:
+    if name is not None and (not 1 <= len(name) <= KEY_NAME or not name.isprintable()):
+        raise InvalidRequest("name", f"name must be 1 to {KEY_NAME} printable characters.", limit=KEY_NAME)
 
 
 def check_image(new: NewImage) -> None:

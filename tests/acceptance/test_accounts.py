@@ -36,6 +36,38 @@ def test_a_new_key_works_at_once_and_a_revoked_one_no_more(server: Server) -> No
     second.delete().done()
 
 
+def test_a_key_does_what_its_scopes_say_until_it_expires(server: Server) -> None:
+    account, client = _account(server, "paid")
+    session = client.open()
+    narrow = server.client(
+        server.cli("keys", "create", "--account", account, "--scope", "sessions:read", "--expires", "4s")
+    )
+    assert narrow.call("GET", f"/sessions/{session.id}").done()["sessionId"] == session.id
+    refused = narrow.call("POST", "/execute", json_body={"sessionId": session.id, "command": "true"})
+    assert refused.refused(403, "forbidden") == {"scope": "sessions:write"}
+    until(lambda: narrow.call("GET", "/sessions").status == 401, "the key expires")
+    session.delete().done()
+
+
+def test_an_account_makes_and_revokes_keys_by_the_api(server: Server) -> None:
+    _, client = _account(server, "paid")
+    made = client.call("POST", "/keys/create", json_body={"scopes": ["account:read"]}).done()
+    other = server.client(made["key"])
+    assert other.call("GET", "/account").done()["key"]["scopes"] == ["account:read"]
+    other.call("POST", "/keys/create").refused(403, "forbidden")
+    assert made["key"] not in server.said()
+    client.call("DELETE", f"/keys/{made['keyId']}").done()
+    other.call("GET", "/account").refused(401, "unauthorized")
+
+
+def test_only_a_key_of_the_operator_reads_the_metrics_by_the_api(server: Server) -> None:
+    account, client = _account(server, "paid")
+    assert client.call("GET", "/metrics").refused(403, "forbidden") == {"scope": "operator"}
+    operator = server.client(server.cli("keys", "create", "--account", account, "--scope", "operator"))
+    shown = operator.call("GET", "/metrics")
+    assert (shown.status, b"buntime_sessions{" in shown.body) == (200, True)
+
+
 def test_a_suspended_account_is_refused_and_keeps_its_sessions(server: Server) -> None:
     account, client = _account(server, "paid")
     session = client.open()

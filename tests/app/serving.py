@@ -13,7 +13,7 @@ import aiohttp
 import uvicorn
 from starlette.types import ASGIApp
 
-from buntime.account import Account, Key, hash_key, new_key_secret
+from buntime.account import Account, Key, hash_key, new_key, new_key_secret
 from buntime.config import Config
 from buntime.daemon.tasks import Tasks
 from buntime.lifecycle.assembly import Lifecycle, assemble_lifecycle
@@ -23,6 +23,7 @@ from buntime.lifecycle.sealing import Vault
 from buntime.operations.assembly import Operations, assemble_operations
 from buntime.operations.previews import Previews
 from buntime.plan import load_plans, without_checkpoints
+from buntime.scope import Scope
 from buntime.testing.archive import FakeArchive
 from buntime.testing.sandboxes import FakeSandboxes, Runner, small_shell
 from buntime.testing.store import FakeStore
@@ -91,6 +92,12 @@ class Api:
         account, secret = Account(f"acc_{name:0<16}", plan, 0, overrides=overrides), new_key_secret()
         await self.store.add_account(account)
         await self.store.add_key(Key(f"key_{name:0<12}", account.id, hash_key(secret), secret[:8], 0))
+        return secret
+
+    async def key_with(self, *scopes: Scope, expires_at: int | None = None) -> str:
+        """Adds a key with these scopes to the fixture's account."""
+        key, secret = new_key("acc_one0000000000000", 0, scopes=frozenset(scopes), expires_at=expires_at)
+        await self.store.add_key(key)
         return secret
 
     async def call(

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from contextlib import closing
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,28 @@ def test_a_key_is_printed_alone_and_not_on_stderr(shell: Shell) -> None:
     assert re.search(r"acc_\w+ +paid +active", shell.prints("accounts", "list"))
     assert {file.stat().st_mode & 0o777 for file in shell.data_dir.iterdir()} == {0o600}
     assert shell.data_dir.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_key_has_a_name_scopes_and_an_end(shell: Shell) -> None:
+    wanted = ("--name", "metrics", "--scope", "operator", "--scope", "sessions:read", "--expires", "2d")
+    made = json.loads(shell.prints("keys", "create", *wanted, "--json"))
+    assert (made["name"], made["scopes"]) == ("metrics", ["sessions:read", "operator"])
+    plain = json.loads(shell.prints("keys", "create", "--json"))
+    assert (plain["name"], plain["expiresAt"], len(plain["scopes"])) == (None, None, 6)
+    assert "operator" not in plain["scopes"]
+    listed = {key["id"]: key for key in json.loads(shell.prints("keys", "list", "--json"))}
+    told = listed[made["id"]]
+    lasts = datetime.fromisoformat(told["expiresAt"]) - datetime.fromisoformat(told["createdAt"])
+    assert (lasts, told["scopes"], told["expiresAt"]) == (timedelta(days=2), made["scopes"], made["expiresAt"])
+    shown = shell.prints("keys", "list")
+    assert re.search(r"Z +sessions:read,operator +metrics$", shown, re.M)
+    assert re.search(r"Z +all$", shown, re.M)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 101, "a\x1b[2J"])
+def test_a_key_has_a_printable_name(shell: Shell, name: str) -> None:
+    assert "name must be 1 to 100 printable characters" in shell.refuses("keys", "create", "--name", name)
+    assert shell.prints("keys", "list").count("\n") == 0
 
 
 def test_an_account_lives_from_create_to_delete(shell: Shell) -> None:
@@ -273,14 +296,15 @@ def test_the_command_line_starts_quickly() -> None:
 
 def test_help_shows_the_servers_commands_apart(shell: Shell) -> None:
     _, clients, server = re.split(r"^(?=Commands)", shell.prints("--help"), flags=re.M)
-    assert {"create", "ls", "run", "images", "mcp", "completion"} <= set(re.findall(r"^  (\w+) ", clients, re.M))
+    assert {"create", "ls", "run", "images", "keys", "mcp", "completion"} <= set(
+        re.findall(r"^  (\w+) ", clients, re.M)
+    )
     assert re.findall(r"^  (\w+) ", server, re.M) == [
         "serve",
         "doctor",
         "purge",
         "backup",
         "accounts",
-        "keys",
     ]
 
 

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from buntime.errors import BuntimeError
+from buntime.scope import Scope
 from buntime.web.app import OPERATIONS, openapi_pages
 from buntime.web.examples import ANSWERS, BODIES
 from buntime.web.failures import BY_CODE, STATUS
@@ -84,8 +85,13 @@ def test_the_introduction_says_what_all_calls_have_in_common() -> None:
         assert word in told, word
 
 
-def test_metrics_are_described_as_what_no_key_can_read() -> None:
-    assert "socket" in DOCUMENT["paths"]["/metrics"]["get"]["responses"]["200"]["description"]
+def test_every_operation_says_which_scope_it_needs_to_programs_and_to_people() -> None:
+    for path, method, operation in operations():
+        if operation.get("security") == []:
+            continue
+        ((scope,),) = (needed["key"] for needed in operation["security"])
+        assert scope in set(Scope), (method, path)
+        assert f"`{scope}`" in operation["description"], (method, path)
 
 
 def test_readiness_is_shown_with_the_names_of_its_checks() -> None:

@@ -12,6 +12,8 @@ from typing import Any
 KEY_OF_EXAMPLE = "key-of-example"
 REQUEST_ID = "0123456789abcdef0123456789abcdef"
 REQUEST_ID_FORM = re.compile(r"[0-9a-f]{32}")
+ACCOUNT = "acc_abc123def456ghi7"
+API_KEY = "btk_0123456789abcdefghijABCDEFGHIJ01234567"
 PREVIEW_TOKEN = "bpt_0123456789abcdefghijABCDEFGHIJ01"  # noqa: S105 - not a real token
 RETRY_AFTER = 30
 IMAGE = "0123456789abcdef0123456789abcdef"
@@ -21,6 +23,10 @@ _HOST = re.compile(r"http://(ses-[a-z0-9]{18}(?:-\d+)?)\.localhost:\d+")
 _TOKEN = re.compile(r"\bbpt_[0-9A-Za-z]{32}\b")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 _IMAGE = re.compile(r"\b(root-|img_)[0-9a-f]{32}\b")
+_ACCOUNT_ID = re.compile(r"\bacc_[a-z0-9]{16}\b")
+_KEY_ID = re.compile(r"\bkey_([a-z0-9]{12})\b")
+_HINT = re.compile(r"btk_[0-9A-Za-z]{4}")
+_SECRET = re.compile(r"\bbtk_[0-9A-Za-z]{38}\b")
 _FIRST_ID = "abc123def456ghi"  # followed by a number from 789
 
 _CREATED = datetime(2024, 1, 19, 10, 30, tzinfo=UTC)
@@ -70,6 +76,8 @@ class Constants:
     def text(self, text: str) -> str:
         text = _HOST.sub(r"https://\1.example.com", text)
         text = _TOKEN.sub(PREVIEW_TOKEN, text)
+        text = _ACCOUNT_ID.sub(ACCOUNT, _SECRET.sub(API_KEY, text))
+        text = _KEY_ID.sub(lambda found: "key_" + self._id("key", found[1]), text)
         text = _IMAGE.sub(lambda found: found[1] + IMAGE, text)
         return _ID.sub(lambda found: f"{found[1]}{found[2]}{self._id(found[1], found[3])}", text)
 
@@ -94,11 +102,14 @@ class Constants:
             return _time(name, value, created)
         if name in _NUMBERS and type(value) is int and value >= 0:
             return _NUMBERS[name]
+        if name == "hint" and isinstance(value, str) and _HINT.fullmatch(value):
+            return API_KEY[:8]
         return self.value(value)
 
     def _id(self, kind: str, own: str) -> str:
-        known = [key for key in self._ids if key[0] == kind]
-        return self._ids.setdefault((kind, own), f"{_FIRST_ID}{789 + len(known)}")
+        known = sum(key[0] == kind for key in self._ids)
+        first, number = (_FIRST_ID[:9], 456) if kind == "key" else (_FIRST_ID, 789)
+        return self._ids.setdefault((kind, own), f"{first}{number + known}")
 
 
 def _compact(value: object) -> str:

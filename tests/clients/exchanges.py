@@ -24,6 +24,7 @@ DIRECTORY = Path(__file__).parents[2] / "sdk" / "exchanges"
 ACCOUNTS: Mapping[str, tuple[str, ...]] = {  # plan, and limits that differ from the plan's
     "paid": ("paid",),
     "free": ("free",),
+    "keys": ("paid",),
     "single": ("paid", "sessions=1", "contexts_per_session=1"),
     "few": ("paid", "sessions=2"),
     "slow": ("paid", "requests_per_minute=1"),

@@ -80,6 +80,17 @@ SESSIONS = (
     get("rate-limit-exceeded", "/sessions", account="slow", status=429, again=True),
 )
 
+OF_KEY = {"name": "ci", "scopes": ["account:read", "sessions:write"], "expiresIn": 3600}
+KEYS = (
+    get("get-account", "/account", account="keys"),
+    keyed("create-key-all-fields", "/keys/create", OF_KEY, account="keys", keep={"key": "keyId"}),
+    get("list-keys", "/keys", account="keys"),
+    delete("delete-key", "/keys/$key", account="keys"),
+    delete("key-not-found", "/keys/$key", account="keys", status=404),
+    keyed("create-key", "/keys/create", {}, account="keys"),
+    keyed("create-key-of-the-operator", "/keys/create", {"scopes": ["operator"]}, account="keys", status=403),
+)
+
 TYPESCRIPT = "interface Sum { of: number[] }\nconst sum: Sum = { of: [1, 2, 3, 4, 5] }\n"
 BUSY = post("session-busy", "/sessions/$session/sleep", {"depth": "idle"}, status=409)
 MANY = (
@@ -325,4 +336,4 @@ PROCESSES = (
     delete("", "/sessions/$session"),
 )
 
-SCENARIO: Sequence[Step] = SESSIONS + RUNS + CONTEXTS + FILES + SNAPSHOTS + PROCESSES
+SCENARIO: Sequence[Step] = SESSIONS + KEYS + RUNS + CONTEXTS + FILES + SNAPSHOTS + PROCESSES

@@ -226,7 +226,7 @@ def test_pip_installs_the_client(line: str, version: str, checkout: Path, url: s
             shown = place.runs("buntime --help", tmp_path)
             assert "create" in shown
             assert "doctor" not in shown  # the server's commands are not there
-            assert "is a command of the server" in place.runs("buntime keys create 2>&1 || true", tmp_path)
+            assert "is a command of the server" in place.runs("buntime accounts list 2>&1 || true", tmp_path)
 
 
 @pytest.mark.packages

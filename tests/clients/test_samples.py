@@ -14,7 +14,7 @@ import pytest
 from buntime.config import Config
 from buntime.sandboxes.kernel.image import ensure_image
 from buntime.web.app import OPERATIONS
-from buntime.web.examples import CONTEXT, IMAGE, PROCESS, SESSION, SNAPSHOT, TOKEN
+from buntime.web.examples import CONTEXT, IMAGE, KEY, PROCESS, SESSION, SNAPSHOT, TOKEN
 from buntime.web.operation import Operation
 from buntime.web.samples import samples_of
 from tests.acceptance.client import Client, Session
@@ -28,7 +28,7 @@ PATIENCE = 120.0  # seconds; a guard against a hang
 SERVER = 'Bun.serve({ port: 8080, fetch: () => new Response("Hello") });\n'
 LAST = ("deleteSession",)  # what needs the session runs before
 CUT = 28  # curl's exit status when --max-time ends it
-NOT_RUN = ("getMetrics",)  # it has a socket of its own
+NOT_RUN = ("getMetrics",)  # it needs a key of the operator
 RUN = [operation for operation in OPERATIONS if operation.name not in (*NOT_RUN, *LAST)]
 RUN += [operation for operation in OPERATIONS if operation.name in LAST]
 ENDLESS = ("watchFiles", "terminal")  # curl does not end by itself
@@ -55,6 +55,8 @@ class Prepared:
             found[TOKEN] = call("POST", f"/sessions/{self.session.id}/preview-token").done()["token"]
         if SNAPSHOT in program:
             found[SNAPSHOT] = call("POST", f"/sessions/{self.session.id}/snapshots").done()["snapshotId"]
+        if KEY in program:
+            found[KEY] = call("POST", "/keys/create").done()["keyId"]
         if operation.name == "deleteImage":
             call("POST", "/images/create", json_body={**own, "name": IMAGE}).done()
         if operation.name == "recoverSession":

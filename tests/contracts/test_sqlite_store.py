@@ -19,6 +19,7 @@ from buntime.account import AccountStatus, hash_key
 from buntime.errors import NameTaken, SessionLimitExceeded, Unavailable
 from buntime.image import NamedImage
 from buntime.ports import Answer
+from buntime.scope import Scope
 from buntime.session import NEVER, Event, SavedVolume, Session, State
 from buntime.stores import answers, committing, database, images, log, preview_tokens, sessions
 from buntime.stores.sqlite import SqliteStore
@@ -516,7 +517,7 @@ async def test_a_store_without_snapshots_keeps_what_it_has(
         patch.setattr(database, "MIGRATIONS", migrations_until(6, tmp_path / "old"))
         async with opened(store_path) as store:
             await store.add_account(account())
-            await store.add_key(key())
+            insert_key_of_version_1(store_path)
             await store.add_image(NamedImage("a", "root-1", 5, NOW))
         with closing(database.connect(store_path)) as connection:
             assert connection.execute("PRAGMA user_version").fetchone()[0] == 6
@@ -526,7 +527,7 @@ async def test_a_store_without_snapshots_keeps_what_it_has(
             insert_answer_of_version_9(connection, answer(body=b"big" * 10_000))
     async with opened(store_path) as store:
         with closing(database.connect(store_path)) as connection:
-            assert connection.execute("PRAGMA user_version").fetchone()[0] == 10
+            assert connection.execute("PRAGMA user_version").fetchone()[0] == 11
         assert await store.find_key(key().hash) == (key(), account())
         assert {found.id: found for found in await store.all_sessions()} == {full.id: full, on_image.id: on_image}
         assert await store.list_images("acc_two") == [NamedImage("a", "root-1", 5, NOW)]
@@ -610,6 +611,28 @@ def insert_answer_of_version_9(connection: sqlite3.Connection, added: Answer) ->
         "VALUES (?, ?, ?, ?, ?, ?, ?)",
         row,
     )
+
+
+async def test_keys_from_before_scopes_keep_all_but_those_of_the_operator(
+    store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "MIGRATIONS", migrations_until(10, tmp_path / "old"))
+        async with opened(store_path) as store:
+            await store.add_account(account())
+        insert_key_of_version_1(store_path)
+    async with opened(store_path) as store:
+        found = await store.find_key(key().hash)
+        assert found == (key(), account())
+        assert found[0].scopes == frozenset(Scope) - {Scope.OPERATOR}
+        assert (found[0].name, found[0].expires_at) == (None, None)
+
+
+def insert_key_of_version_1(path: Path) -> None:
+    old = key()
+    with closing(database.connect(path)) as connection:
+        row = (old.id, old.account, old.hash, old.hint, old.created_at)
+        connection.execute("INSERT INTO keys VALUES (?, ?, ?, ?, ?, NULL)", row)
 
 
 def without_the_field(connection: sqlite3.Connection) -> None:

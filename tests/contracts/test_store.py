@@ -11,6 +11,7 @@ from buntime.errors import (
     IdempotencyInProgress,
     ImageNotFound,
     NameTaken,
+    ResourceLimitExceeded,
     SessionLimitExceeded,
     SessionNotFound,
     StaleSession,
@@ -18,6 +19,7 @@ from buntime.errors import (
 )
 from buntime.image import NamedImage
 from buntime.ports import Store
+from buntime.scope import Scope
 from buntime.session import Event, Session, State
 from tests.contracts.examples import FULL, NOW, account, answer, key, session, token
 
@@ -118,6 +120,60 @@ async def test_a_second_revoke_is_false_and_keeps_the_first_time(store: Store) -
     assert not await store.revoke_key("key_one", NOW + 10)
     assert not await store.revoke_key("key_none", NOW)
     assert await store.list_keys() == [replace(key(), revoked_at=NOW + 9)]
+
+
+async def test_a_key_keeps_its_name_its_scopes_and_its_end(store: Store) -> None:
+    await store.add_account(account())
+    scopes = frozenset({Scope.SESSIONS_READ, Scope.OPERATOR})
+    full = replace(key(), name="ci \u2713", scopes=scopes, expires_at=NOW + 60)
+    await store.add_key(full)
+    assert await store.list_keys() == [full]
+    assert await store.find_key(full.hash) == (full, account())
+
+
+async def test_an_expired_key_is_found(store: Store) -> None:
+    await store.add_account(account())
+    ended = replace(key(), expires_at=1)
+    await store.add_key(ended)
+    assert await store.find_key(ended.hash) == (ended, account())
+
+
+async def test_a_key_beyond_the_limit_of_valid_ones_is_refused(store: Store) -> None:
+    for name in ("acc_one", "acc_two"):
+        await store.add_account(account(name))
+    await store.add_key(replace(key("key_a"), expires_at=NOW + 5))
+    await store.add_key(key("key_b"), None, 2)
+    with pytest.raises(ResourceLimitExceeded) as refused:
+        await store.add_key(key("key_c", created_at=NOW + 4), answer(), 2)
+    assert refused.value.details == {"resource": "keys", "limit": 2, "scope": "account", "plan": ""}
+    assert await store.find_answer("acc_one", "k") is None
+    await store.add_key(key("key_d", "acc_two"), None, 1)
+    await store.add_key(key("key_e", created_at=NOW + 5), None, 2)
+    await store.add_key(key("key_f", created_at=NOW + 5))
+    assert [found.id for found in await store.list_keys("acc_one")] == ["key_a", "key_b", "key_e", "key_f"]
+
+
+async def test_a_key_with_a_limit_forgets_old_keys_of_its_account_that_are_not_valid(store: Store) -> None:
+    for name in ("acc_one", "acc_two"):
+        await store.add_account(account(name))
+    for number, ended in enumerate(("key_a", "key_b", "key_c")):
+        await store.add_key(key(ended, created_at=NOW + number))
+        await store.revoke_key(ended, NOW + 9)
+    await store.add_key(replace(key("key_d", created_at=NOW), expires_at=NOW + 1))
+    await store.add_key(key("key_e", "acc_two"))
+    await store.revoke_key("key_e", NOW)
+    await store.add_key(key("key_f", created_at=NOW + 9), None, 2)
+    assert [found.id for found in await store.list_keys("acc_one")] == ["key_b", "key_c", "key_f"]
+    assert len(await store.list_keys("acc_two")) == 1
+
+
+async def test_a_key_is_stored_with_its_answer_or_not_at_all(store: Store) -> None:
+    await store.add_account(account())
+    await store.add_key(key("key_a"), answer(), 9)
+    assert await store.find_answer("acc_one", "k") == answer()
+    with pytest.raises(IdempotencyInProgress):
+        await store.add_key(key("key_b"), answer(), 9)
+    assert [found.id for found in await store.list_keys()] == ["key_a"]
 
 
 async def test_keys_are_listed_by_account_or_all_oldest_first(store: Store) -> None:

@@ -32,10 +32,14 @@ class SameAsTheFake(Twins):
     def set_account_status(self, name: str, status: AccountStatus) -> None:
         self.same(self.real.set_account_status(name, status), self.fake.set_account_status(name, status))
 
-    @rule(name=KEYS, owner=ACCOUNTS, created_at=TIMES)
-    def add_key(self, name: str, owner: str, created_at: int) -> None:
-        new = key(name, owner, created_at)
-        self.same(self.real.add_key(new), self.fake.add_key(new))
+    @rule(
+        name=KEYS, owner=ACCOUNTS, created_at=TIMES, ends=st.none() | TIMES, keyed=st.booleans(),
+        limit=st.none() | st.integers(0, 2),
+    )  # fmt: skip
+    def add_key(self, name: str, owner: str, created_at: int, ends: int | None, keyed: bool, limit: int | None) -> None:
+        new = replace(key(name, owner, created_at), expires_at=ends)
+        kept = answer("k", owner, name.encode(), created_at) if keyed else None
+        self.same(self.real.add_key(new, kept, limit), self.fake.add_key(new, kept, limit))
 
     @rule(name=KEYS, now=TIMES)
     def revoke_key(self, name: str, now: int) -> None:

@@ -280,6 +280,20 @@ def test_a_login_with_a_wrong_key_says_where_to_get_one(tmp_path: Path, monkeypa
     assert not list(tmp_path.iterdir())
 
 
+def test_a_login_keeps_a_key_that_may_not_list_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+
+    def login(name: str, **details: str) -> int:
+        refused = {"error": {"code": "forbidden", "message": "No.", "retryable": False, "details": details}}
+        server = Server({"GET /sessions": (403, refused)})
+        return server.runs("login", name, "--url", "http://test", typed=f"btk_{name}\n").exit_code
+
+    assert login("narrow", scope="sessions:read") == 0
+    assert login("suspended", plan="paid") == 1
+    kept = (tmp_path / "buntime/servers.json").read_text()
+    assert ("btk_narrow" in kept, "btk_suspended" in kept) == (True, False)
+
+
 def test_with_after_the_file_of_a_run_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "main.ts").write_text("")
     done = Server({"POST /sessions/create": (503, FULL)}).runs("run", str(tmp_path / "main.ts"), "--with", "lib")
@@ -498,4 +512,4 @@ def test_completion_offers_paths_of_a_session_that_is_awake_and_wakes_none(monke
 
 def test_a_client_alone_knows_the_names_of_all_commands_of_the_server() -> None:
     named = {name for group in server_groups() for name in group.list_commands(typer.Context(group))}
-    assert named == {*SERVER_NAMES, "images"}  # `images` is the client's, too
+    assert named == {*SERVER_NAMES, "images", "keys"}  # these two are the client's, too

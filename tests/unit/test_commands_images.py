@@ -117,7 +117,7 @@ def test_a_client_alone_says_where_the_operators_commands_are(monkeypatch: pytes
 
 def subcommands() -> Sequence[tuple[str, TyperCommand]]:
     found: Any = typer.main.get_command(app)
-    groups = ("snapshots", "images")
+    groups = ("snapshots", "images", "keys")
     return [(f"{group} {name}", one) for group in groups for name, one in found.commands[group].commands.items()]
 
 

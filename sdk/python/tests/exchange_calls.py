@@ -13,6 +13,7 @@ SESSION = "ses_abc123def456ghi789"
 PROCESS = "proc_abc123def456ghi789"
 CONTEXT = "ctx_abc123def456ghi789"
 SNAPSHOT = "snp_abc123def456ghi789"
+KEY = "key_abc123def456"
 TOKEN = "bpt_0123456789abcdefghijABCDEFGHIJ01"  # noqa: S105 - not a real one
 SUM = (
     "interface Sum { of: number[] }\nconst sum: Sum = { of: [1, 2, 3, 4, 5] }\n"
@@ -117,6 +118,16 @@ SESSIONS: Mapping[str, Exchange] = {
         "client", lambda client: client.sessions.list(page_size=1).page(1), paged("sessions")
     ),
     "image-not-found": Exchange("client", lambda client: client.sessions.create(image="missing")),
+    "get-account": Exchange("client", lambda client: client.account()),
+    "create-key": Exchange("client", lambda client: client.keys.create()),
+    "create-key-all-fields": Exchange(
+        "client",
+        lambda client: client.keys.create(name="ci", scopes=["account:read", "sessions:write"], expires_in=3600),
+    ),
+    "create-key-of-the-operator": Exchange("client", lambda client: client.keys.create(scopes=["operator"])),
+    "list-keys": Exchange("client", lambda client: client.keys.list(), listed("keys")),
+    "delete-key": Exchange("client", lambda client: client.keys.delete(KEY), deleted(keyId=KEY)),
+    "key-not-found": Exchange("client", lambda client: client.keys.delete(KEY)),
     "list-images": Exchange("client", lambda client: client.images.list(), listed("images")),
     "delete-image-of-the-operator": Exchange("client", lambda client: client.images.delete("small")),
     "rate-limit-exceeded": Exchange("client", lambda client: client.sessions.list()),

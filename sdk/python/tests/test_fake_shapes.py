@@ -20,8 +20,8 @@ from buntime_sdk.shapes import Evaluation, ExecutionResult, Forms
 from buntime_sdk.testing import FakeBuntime, _now
 
 EXCHANGES = Path(__file__).parents[2] / "exchanges"
-RECORDED_ID = re.compile(r"(ses|proc|ctx|snp)_abc123def456ghi789")
-KINDS = {"ses": "sessionId", "proc": "processId", "ctx": "contextId", "snp": "snapshotId"}
+RECORDED_ID = re.compile(r"(ses|proc|ctx|snp|key)_abc123def456(?:ghi789)?")
+KINDS = {"ses": "sessionId", "proc": "processId", "ctx": "contextId", "snp": "snapshotId", "key": "keyId"}
 # Names that users choose, values that may be null, and what depends on the program.
 OF_THE_USER = frozenset({"metadata", "details", "ports", "filesWritten", "envNames", "allow", "deny", "json", "rows"})
 NULLABLE = frozenset({"exitCode", "reason", "endedAt", "name", "onWake", "expiresAt", "checkpointedAt"})
@@ -29,7 +29,8 @@ NULLABLE = frozenset({"exitCode", "reason", "endedAt", "name", "onWake", "expire
 CONVERSATION = """
     create-session get-session create-session-all-fields get-session-all-fields list-sessions list-sessions-filtered
     list-sessions-by-name get-session-by-name get-or-create-session name-taken
-    patch-session patch-session-to-defaults image-not-found list-images
+    patch-session patch-session-to-defaults get-account create-key-all-fields list-keys delete-key key-not-found
+    create-key create-key-of-the-operator image-not-found list-images
     delete-image-of-the-operator create-preview-token create-preview-token-for-all-ports
     revoke-preview-token revoke-preview-tokens execute-code execute-command execute-all-fields execute-timed-out
     execute-process-limit-exceeded

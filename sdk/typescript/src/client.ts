@@ -1,12 +1,14 @@
 /** The client: the server's address and the API key. */
 
 import { checkFunction, checkOptions, checkTime, checkTimeout, checkWhole } from "./arguments.js";
-import { Calls } from "./calls.js";
+import type { Account } from "./account_shapes.js";
+import { Calls, type CallOptions } from "./calls.js";
 import { ClientFiles } from "./client_files.js";
 import { checkedKey, checkedUrl } from "./address.js";
 import type { BuntimeError } from "./errors.js";
 import { FetchTransport, type Fetch } from "./fetching.js";
 import { Images } from "./images.js";
+import { Keys } from "./keys.js";
 import { NodeTransport } from "./node_http.js";
 import type { ExecutionResult } from "./results.js";
 import { RunStream, execute, type ExecuteOptions, type StreamOptions } from "./runs.js";
@@ -66,6 +68,8 @@ export class Buntime {
   readonly images: Images;
   /** Lists and deletes snapshots of sessions. */
   readonly snapshots: Snapshots;
+  /** The API keys of the account. */
+  readonly keys: Keys;
   /** Files by session id. `session.files` can do more. */
   readonly files: ClientFiles;
   readonly #calls: Calls;
@@ -94,6 +98,7 @@ export class Buntime {
     this.sessions = new Sessions(this.#calls);
     this.images = new Images(this.#calls);
     this.snapshots = new Snapshots(this.#calls);
+    this.keys = new Keys(this.#calls);
     this.files = new ClientFiles(this.#calls);
   }
 
@@ -105,6 +110,11 @@ export class Buntime {
   /** The key's rate limit, as the last response reported it. */
   get rateLimit(): RateLimit | null {
     return this.#calls.rateLimit;
+  }
+
+  /** Returns the account: its plan, the plan's limits, what is in use, and the scopes of this client's key. */
+  async account(options: CallOptions = {}): Promise<Account> {
+    return await this.#calls.json<Account>({ method: "GET", path: "/account", ...options });
   }
 
   /**

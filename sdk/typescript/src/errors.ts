@@ -80,6 +80,9 @@ export class ProcessNotFound extends BuntimeError {}
 /** 404 `context_not_found`: the session has no context with this id. */
 export class ContextNotFound extends BuntimeError {}
 
+/** 404 `key_not_found`: the key does not exist, is revoked or expired, or belongs to another account. */
+export class KeyNotFound extends BuntimeError {}
+
 /** 404 `image_not_found`: the account can use no image with this name. */
 export class ImageNotFound extends BuntimeError {}
 
@@ -204,6 +207,7 @@ const CLASSES: Record<string, typeof BuntimeError> = {
   process_not_found: ProcessNotFound,
   context_not_found: ContextNotFound,
   image_not_found: ImageNotFound,
+  key_not_found: KeyNotFound,
   snapshot_not_found: SnapshotNotFound,
   context_lost: ContextLost,
   terminal_not_found: TerminalNotFound,

@@ -6,6 +6,7 @@ export { Buntime, type BuntimeOptions } from "./client.js";
 export type { CallOptions, KeyedOptions } from "./calls.js";
 export { Sessions, type ListSessions, type SessionId } from "./sessions.js";
 export { Images, type ListImages } from "./images.js";
+export { Keys, type ListKeys } from "./keys.js";
 export { Snapshots, type ListSnapshots } from "./snapshots.js";
 export { Session, SessionHandle } from "./session.js";
 export { ExecutionResult, type Evaluation } from "./results.js";
@@ -20,6 +21,7 @@ export { ClientFiles, type DeleteFile, type ListFiles, type ReadFile, type Write
 export type { Answer, Ask, Body, Socket, Transport } from "./transport.js";
 export type * from "./shapes.js";
 export type * from "./kept_shapes.js";
+export type * from "./account_shapes.js";
 export {
   BuntimeError,
   ConnectionFailed,
@@ -37,6 +39,7 @@ export {
   InternalError,
   InvalidRequest,
   InvalidState,
+  KeyNotFound,
   MemoryLimitExceeded,
   MethodNotAllowed,
   NameTaken,

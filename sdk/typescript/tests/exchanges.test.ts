@@ -78,6 +78,7 @@ const shownError = ({ code, retryable, message, details }: BuntimeError) => ({ c
 const forkMany: Calling = async (client, { count, ...fields }) =>
   forked(await session(client).forkMany(count, fields, { idempotencyKey: KEY }));
 const createImage: Calling = ({ images }, { name, ...fields }) => images.create(name, fields, { idempotencyKey: KEY });
+const createKey: Calling = ({ keys }, fields) => keys.create(fields, { idempotencyKey: KEY });
 const restore: Calling = (client, { snapshotId }) => session(client).restore(snapshotId, { idempotencyKey: KEY });
 
 const recover: Calling = async (client) => {
@@ -108,6 +109,13 @@ const CALLS: Record<string, Calling> = {
   "list-sessions-first-page": ({ sessions }) => firstPage(sessions.list({ pageSize: 1 })),
   "list-sessions-second-page": ({ sessions }) => secondPage(sessions.list({ pageSize: 1 })),
   "image-not-found": create,
+  "get-account": (client) => client.account(),
+  "create-key": createKey,
+  "create-key-all-fields": createKey,
+  "create-key-of-the-operator": createKey,
+  "list-keys": ({ keys }) => firstPage(keys.list()),
+  "delete-key": ({ keys }) => keys.delete("key_abc123def456"),
+  "key-not-found": ({ keys }) => keys.delete("key_abc123def456"),
   "list-images": ({ images }) => firstPage(images.list()),
   "delete-image-of-the-operator": ({ images }) => images.delete("small"),
   "create-session-from-snapshot": create,
@@ -288,7 +296,7 @@ function expectAnswer(outcome: unknown, { status, headers, body, text, base64 }:
   if (headers["content-type"] === "text/event-stream") return expectEvents(outcome as object[], text!);
   if (text !== undefined) return expect(new TextDecoder().decode(outcome as Uint8Array)).toBe(text);
   if (outcome === undefined) return expect(body).toHaveProperty("deleted", true); // a call that returns nothing
-  const list = ["sessions", "processes", "files", "contexts", "images", "snapshots"].find((name) =>
+  const list = ["sessions", "processes", "files", "contexts", "images", "snapshots", "keys"].find((name) =>
     Array.isArray(body![name]),
   );
   if (list !== undefined) return expectList(outcome, body!, body![list] as object[]);

@@ -28,7 +28,7 @@ class Conversation {
   async answerTo(name: string): Promise<{ status: number; text: string }> {
     const { method, path, query, body } = JSON.parse(
       JSON.stringify(recorded(name).request).replace(
-        /(ses|proc|ctx|snp)_abc123def456ghi789/g,
+        /(ses|proc|ctx|snp|key)_abc123def456(?:ghi789)?/g,
         (_, kind: string) => this.ids[kind]!,
       ),
     );
@@ -56,6 +56,7 @@ class Conversation {
       ["proc", "processId"],
       ["ctx", "contextId"],
       ["snp", "snapshotId"],
+      ["key", "keyId"],
     ] as const)
       if ((told[field] ?? null) !== null) this.ids[kind] = told[field];
     expect(status).toBe(response.status);
@@ -96,6 +97,8 @@ test("the fake returns the same fields as a server", async () => {
   const names = [
     ["create-session-all-fields", "get-session-all-fields", "list-sessions", "patch-session", "create-preview-token"],
     ["list-sessions-by-name", "get-session-by-name", "get-or-create-session", "name-taken"],
+    ["get-account", "create-key-all-fields", "list-keys", "delete-key", "key-not-found", "create-key"],
+    ["create-key-of-the-operator"],
     ["image-not-found", "list-images", "delete-image-of-the-operator"],
     ["revoke-preview-tokens", "execute-code", "execute-command", "stream-command", "write-file", "append-to-file"],
     ["write-file-base64", "read-file", "read-file-base64", "stat-file", "list-files", "make-directory", "search-names"],

@@ -1,4 +1,4 @@
-"""`buntime accounts …` and `buntime keys …`: they change the store itself, beside a running server or a stopped one."""
+"""`buntime accounts …`: these change the store itself, beside a running server or a stopped one."""
 
 import json
 import os
@@ -10,13 +10,13 @@ from typing import Annotated
 
 import typer
 
-from buntime.account import HINT_LENGTH, Account, AccountStatus, Key, hash_key, new_account, new_key
+from buntime.account import Account, AccountStatus, new_account
 from buntime.admin import plan_settings
 from buntime.admin.printing import AsJson, print_table, say, shown_time
 from buntime.admin.refusals import CommandRefused, ServerGroup
 from buntime.admin.store import open_store
 from buntime.config import Config, from_environment
-from buntime.plan import FIRST_PLAN, Plan, load_plans
+from buntime.plan import Plan, load_plans
 from buntime.stores import accounts as sql
 
 ASLEEP = "Its sessions go to deep sleep, which ends their processes and keeps their files."
@@ -27,10 +27,6 @@ accounts = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-keys = typer.Typer(
-    cls=ServerGroup, help="API keys of accounts.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
-)
-
 AccountId = Annotated[str, typer.Argument(metavar="ID", help="The account's id, acc_…", show_default=False)]
 
 
@@ -49,7 +45,7 @@ def create_account(
     """
     config = from_environment(os.environ)
     try:
-        overrides = plan_settings.parse(_plan(config, plan), settings or [])
+        overrides = plan_settings.parse(plan_named(config, plan), settings or [])
     except ValueError as wrong:
         raise CommandRefused(f"{wrong}.") from None
     account = new_account(plan, int(time.time()), overrides)
@@ -120,7 +116,7 @@ def delete_account(
     Example: buntime accounts delete acc_… --yes
     """
     with open_store(from_environment(os.environ)) as connection:  # ends before the question: it holds up the server
-        _require_account(connection, account_id)
+        require_account(connection, account_id)
         sessions = sql.count_sessions(connection, account_id)
     if not yes:
         _confirm(account_id, sessions)
@@ -129,88 +125,8 @@ def delete_account(
     say(f"{account_id} is deleted, with {_count(sessions, 'session')}.", told, as_json)
 
 
-@keys.command("create")
-def create_key(
-    account_id: Annotated[
-        str | None, typer.Option("--account", metavar="ID", help="The account. Default: a new one.")
-    ] = None,
-    plan: Annotated[
-        str | None, typer.Option(metavar="PLAN", help="Plan of the new account. Default: paid.", show_default=False)
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Create a key and print it. The key is shown only once.
-
-    Example: buntime keys create --account acc_…
-    """
-    if account_id is not None and plan is not None:
-        raise typer.BadParameter("--plan is for a new account; it does not go with --account.")
-    config = from_environment(os.environ)
-    account = None if account_id is not None else new_account(_plan(config, plan or FIRST_PLAN).name, int(time.time()))
-    owner = account_id or (account.id if account else "")
-    key, secret = new_key(owner, int(time.time()))
-    with open_store(config) as connection:
-        if account is not None:
-            sql.add_account(connection, account)
-        else:
-            _require_account(connection, owner)
-        sql.add_key(connection, key)
-    say(secret, {"key": secret, "id": key.id, "account": owner}, as_json)
-    typer.echo(f"{key.id} of account {owner}. Keep the key: it is not shown again.", err=True)
-
-
-@keys.command("list")
-def list_keys(
-    account_id: Annotated[
-        str | None, typer.Option("--account", metavar="ID", help="Only keys of this account.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """List keys by their first characters: id, account, creation and revocation. Never shows a key.
-
-    Example: buntime keys list
-    """
-    with open_store(from_environment(os.environ)) as connection:
-        if account_id is not None and sql.get_account(connection, account_id) is None:
-            raise CommandRefused(f"There is no account {account_id}.")
-        found = sql.list_keys(connection, account_id)
-    if as_json:
-        typer.echo(json.dumps([_told_key(key) for key in found]))
-        return
-    rows = [
-        (
-            key.hint + "…",
-            key.id,
-            key.account,
-            shown_time(key.created_at),
-            "" if key.revoked_at is None else shown_time(key.revoked_at),
-        )
-        for key in found
-    ]
-    print_table(("KEY", "ID", "ACCOUNT", "CREATED", "REVOKED"), rows)
-
-
-@keys.command("revoke")
-def revoke_key(
-    key: Annotated[str, typer.Argument(metavar="KEY", help="The id (key_…), or the key itself.")],
-    as_json: AsJson = False,
-) -> None:
-    """Revoke a key: its calls are refused from now on.
-
-    Example: buntime keys revoke key_…
-    """
-    with open_store(from_environment(os.environ)) as connection:
-        key_id: str = key
-        if key.startswith("btk_"):
-            found = sql.find_key(connection, hash_key(key))
-            key_id = found[0].id if found else ""
-        if not sql.revoke_key(connection, key_id, int(time.time())):
-            shown = key[:HINT_LENGTH] + "…" if key.startswith("btk_") else key
-            raise CommandRefused(f"There is no key {shown} that is not revoked yet.")
-    say(f"{key_id} is revoked. Its calls are refused from now on.", {"id": key_id, "revoked": True}, as_json)
-
-
-def _plan(config: Config, name: str) -> Plan:
+def plan_named(config: Config, name: str) -> Plan:
+    """Raises CommandRefused."""
     try:
         plans = load_plans(config.plans)
     except (OSError, ValueError) as wrong:
@@ -235,11 +151,12 @@ def _count(number: int, noun: str) -> str:
 
 def _set_status(account_id: str, status: AccountStatus) -> None:
     with open_store(from_environment(os.environ)) as connection:
-        _require_account(connection, account_id)
+        require_account(connection, account_id)
         sql.set_account_status(connection, account_id, status)
 
 
-def _require_account(connection: sqlite3.Connection, account_id: str) -> None:
+def require_account(connection: sqlite3.Connection, account_id: str) -> None:
+    """Raises CommandRefused for an unknown and for a deleted account."""
     account = sql.get_account(connection, account_id)
     if account is None:
         raise CommandRefused(f"There is no account {account_id}.")
@@ -251,14 +168,6 @@ def _told_account(account: Account) -> dict[str, object]:
     return {
         **{"id": account.id, "plan": account.plan, "status": account.status.value},
         **{"createdAt": shown_time(account.created_at), "settings": account.overrides},
-    }
-
-
-def _told_key(key: Key) -> dict[str, object]:
-    revoked = None if key.revoked_at is None else shown_time(key.revoked_at)
-    return {
-        **{"hint": key.hint, "id": key.id, "account": key.account},
-        **{"createdAt": shown_time(key.created_at), "revokedAt": revoked},
     }
 
 

@@ -15,7 +15,9 @@ from buntime.operations.idempotency import Idempotency
 from buntime.operations.identity import Identity
 from buntime.operations.images import Images
 from buntime.operations.kept import Kept
+from buntime.operations.keys import Keys
 from buntime.operations.names import Names
+from buntime.operations.own_account import OwnAccount
 from buntime.operations.preview_tokens import PreviewTokens
 from buntime.operations.processes import Processes
 from buntime.operations.sessions import Sessions
@@ -38,6 +40,8 @@ class Operations:
     snapshots: Snapshots
     forks: Forks
     images: Images
+    keys: Keys
+    own_account: OwnAccount
     preview_tokens: PreviewTokens
     executions: Executions
     processes: Processes
@@ -61,7 +65,7 @@ def assemble_operations(
     images = Images(store, sandboxes, lifecycle.layers, kept, entrance, tasks, clock)
     sessions = Sessions(store, sandboxes, lifecycle, entrance, images, kept, names, visitors, tasks, clock)
     return Operations(
-        Identity(store, plans),
+        Identity(store, plans, clock),
         Idempotency(store, vault, tasks, clock),
         entrance,
         names,
@@ -69,6 +73,8 @@ def assemble_operations(
         Snapshots(store, lifecycle, entrance, kept, sessions, tasks, clock),
         Forks(store, lifecycle, entrance, sessions, tasks),
         images,
+        Keys(store, clock),
+        OwnAccount(store, clock),
         PreviewTokens(store, entrance, visitors, tasks, clock),
         Executions(entrance),
         Processes(entrance, tasks, clock),

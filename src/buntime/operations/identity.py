@@ -1,6 +1,6 @@
 """Who calls: the account of an API key, and what its plan allows."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from buntime import errors
 from buntime.account import Account, AccountStatus, hash_key, is_well_formed
@@ -12,9 +12,10 @@ MOST_KNOWN = 10_000  # accounts
 
 
 class Identity:
-    def __init__(self, store: Store, plans: Mapping[str, Plan]) -> None:
+    def __init__(self, store: Store, plans: Mapping[str, Plan], clock: Callable[[], float]) -> None:
         self._store = store
         self._plans = plans
+        self._clock = clock
         self._own: dict[str, tuple[Account, Plan]] = {}  # of accounts with numbers of their own
 
     async def identify(self, secret: str | None) -> Caller:
@@ -27,8 +28,8 @@ class Identity:
         if not is_well_formed(secret):
             raise errors.Unauthorized("The API key is malformed. Keys start with btk_ and carry a checksum.")
         found = await self._store.find_key(hash_key(secret))
-        if found is None or found[1].status is AccountStatus.DELETED:
-            raise errors.Unauthorized("The API key is not known or has been revoked.")
+        if found is None or found[1].status is AccountStatus.DELETED or not found[0].is_valid(self._clock()):
+            raise errors.Unauthorized("The API key is not known, has been revoked or has expired.")
         key, account = found
         return Caller(account, key, self.plan_of(account))
 

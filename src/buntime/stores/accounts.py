@@ -8,12 +8,16 @@ import sqlite3
 from collections.abc import Sequence
 
 from buntime.account import Account, AccountStatus, Key
+from buntime.errors import ResourceLimitExceeded
+from buntime.scope import Scope, in_order
 
-_FIND_KEY = """
-SELECT keys.id AS key_id, keys.created_at AS key_created_at, keys.account, hash, hint, revoked_at,
-       accounts.id, plan, accounts.created_at, status, overrides
-FROM keys JOIN accounts ON accounts.id = keys.account
-WHERE hash = ? AND revoked_at IS NULL
+_COLUMNS = "id, account, hash, hint, created_at, revoked_at, name, scopes, expires_at"
+_VALID = "revoked_at IS NULL AND coalesce(expires_at > :now, TRUE)"
+_COUNT_VALID = f"SELECT count(*) FROM keys WHERE account = :account AND {_VALID}"
+_FORGET = f"""
+DELETE FROM keys WHERE id IN (
+  SELECT id FROM keys WHERE account = :account AND NOT ({_VALID}) ORDER BY created_at DESC, id LIMIT -1 OFFSET :limit
+)
 """
 
 
@@ -55,22 +59,26 @@ def count_sessions(connection: sqlite3.Connection, account_id: str) -> int:
     return 0 if row is None else int(row["sessions"])
 
 
-def add_key(connection: sqlite3.Connection, key: Key) -> None:
-    """Raises ValueError if the id or the hash is taken, or if the account does not exist."""
-    row = (key.id, key.account, key.hash, key.hint, key.created_at, key.revoked_at)
+def add_key(connection: sqlite3.Connection, key: Key, limit: int | None = None) -> None:
+    """Raises ValueError if the id or the hash is taken, or if the account does not exist. `limit`: see
+    `ports.Store`."""
+    if limit is not None:
+        asked = {"account": key.account, "now": key.created_at, "limit": limit}
+        if connection.execute(_COUNT_VALID, asked).fetchone()[0] >= limit:
+            raise ResourceLimitExceeded("keys", limit, "account", "")
+        connection.execute(_FORGET, asked)
+    scopes = json.dumps(in_order(key.scopes))
+    row = (key.id, key.account, key.hash, key.hint, key.created_at, key.revoked_at, key.name, scopes, key.expires_at)
     try:
-        connection.execute(
-            "INSERT INTO keys (id, account, hash, hint, created_at, revoked_at) VALUES (?, ?, ?, ?, ?, ?)", row
-        )
+        connection.execute(f"INSERT INTO keys ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
     except sqlite3.IntegrityError as refused:
         raise ValueError(f"key {key.id}: id or hash is taken, or no account {key.account}") from refused
 
 
 def list_keys(connection: sqlite3.Connection, account_id: str | None = None) -> Sequence[Key]:
     """Oldest first, ties by id. Includes revoked keys."""
-    rows = connection.execute(
-        "SELECT * FROM keys WHERE account = coalesce(?, account) ORDER BY created_at, id", (account_id,)
-    )
+    which, asked = ("", ()) if account_id is None else ("WHERE account = ?", (account_id,))
+    rows = connection.execute(f"SELECT {_COLUMNS} FROM keys {which} ORDER BY created_at, id", asked)
     return [_key(row) for row in rows]
 
 
@@ -80,11 +88,14 @@ def revoke_key(connection: sqlite3.Connection, key_id: str, now: int) -> bool:
 
 
 def find_key(connection: sqlite3.Connection, key_hash: str) -> tuple[Key, Account] | None:
-    row = connection.execute(_FIND_KEY, (key_hash,)).fetchone()
+    row = connection.execute(
+        f"SELECT {_COLUMNS} FROM keys WHERE hash = ? AND revoked_at IS NULL", (key_hash,)
+    ).fetchone()
     if row is None:
         return None
-    key = Key(row["key_id"], row["account"], row["hash"], row["hint"], row["key_created_at"])
-    return key, _account(row)
+    account = get_account(connection, row["account"])
+    assert account is not None  # keys refer to accounts
+    return _key(row), account
 
 
 def _account(row: sqlite3.Row) -> Account:
@@ -105,4 +116,7 @@ def _key(row: sqlite3.Row) -> Key:
         hint=row["hint"],
         created_at=row["created_at"],
         revoked_at=row["revoked_at"],
+        name=row["name"],
+        scopes=frozenset(map(Scope, json.loads(row["scopes"]))),
+        expires_at=row["expires_at"],
     )

@@ -81,8 +81,8 @@ class SqliteStore(KeptFiles):
     async def set_account_status(self, account_id: str, status: AccountStatus) -> bool:
         return await self._change(partial(accounts.set_account_status, account_id=account_id, status=status))
 
-    async def add_key(self, key: Key) -> None:
-        await self._change(partial(accounts.add_key, key=key))
+    async def add_key(self, key: Key, answer: Answer | None = None, limit: int | None = None) -> None:
+        await self._change_and_answer(answer, partial(accounts.add_key, key=key, limit=limit))
 
     async def list_keys(self, account_id: str | None = None) -> Sequence[Key]:
         return accounts.list_keys(self._reader, account_id)

@@ -5,7 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from buntime.account import Account, AccountStatus, Key
-from buntime.errors import NameTaken, SessionLimitExceeded, SessionNotFound, StaleSession, TooManyTokens
+from buntime.errors import (
+    NameTaken,
+    ResourceLimitExceeded,
+    SessionLimitExceeded,
+    SessionNotFound,
+    StaleSession,
+    TooManyTokens,
+)
 from buntime.ports import Answer, PreviewToken
 from buntime.session import Session, State
 from buntime.snapshot import Layer, Snapshot
@@ -45,10 +52,20 @@ class FakeStore(FakeKeptFiles):
         self.accounts[account_id] = replace(account, status=status)
         return True
 
-    async def add_key(self, key: Key) -> None:
+    async def add_key(self, key: Key, answer: Answer | None = None, limit: int | None = None) -> None:
+        theirs = [other for other in self.keys.values() if other.account == key.account]
+        valid = [other for other in theirs if other.is_valid(key.created_at)]
+        if limit is not None and len(valid) >= limit:
+            raise ResourceLimitExceeded("keys", limit, "account", "")
         taken = key.id in self.keys or any(other.hash == key.hash for other in self.keys.values())
         if taken or key.account not in self.accounts:
             raise ValueError(f"key {key.id}: id or hash is taken, or no account {key.account}")
+        if answer is not None:
+            self._add_first(answer)
+        if limit is not None:
+            ended = sorted(set(theirs) - set(valid), key=lambda other: (-other.created_at, other.id))
+            for other in ended[limit:]:
+                del self.keys[other.id]
         self.keys[key.id] = key
 
     async def list_keys(self, account_id: str | None = None) -> Sequence[Key]:

@@ -16,6 +16,7 @@ from buntime.errors import BuntimeError, Unavailable
 from buntime.operations.assembly import Operations
 from buntime.web import failures, openapi
 from buntime.web.api import (
+    account,
     clients,
     contexts,
     execution,
@@ -53,6 +54,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *sessions.OPERATIONS,
     *snapshots.OPERATIONS,
     *images.OPERATIONS,
+    *account.OPERATIONS,
     *previews.OPERATIONS,
     *execution.OPERATIONS,
     *processes.OPERATIONS,
@@ -92,10 +94,11 @@ def create_app(
     `streams` lets the caller end all open streams when the server stops. `files`: what `/clients/` hands out.
     """
     authenticator = Authenticator(operations.identity, Quota(clock), Quota(clock))
-    world = World(operations, config, authenticator, BodyMemory(), streams or OpenStreams())
+    metrics = metrics or Metrics()
+    world = World(operations, config, authenticator, metrics, BodyMemory(), streams or OpenStreams())
     pages = _pages(ready, files, config)
     router = Router(_routes(world, pages), redirect_slashes=False, default=Unknown(authenticator, TAKEN))
-    return Front(CrossOrigin(router, config.origins) if config.origins else router, metrics or Metrics())
+    return Front(CrossOrigin(router, config.origins) if config.origins else router, metrics)
 
 
 def openapi_pages() -> tuple[Page, ...]:

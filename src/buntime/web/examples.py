@@ -8,6 +8,7 @@ PROCESS = "proc_0lrk5iv3ka1b2c3d4e"
 CONTEXT = "ctx_0lrk5iv3ka1b2c3d4e"
 IMAGE = "python"
 SNAPSHOT = "snp_def456ghi789abc123"
+KEY = "key_abc123def456"
 TOKEN = "bpt_0123456789abcdefghijABCDEFGHIJ01"  # noqa: S105 - an example
 _LIMITS = {"memory": 1024, "cpu": 0.25, "timeout": 30, "disk": 1024}
 _CREATED = {
@@ -50,6 +51,37 @@ _SNAPSHOT = {
     "createdAt": "2024-01-19T10:30:00Z",
     "expiresAt": None,
 }
+_KEY = {
+    "keyId": KEY,
+    "name": "ci",
+    "scopes": ["sessions:read", "sessions:write"],
+    "expiresAt": "2024-02-18T10:30:00Z",
+    "hint": "btk_0123",
+    "createdAt": "2024-01-19T10:30:00Z",
+}
+_ACCOUNT = {
+    "accountId": "acc_abc123def456ghi7",
+    "plan": "paid",
+    "limits": {
+        "sessions": 100,
+        "longestTtl": 604800,
+        "shortestTtl": 300,
+        "requestsPerMinute": 1000,
+        "fileMegabytes": 50,
+        "filesPerRequest": 1000,
+        "bodyMegabytes": 256,
+        "snapshots": 100,
+        "snapshotGigabytes": 50,
+        "forkCount": 100,
+        "images": 50,
+        "keys": 100,
+        "maySetResourceLimits": True,
+        "defaultResourceLimits": _LIMITS,
+        "mostResourceLimits": {"memory": 4096, "cpu": 1, "timeout": 300, "disk": 5120},
+    },
+    "usage": {"sessions": 3, "snapshots": 2, "images": 0},
+    "key": {name: _KEY[name] for name in ("keyId", "name", "scopes", "expiresAt")},
+}
 _MADE_IMAGE = _IMAGE | {"imageId": "img_0a1b2c3d4e5f60718293a4b5c6d7e8f9", "name": "my-app"}
 
 _PROCESS = {
@@ -73,6 +105,7 @@ BODIES: Mapping[str, Any] = {
     "forkSession": {"count": 2},
     "restoreSession": {"snapshotId": SNAPSHOT},
     "createImage": {"name": "my-app", "sessionId": SESSION, "env": {"PORT": "8080"}},
+    "createKey": {"name": "ci", "scopes": ["sessions:read", "sessions:write"], "expiresIn": 2592000},
     "sleepSession": {"depth": "deep-sleep"},
     "execute": {"sessionId": SESSION, "code": "console.log([1, 2, 3, 4, 5].reduce((a, b) => a + b))"},
     "writeFile": {"sessionId": SESSION, "path": "src/index.ts", "content": "console.log(1)\n"},
@@ -144,6 +177,10 @@ ANSWERS: Mapping[str, Any] = {
     "createImage": _MADE_IMAGE,
     "listImages": {"images": [_IMAGE], "total": 1},
     "deleteImage": {"deleted": True, "name": IMAGE},
+    "getAccount": _ACCOUNT,
+    "createKey": _KEY | {"key": "btk_0123456789abcdefghijABCDEFGHIJ01234567"},
+    "listKeys": {"keys": [_KEY], "total": 1},
+    "revokeKey": {"deleted": True, "keyId": KEY},
     "createPreviewToken": {
         "url": f"https://ses-abc123def456ghi789-3000.example.com/?buntime_token={TOKEN}",
         "token": TOKEN,

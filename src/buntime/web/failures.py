@@ -20,6 +20,7 @@ STATUS: Mapping[type[BuntimeError], HTTPStatus] = {
     errors.ProcessNotFound: HTTPStatus.NOT_FOUND,
     errors.ContextNotFound: HTTPStatus.NOT_FOUND,
     errors.TerminalNotFound: HTTPStatus.NOT_FOUND,
+    errors.KeyNotFound: HTTPStatus.NOT_FOUND,
     errors.ImageNotFound: HTTPStatus.NOT_FOUND,
     errors.ContextLost: HTTPStatus.CONFLICT,
     errors.RangeNotSatisfiable: HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,

@@ -28,10 +28,12 @@ def key_of(exchange: Exchange, *, honoured: bool) -> str | None:
     return key.decode("ascii")
 
 
-def fingerprint(exchange: Exchange, body: bytes) -> str:
-    """The SHA-256 of method, path, query and the body's canonical JSON, in hex."""
+def fingerprint(exchange: Exchange, body: bytes, sender: str = "") -> str:
+    """The SHA-256 of method, path, query and the body's canonical JSON, in hex. With `sender`, the id of an API key,
+    other keys of the account have other fingerprints."""
     scope = exchange.scope
-    parts = (exchange.method.encode(), scope["path"].encode(), scope["query_string"], canonical(body))
+    parts = [exchange.method.encode(), scope["path"].encode(), scope["query_string"], canonical(body)]
+    parts += [sender.encode()] if sender else []
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 

@@ -10,12 +10,12 @@ from msgspec import Struct
 
 from buntime import errors
 from buntime.errors import BuntimeError
-from buntime.web.examples import ANSWERS, BODIES, IMAGE, NOT_READY, QUERIES, SESSION, SNAPSHOT
+from buntime.web.examples import ANSWERS, BODIES, IMAGE, KEY, NOT_READY, QUERIES, SESSION, SNAPSHOT
 from buntime.web.failures import RETRY_AFTER, STATUS
 from buntime.web.operation import Operation, Page, Streamed
 from buntime.web.samples import samples_of, samples_of_page
 from buntime.web.wire.errors import FailureAnswer
-from buntime.web.wire.fields import SESSION_ID, SNAPSHOT_ID
+from buntime.web.wire.fields import KEY_ID, SESSION_ID, SNAPSHOT_ID
 
 HTML = "text/html; charset=utf-8"
 REF = "#/components/schemas/{name}"
@@ -35,12 +35,13 @@ TAGS = {  # name → what it is about
     "Sessions": "A session is an isolated sandbox with its own files, processes and network.",
     "Snapshots": "A snapshot keeps the files of a session as they were at one moment. It outlives the session.",
     "Images": "An image is what a session stands on: its programs and libraries.",
+    "Account": "An account has a plan, and keys. A key does what its scopes allow.",
     "Previews": "A preview is the URL of a port of a session. A token opens a private one.",
     "Execution": "Run code and wait for its result, or open a terminal.",
     "Processes": "Start programs in the background of a session, and read their output later.",
     "Contexts": "A context keeps variables from one run of code to the next.",
     "Files": "Read, write, search and watch the files of a session.",
-    "Server": "The server's health, description and clients need no key. Its metrics are for the operator.",
+    "Server": "The server's health, description and clients need no key. Its metrics need a key of the operator.",
 }
 RATE_HEADERS = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
 HEADERS: Mapping[str, tuple[str, dict[str, Any]]] = {
@@ -73,6 +74,8 @@ INTRODUCTION = (
     "An error is an object `error` with `code`, `message`, `details` and `retryable`. The code is stable, and each "
     "call lists its own. If an error is retryable, the same request can succeed later. Every response has "
     "`X-Request-Id`, which is also in the server's log.\n\n"
+    "A key has scopes, and each call names the one that it needs. Without it, the response is 403 `forbidden` with "
+    "that scope in `details.scope`.\n\n"
     f"Some calls take an `Idempotency-Key`, so that you can repeat them: {KEPT}.\n\n"
     "A key has a number of requests per minute, which is in `X-RateLimit-Limit`. Beyond it, the response is 429 "
     "`rate_limit_exceeded` with `Retry-After`.\n\n"
@@ -125,7 +128,8 @@ def _operation(operation: Operation) -> dict[str, Any]:
         "operationId": operation.name,
         "tags": [operation.tag],
         "summary": _heading(operation.summary),
-        "description": operation.description,
+        "description": _words(operation),
+        "security": [{"key": [operation.scope.value]}],
         "parameters": [*_path_parameters(operation), *_query_parameters(operation), *_header_parameters(operation)],
         "responses": {"200": _success(operation), **_failures(operation)},
     }
@@ -141,6 +145,12 @@ def _operation(operation: Operation) -> dict[str, Any]:
     return {name: value for name, value in described.items() if value not in ("", [])}
 
 
+def _words(operation: Operation) -> str:
+    """Viewers do not show the scope of a bearer key, so the words name it too."""
+    needed = f"Needs the scope `{operation.scope}`."
+    return f"{operation.description}\n\n{needed}" if operation.description else needed
+
+
 def _heading(sentence: str) -> str:
     return sentence.removesuffix(".")
 
@@ -150,6 +160,7 @@ def _path_parameters(operation: Operation) -> list[dict[str, Any]]:
         "sessionId": (SESSION_ID, SESSION),
         "snapshotId": (SNAPSHOT_ID, SNAPSHOT),
         "name": ("The image's name.", IMAGE),
+        "keyId": (KEY_ID, KEY),
     }
     return [
         {

@@ -12,8 +12,10 @@ from buntime.config import Config
 from buntime.errors import BuntimeError
 from buntime.operations.assembly import Operations
 from buntime.ports import Answer
+from buntime.scope import Scope
 from buntime.web.exchange import Exchange, Reply
 from buntime.web.handover import Handover
+from buntime.web.metrics import Metrics
 from buntime.web.streaming import Out
 from buntime.web.wire.shapes import NoQuery
 
@@ -35,6 +37,7 @@ class Call[Q, B]:
 
     operations: Operations
     config: Config
+    metrics: Metrics
     caller: Caller
     path: Mapping[str, str]
     query: Q
@@ -91,10 +94,11 @@ class Streamed:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """`seconds`: the time limit of the work, or a function that computes it from the call.
+    """`scope`: what the key must have. `seconds`: the time limit of the work, or a function of the call.
 
     `settles`: the work continues after the time limit, and its Idempotency-Key stays taken until it ends. `secret`:
-    the answer stored for that key is encrypted. `ends_with_client`: without a key, the work ends when the client
+    the answer stored for that key is encrypted. `own_replies`: only the API key that sent it gets the answer again,
+    because the answer depends on what that one may do. `ends_with_client`: without a key, the work ends when the client
     disconnects. `filters`: the query may have `metadata.KEY=VALUE`. `raw`: the body is bytes of any size, in
     `Call.upload`. `any_bytes`: text in the query may stand for bytes that are not UTF-8. `done` describes the 200,
     which may have the `headers`.
@@ -102,6 +106,7 @@ class Operation:
 
     method: str
     path: str
+    scope: Scope
     handler: Handler
     tag: str
     summary: str
@@ -114,6 +119,7 @@ class Operation:
     errors: tuple[type[BuntimeError], ...] = ()
     idempotent: bool = False
     secret: bool = False
+    own_replies: bool = False
     settles: bool = False
     ends_with_client: bool = False
     seconds: float | Callable[[Call[Any, Any]], float] = SESSION_SECONDS
@@ -133,13 +139,11 @@ class Operation:
         return self.seconds(call) if callable(self.seconds) else self.seconds
 
 
-def operation(method: str, path: str, **described: Any) -> Callable[[Handler], Operation]:
+def operation(method: str, path: str, scope: Scope, **described: Any) -> Callable[[Handler], Operation]:
     """Turns a handler into an Operation. The first line of its docstring is the summary, the rest the description."""
 
     def describe(handler: Handler) -> Operation:
         summary, _, description = cleandoc(handler.__doc__ or "").partition("\n\n")
-        return Operation(
-            method=method, path=path, handler=handler, summary=summary, description=description, **described
-        )
+        return Operation(method, path, scope, handler, summary=summary, description=description, **described)
 
     return describe

@@ -19,6 +19,7 @@ from buntime.web.decoding import decode_body, decode_query
 from buntime.web.exchange import Exchange, Reply
 from buntime.web.handover import handover_of
 from buntime.web.leaving import while_connected
+from buntime.web.metrics import Metrics
 from buntime.web.named import with_ids
 from buntime.web.operation import Call, Operation, Page, Upload
 from buntime.web.streaming import OpenStreams, Out, parts_of, perform
@@ -32,6 +33,7 @@ class World:
     operations: Operations
     config: Config
     authenticator: Authenticator
+    metrics: Metrics
     bodies: BodyMemory
     streams: OpenStreams
 
@@ -59,6 +61,7 @@ class Resource:
         if operation is None:
             exchange.headers.append(self._allow)
             raise MethodNotAllowed(f"This path accepts {self._allow[1].decode()}.")
+        caller.require(operation.scope)
         await self._perform(operation, exchange, caller, receive, send)
 
     async def _perform(
@@ -108,7 +111,9 @@ class Resource:
                 elif key is None:
                     reply = await _within(operation, call, exchange)
                 else:
-                    reply = await self._once(operation, call, key, exchange, idempotent.fingerprint(exchange, raw))
+                    sender = call.caller.key.id if operation.own_replies else ""
+                    told = idempotent.fingerprint(exchange, raw, sender)
+                    reply = await self._once(operation, call, key, exchange, told)
                 await exchange.send(reply, send)
                 return
         if key is not None:
@@ -130,6 +135,7 @@ class Resource:
         return Call(
             self._world.operations,
             self._world.config,
+            self._world.metrics,
             caller,
             exchange.path_params,
             query,

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from buntime.web.examples import BODIES, IMAGE, QUERIES, SESSION, SNAPSHOT
+from buntime.web.examples import BODIES, IMAGE, KEY, QUERIES, SESSION, SNAPSHOT
 from buntime.web.operation import Operation, Page
 
 FILE = Path(__file__).with_name("samples.toml")
 URL = "$BUNTIME_URL"
-KEY = '-H "Authorization: Bearer $BUNTIME_API_KEY"'
+AUTHORIZATION = '-H "Authorization: Bearer $BUNTIME_API_KEY"'
 UPLOADS = {"writeContent": "photos.zip", "writeArchive": "src.tar.gz"}  # operation → local file that curl sends
 DOWNLOADS = {"readContent": "photos.zip", "readArchive": "src.tar.gz"}
 # curl speaks no WebSocket by itself, but it shows that the server accepts one.
@@ -82,11 +82,11 @@ def _listed(*texts: str) -> list[dict[str, str]]:
 
 def _curl(operation: Operation) -> str:
     name, path = operation.name, operation.path.replace("{sessionId}", SESSION).replace("{name}", IMAGE)
-    path = path.replace("{snapshotId}", SNAPSHOT)
+    path = path.replace("{snapshotId}", SNAPSHOT).replace("{keyId}", KEY)
     query = QUERIES.get(name, {})
     asked = "?" + urlencode({key: _text(value) for key, value in query.items()}, safe="/|*") if query else ""
     method = "" if operation.method == ("POST" if name in BODIES else "GET") else f"-X {operation.method} "
-    parts = [f'curl {method}"{URL}{path}{asked}"', KEY]
+    parts = [f'curl {method}"{URL}{path}{asked}"', AUTHORIZATION]
     if name in BODIES:
         parts.append(f"--json {shlex.quote(_body(BODIES[name]))}")
     if name in UPLOADS:

@@ -10,6 +10,7 @@ from buntime_cli.commands import (
     forks,
     forwarding,
     images,
+    keys,
     login,
     previews,
     processes,
@@ -25,7 +26,7 @@ from buntime_cli.commands.help_pages import PlainContext, plainly_helped
 from buntime_cli.commands.usage_errors import UsageError, reworded
 from buntime_cli.mcp.command import mcp_command
 
-SERVER_NAMES = ("accounts", "backup", "doctor", "keys", "purge", "serve")
+SERVER_NAMES = ("accounts", "backup", "doctor", "purge", "serve")
 MEANT = {"delete": "rm", "remove": "rm", "list": "ls", "version": "--version", "help": "--help"}
 
 
@@ -143,7 +144,7 @@ def completion_command(
 rest.command("mcp")(mcp_command)
 
 for commands in (
-    *(sessions.sessions, settings.settings, snapshots.taking, forks.forks, images.image_commands),
+    *(sessions.sessions, settings.settings, snapshots.taking, forks.forks, images.image_commands, keys.key_commands),
     *(running.running, shell.shell, copying.copying),
     *(processes.processes, previews.previews, forwarding.forwarding, usage.usage, login.login, rest),
 ):

@@ -12,6 +12,7 @@ from buntime_sdk._async.client import AsyncBuntime
 from buntime_sdk._async.contexts import AsyncContext, AsyncContexts
 from buntime_sdk._async.files import AsyncFiles, AsyncFileWatch
 from buntime_sdk._async.images import AsyncImages
+from buntime_sdk._async.keys import AsyncKeys
 from buntime_sdk._async.pages import AsyncPages
 from buntime_sdk._async.processes import AsyncProcess, AsyncProcesses
 from buntime_sdk._async.runs import AsyncRunStream
@@ -23,6 +24,7 @@ from buntime_sdk._sync.client import Buntime
 from buntime_sdk._sync.contexts import Context, Contexts
 from buntime_sdk._sync.files import Files, FileWatch
 from buntime_sdk._sync.images import Images
+from buntime_sdk._sync.keys import Keys
 from buntime_sdk._sync.pages import Pages
 from buntime_sdk._sync.processes import Process, Processes
 from buntime_sdk._sync.runs import RunStream
@@ -47,6 +49,7 @@ from buntime_sdk.errors import (
     InternalError,
     InvalidRequest,
     InvalidState,
+    KeyNotFound,
     MemoryLimitExceeded,
     MethodNotAllowed,
     NameTaken,
@@ -68,6 +71,9 @@ from buntime_sdk.errors import (
 from buntime_sdk.seen import UNCHANGED
 from buntime_sdk.settings import NetworkSettingsDict, PreviewSettingsDict, ResourceLimitsDict, SleepPolicyDict
 from buntime_sdk.shapes import (
+    Account,
+    AccountLimits,
+    AccountUsage,
     ContextEntry,
     Displayed,
     Evaluation,
@@ -81,11 +87,14 @@ from buntime_sdk.shapes import (
     FileWritten,
     Forms,
     Image,
+    Key,
     LogEntry,
     LogEvent,
     LogPage,
     LogsDropped,
+    MadeKey,
     NetworkSettings,
+    OwnKey,
     PreviewSettings,
     PreviewToken,
     ProcessExit,
@@ -95,6 +104,7 @@ from buntime_sdk.shapes import (
     ResourceLimits,
     Result,
     RunEvent,
+    Scope,
     SearchMatch,
     SearchResult,
     SessionState,
@@ -112,12 +122,16 @@ from buntime_sdk.version import __version__
 
 __all__ = [
     "UNCHANGED",
+    "Account",
+    "AccountLimits",
+    "AccountUsage",
     "AsyncBuntime",
     "AsyncContext",
     "AsyncContexts",
     "AsyncFileWatch",
     "AsyncFiles",
     "AsyncImages",
+    "AsyncKeys",
     "AsyncPages",
     "AsyncProcess",
     "AsyncProcesses",
@@ -161,16 +175,21 @@ __all__ = [
     "InternalError",
     "InvalidRequest",
     "InvalidState",
+    "Key",
+    "KeyNotFound",
+    "Keys",
     "LogEntry",
     "LogEvent",
     "LogPage",
     "LogsDropped",
+    "MadeKey",
     "MemoryLimitExceeded",
     "MethodNotAllowed",
     "NameTaken",
     "NetworkSettings",
     "NetworkSettingsDict",
     "NotFound",
+    "OwnKey",
     "Pages",
     "PayloadTooLarge",
     "PreviewSettings",
@@ -192,6 +211,7 @@ __all__ = [
     "Result",
     "RunEvent",
     "RunStream",
+    "Scope",
     "SearchMatch",
     "SearchResult",
     "Session",

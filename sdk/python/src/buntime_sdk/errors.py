@@ -98,6 +98,10 @@ class ContextNotFound(BuntimeError, code="context_not_found"):
     """404: the session has no context with this id."""
 
 
+class KeyNotFound(BuntimeError, code="key_not_found"):
+    """404: the key does not exist, is revoked or expired, or belongs to another account."""
+
+
 class ImageNotFound(BuntimeError, code="image_not_found"):
     """404: the account can use no image with this name."""
 

@@ -1,7 +1,7 @@
 """What the server accepts and returns, as plain values. Times are aware datetimes in UTC."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from os import PathLike
 from typing import Any, Literal, Self, TypeAlias
@@ -11,6 +11,9 @@ from buntime_sdk.from_json import each, one_or_none, read_by, time_or_none
 
 SessionState: TypeAlias = Literal["active", "idle", "deep-sleep"]
 FileType: TypeAlias = Literal["file", "directory", "symlink", "other"]
+Scope: TypeAlias = Literal[
+    "sessions:read", "sessions:write", "account:read", "account:write", "secrets:use", "secrets:write", "operator"
+]
 ProcessStatus: TypeAlias = Literal["running", "exited", "lost"]
 
 
@@ -73,6 +76,75 @@ class Snapshot:
     size_bytes: int
     created_at: datetime = read_by(time_or_none)
     expires_at: datetime | None = read_by(time_or_none)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnKey:
+    """The key that a client sends. `scopes`: what it may do. `expires_at`: None if it does not expire."""
+
+    key_id: str
+    name: str | None
+    scopes: Sequence[Scope] = read_by(tuple)
+    expires_at: datetime | None = read_by(time_or_none)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key(OwnKey):
+    """`hint`: the first characters of the secret, to tell keys apart."""
+
+    hint: str
+    created_at: datetime = read_by(time_or_none)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeKey(Key):
+    """`key`: the secret, which a client takes as `api_key`. The server does not show it again."""
+
+    key: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AccountLimits:
+    """What the plan allows. `sessions`, `snapshots`, `images`, `keys`: at a time. `longest_ttl`, `shortest_ttl`: of a
+    session, in seconds. `requests_per_minute`: with one key. `file_megabytes`, `body_megabytes`: MB of a single file
+    inside JSON, and of a JSON body. `snapshot_gigabytes`: GB that snapshots and images alone may keep.
+    """
+
+    sessions: int
+    longest_ttl: int
+    shortest_ttl: int
+    requests_per_minute: int
+    file_megabytes: int
+    files_per_request: int
+    body_megabytes: int
+    snapshots: int
+    snapshot_gigabytes: int
+    fork_count: int
+    images: int
+    keys: int
+    may_set_resource_limits: bool
+    default_resource_limits: ResourceLimits = read_by(one_or_none(ResourceLimits))
+    most_resource_limits: ResourceLimits = read_by(one_or_none(ResourceLimits))
+
+
+@dataclass(frozen=True, slots=True)
+class AccountUsage:
+    """How many there are now. `images`: those of the account itself."""
+
+    sessions: int
+    snapshots: int
+    images: int
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The account of a client. `plan`: the plan's name. `key`: the key that the client sends."""
+
+    account_id: str
+    plan: str
+    limits: AccountLimits = read_by(one_or_none(AccountLimits))
+    usage: AccountUsage = read_by(one_or_none(AccountUsage))
+    key: OwnKey = read_by(one_or_none(OwnKey))
 
 
 @dataclass(frozen=True, slots=True)

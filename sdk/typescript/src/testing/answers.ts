@@ -55,6 +55,7 @@ const STATUSES: Record<string, number> = {
   process_not_found: 404,
   context_not_found: 404,
   image_not_found: 404,
+  key_not_found: 404,
   snapshot_not_found: 404,
   context_lost: 409,
   terminal_not_found: 404,

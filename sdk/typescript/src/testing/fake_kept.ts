@@ -76,6 +76,11 @@ export class FakeSnapshots {
     }
   }
 
+  /** How many there are, without those from before a restore. */
+  get count(): number {
+    return [...this.#kept.values()].filter((kept) => !kept.isAutomatic && !this.#isExpired(kept)).length;
+  }
+
   /** Throws a `snapshot_not_found`. */
   find(snapshotId: string): FakeSnapshot {
     const kept = this.#kept.get(snapshotId);
@@ -111,6 +116,11 @@ export class FakeImages {
   readonly #made = new Map<string, FakeImage>();
 
   constructor(private readonly clock: Clock) {}
+
+  /** How many are of the account itself. */
+  get made(): number {
+    return this.#made.size;
+  }
 
   /** Adds an image, as an operator does. */
   add(name: string, sizeBytes: number): void {

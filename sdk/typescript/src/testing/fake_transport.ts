@@ -1,12 +1,14 @@
 /** Replaces the network and the server behind it. */
 
 import { BuntimeError } from "../index.js";
+import type { CreateKey } from "../account_shapes.js";
 import type { CreateImage, ForkSession } from "../kept_shapes.js";
 import { nearest } from "../nearest.js";
 import type { CreateSession, UpdateSession } from "../shapes.js";
 import type { Answer, Ask, Socket, Transport } from "../transport.js";
 import { unlessAborted } from "../waiting.js";
 import { Refusal, errorObject, failed, refuse, refused, whole } from "./answers.js";
+import { FakeKeys } from "./fake_keys.js";
 import { FakeImages, FakeSnapshots, requireFit } from "./fake_kept.js";
 import { Servers, addressOf } from "./fake_previews.js";
 import { DEFAULT_IMAGE, FakeSession, stamp, type Clock, type Origin } from "./fake_session.js";
@@ -49,6 +51,10 @@ const OPERATIONS = [
   "GET /snapshots",
   "GET /snapshots/{id}",
   "DELETE /snapshots/{id}",
+  "GET /account",
+  "POST /keys/create",
+  "GET /keys",
+  "DELETE /keys/{id}",
   ...SLEEPS_ON,
   "POST /sessions/{id}/wake",
   "POST /sessions/{id}/preview-token",
@@ -69,12 +75,14 @@ export class FakeTransport implements Transport {
   readonly #answered = new Map<string, { request: string; body: Promise<unknown> }>();
   readonly #clock: Clock;
   readonly #snapshots: FakeSnapshots;
+  readonly #keys: FakeKeys;
   #ids = 0;
 
   constructor(clock: Clock = () => new Date()) {
     this.#clock = clock;
     this.images = new FakeImages(clock);
     this.#snapshots = new FakeSnapshots(clock, (kind) => this.#newId(kind));
+    this.#keys = new FakeKeys(clock, (kind) => this.#newId(kind));
   }
 
   readonly #tools: Tools = { scripts: this.scripts, newId: (kind) => this.#newId(kind) };
@@ -159,6 +167,11 @@ export class FakeTransport implements Transport {
     if (called === "POST /images/create") return this.#makeImage(request.body as CreateImage);
     const image = /^DELETE \/images\/([^/]+)$/.exec(called);
     if (image !== null) return this.images.delete(decodeURIComponent(image[1]!));
+    if (called === "GET /account") return this.#account();
+    if (called === "POST /keys/create") return this.#keys.create((request.body ?? {}) as CreateKey);
+    if (called === "GET /keys") return this.#keys.list(request.query);
+    const key = /^DELETE \/keys\/([^/]+)$/.exec(called);
+    if (key !== null) return this.#keys.delete(decodeURIComponent(key[1]!));
     if (called === "GET /snapshots") return this.#snapshots.list(this.#withId(request.query));
     const snapshot = /^(GET|DELETE) \/snapshots\/([^/]+)$/.exec(called);
     if (snapshot?.[1] === "GET") return this.#snapshots.find(snapshot[2]!).shape;
@@ -171,6 +184,15 @@ export class FakeTransport implements Transport {
     const session = this.#session(fields.sessionId);
     session.wake();
     return runs?.(session, request, this.#tools, signal) ?? files?.(session, request, signal);
+  }
+
+  #account(): unknown {
+    const { count: snapshots } = this.#snapshots;
+    return this.#keys.account({ sessions: this.#active, snapshots, images: this.images.made });
+  }
+
+  get #active(): number {
+    return [...this.sessions.values()].filter(({ isExpired }) => !isExpired).length;
   }
 
   #create({ onConflict, ...fields }: CreateSession & { onConflict?: "error" | "return" }): unknown {
@@ -193,7 +215,7 @@ export class FakeTransport implements Transport {
     this.#requireFree(fields.name);
     const session = new FakeSession(this.#newId("ses"), fields, origin, this.#clock);
     requireFit(origin, session.shape.resourceLimits.disk);
-    const active = [...this.sessions.values()].filter(({ isExpired }) => !isExpired).length;
+    const active = this.#active;
     if (active >= this.mostSessions) {
       const message = `The fake plan allows ${this.mostSessions} concurrent sessions and ${active} are in use.`;
       refuse("session_limit_exceeded", message, { plan: "fake", limit: this.mostSessions, active });

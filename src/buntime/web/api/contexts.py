@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from msgspec import UnsetType
 
 from buntime import errors, inside
+from buntime.scope import Scope
 from buntime.web.api.ids import context_id, session_id
 from buntime.web.operation import Call, operation
 from buntime.web.wire import contexts as wire
@@ -21,6 +22,7 @@ def _fields(context: inside.Context) -> dict[str, str]:
 @operation(
     "POST",
     "/contexts/create",
+    Scope.SESSIONS_WRITE,
     tag="Contexts",
     body=wire.CreateContext,
     answer=wire.ContextMade,
@@ -44,6 +46,7 @@ async def create_context(call: Call[NoQuery, wire.CreateContext]) -> wire.Contex
 @operation(
     "GET",
     "/contexts/list",
+    Scope.SESSIONS_WRITE,
     tag="Contexts",
     query=wire.ListContextsQuery,
     answer=wire.Contexts,
@@ -62,6 +65,7 @@ async def list_contexts(call: Call[wire.ListContextsQuery, None]) -> wire.Contex
 @operation(
     "DELETE",
     "/contexts/delete",
+    Scope.SESSIONS_WRITE,
     tag="Contexts",
     query=wire.ContextQuery,
     answer=wire.ContextDeleted,

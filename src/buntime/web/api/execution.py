@@ -3,6 +3,7 @@
 from msgspec import UnsetType
 
 from buntime import errors, requests
+from buntime.scope import Scope
 from buntime.web.api.evaluation import check_fields, evaluate, stream_evaluation
 from buntime.web.api.ids import session_id
 from buntime.web.api.runs import TextOutput, end_of, printed
@@ -65,6 +66,7 @@ async def _stream(call: Call[NoQuery, wire.Execute], out: Out) -> None:
 @operation(
     "POST",
     "/execute",
+    Scope.SESSIONS_WRITE,
     tag="Execution",
     body=wire.Execute,
     answer=Evaluated,

@@ -10,6 +10,7 @@ from buntime import errors
 from buntime.daemon.tasks import cancel_and_wait
 from buntime.inside import Content, NoTickets, Ticket
 from buntime.paths import file_inside_session, for_client, inside_session, shown
+from buntime.scope import Scope
 from buntime.web import ranges
 from buntime.web.api.files import MISSING
 from buntime.web.api.ids import session_id
@@ -77,6 +78,7 @@ async def _send(call: Call[wire.ContentQuery, None], out: Out, content: Content,
 @operation(
     "GET",
     "/files/content",
+    Scope.SESSIONS_WRITE,
     tag="Files",
     query=wire.ContentQuery,
     any_bytes=True,
@@ -95,6 +97,7 @@ async def read_content(call: Call[wire.ContentQuery, None]) -> None:
 @operation(
     "PUT",
     "/files/content",
+    Scope.SESSIONS_WRITE,
     tag="Files",
     query=wire.WriteContentQuery,
     any_bytes=True,
@@ -174,6 +177,7 @@ async def _pack_by_edge(
 @operation(
     "GET",
     "/files/archive",
+    Scope.SESSIONS_WRITE,
     tag="Files",
     query=wire.ArchiveQuery,
     any_bytes=True,
@@ -192,6 +196,7 @@ async def read_archive(call: Call[wire.ArchiveQuery, None]) -> None:
 @operation(
     "PUT",
     "/files/archive",
+    Scope.SESSIONS_WRITE,
     tag="Files",
     query=wire.ArchiveQuery,
     any_bytes=True,

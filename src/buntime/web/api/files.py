@@ -4,6 +4,7 @@ from msgspec import UNSET
 
 from buntime import errors
 from buntime.paths import inside_session, shown
+from buntime.scope import Scope
 from buntime.web.api.ids import session_id
 from buntime.web.operation import FILE_SECONDS, Call, Operation, operation
 from buntime.web.wire import files as wire
@@ -16,6 +17,7 @@ MISSING = (errors.SessionNotFound, errors.FileNotFound, errors.FileConflict, err
 @operation(
     "POST",
     "/files/write",
+    Scope.SESSIONS_WRITE,
     tag="Files",
     body=wire.WriteFile,
     answer=wire.FileWritten,
@@ -37,6 +39,7 @@ async def write_file(call: Call[NoQuery, wire.WriteFile]) -> wire.FileWritten:
 @operation(
     "GET",
     "/files/list",
+    Scope.SESSIONS_WRITE,
     tag="Files",
     query=wire.ListFilesQuery,
     any_bytes=True,
@@ -71,6 +74,7 @@ async def list_files(call: Call[wire.ListFilesQuery, None]) -> wire.Files:
 @operation(
     "GET",
     "/files/read",
+    Scope.SESSIONS_WRITE,
     tag="Files",
     query=wire.ReadFileQuery,
     any_bytes=True,
@@ -90,6 +94,7 @@ async def read_file(call: Call[wire.ReadFileQuery, None]) -> wire.FileContent:
 @operation(
     "DELETE",
     "/files/delete",
+    Scope.SESSIONS_WRITE,
     tag="Files",
     query=wire.DeleteFileQuery,
     any_bytes=True,
@@ -111,6 +116,7 @@ async def delete_file(call: Call[wire.DeleteFileQuery, None]) -> wire.FileDelete
 @operation(
     "POST",
     "/files/mkdir",
+    Scope.SESSIONS_WRITE,
     tag="Files",
     body=wire.MakeDirectory,
     answer=wire.DirectoryMade,
@@ -132,6 +138,7 @@ async def make_directory(call: Call[NoQuery, wire.MakeDirectory]) -> wire.Direct
 @operation(
     "POST",
     "/files/move",
+    Scope.SESSIONS_WRITE,
     tag="Files",
     body=wire.Move,
     answer=wire.Moved,
@@ -155,6 +162,7 @@ async def move_file(call: Call[NoQuery, wire.Move]) -> wire.Moved:
 @operation(
     "GET",
     "/files/stat",
+    Scope.SESSIONS_WRITE,
     tag="Files",
     query=wire.StatFileQuery,
     any_bytes=True,

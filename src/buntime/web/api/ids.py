@@ -8,6 +8,7 @@ from buntime.web.exchange import SESSION_ID
 PROCESS_ID = re.compile(r"proc_[a-z0-9]{18}")
 CONTEXT_ID = re.compile(r"ctx_[a-z0-9]{18}")
 SNAPSHOT_ID = re.compile(r"snp_[a-z0-9]{18}")
+KEY_ID = re.compile(r"key_[a-z0-9]{12}")
 TERMINAL_ID = re.compile(r"term_[a-z0-9]{18}")
 
 
@@ -22,6 +23,13 @@ def snapshot_id(text: str) -> str:
     """Raises SnapshotNotFound."""
     if not SNAPSHOT_ID.fullmatch(text):
         raise errors.SnapshotNotFound(text[:64])
+    return text
+
+
+def key_id(text: str) -> str:
+    """Raises KeyNotFound."""
+    if not KEY_ID.fullmatch(text):
+        raise errors.KeyNotFound(text[:64])
     return text
 
 

@@ -4,6 +4,7 @@ from msgspec import UNSET
 
 from buntime import errors, requests
 from buntime.image import NamedImage
+from buntime.scope import Scope
 from buntime.web.api.ids import session_id, snapshot_id
 from buntime.web.operation import Call, operation
 from buntime.web.wire import images as wire
@@ -13,6 +14,7 @@ from buntime.web.wire.shapes import NoQuery, encode, iso
 @operation(
     "POST",
     "/images/create",
+    Scope.ACCOUNT_WRITE,
     tag="Images",
     body=wire.CreateImage,
     answer=wire.Image,
@@ -37,7 +39,7 @@ async def create_image(call: Call[NoQuery, wire.CreateImage]) -> wire.Image:
     return _shown(made)
 
 
-@operation("GET", "/images", tag="Images", query=wire.ImagesQuery, answer=wire.Images)
+@operation("GET", "/images", Scope.ACCOUNT_READ, tag="Images", query=wire.ImagesQuery, answer=wire.Images)
 async def list_images(call: Call[wire.ImagesQuery, None]) -> wire.Images:
     """List the images that the account can use, sorted by name.
 
@@ -50,6 +52,7 @@ async def list_images(call: Call[wire.ImagesQuery, None]) -> wire.Images:
 @operation(
     "DELETE",
     "/images/{name}",
+    Scope.ACCOUNT_WRITE,
     tag="Images",
     answer=wire.DeletedImage,
     errors=(errors.ImageNotFound, errors.Forbidden),

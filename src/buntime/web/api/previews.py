@@ -7,6 +7,7 @@ from buntime.config import Config
 from buntime.operations.preview_tokens import MadeToken
 from buntime.preview import DEFAULT_PORT, preview_url, with_token
 from buntime.requests import NewToken
+from buntime.scope import Scope
 from buntime.web.api.ids import session_id
 from buntime.web.operation import Call, operation
 from buntime.web.wire import previews as wire
@@ -16,6 +17,7 @@ from buntime.web.wire.shapes import NoQuery, encode, iso
 @operation(
     "POST",
     "/sessions/{sessionId}/preview-token",
+    Scope.SESSIONS_WRITE,
     tag="Previews",
     body=wire.CreatePreviewToken,
     body_optional=True,
@@ -47,6 +49,7 @@ async def create_preview_token(call: Call[NoQuery, wire.CreatePreviewToken]) -> 
 @operation(
     "DELETE",
     "/sessions/{sessionId}/preview-token",
+    Scope.SESSIONS_WRITE,
     tag="Previews",
     body=wire.RevokePreviewToken,
     body_optional=True,

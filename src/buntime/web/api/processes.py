@@ -11,6 +11,7 @@ from msgspec import UNSET, UnsetType
 from buntime import errors, inside
 from buntime.operations.processes import Begun, Start
 from buntime.operations.readiness import LONGEST_WAIT, WaitFor
+from buntime.scope import Scope
 from buntime.web.api.ids import process_id, session_id
 from buntime.web.operation import Call, Streamed, operation
 from buntime.web.streaming import Out
@@ -49,6 +50,7 @@ def _seconds(call: Call[NoQuery, wire.StartProcess]) -> float:
 @operation(
     "POST",
     "/processes/start",
+    Scope.SESSIONS_WRITE,
     tag="Processes",
     body=wire.StartProcess,
     answer=wire.StartedProcess,
@@ -90,6 +92,7 @@ def _begun(begun: Begun) -> wire.StartedProcess:
 @operation(
     "GET",
     "/processes/list",
+    Scope.SESSIONS_WRITE,
     tag="Processes",
     query=wire.ListProcessesQuery,
     answer=wire.Processes,
@@ -110,6 +113,7 @@ async def list_processes(call: Call[wire.ListProcessesQuery, None]) -> wire.Proc
 @operation(
     "GET",
     "/processes/get",
+    Scope.SESSIONS_WRITE,
     tag="Processes",
     query=wire.ProcessQuery,
     answer=wire.Process,
@@ -129,6 +133,7 @@ async def get_process(call: Call[wire.ProcessQuery, None]) -> wire.Process:
 @operation(
     "POST",
     "/processes/input",
+    Scope.SESSIONS_WRITE,
     tag="Processes",
     body=wire.ProcessInput,
     answer=wire.Process,
@@ -160,6 +165,7 @@ def _content(body: wire.ProcessInput) -> bytes:
 @operation(
     "POST",
     "/processes/signal",
+    Scope.SESSIONS_WRITE,
     tag="Processes",
     body=wire.ProcessSignal,
     answer=wire.Process,
@@ -218,6 +224,7 @@ async def _follow(call: Call[wire.LogsQuery, None], out: Out) -> None:
 @operation(
     "GET",
     "/processes/logs",
+    Scope.SESSIONS_WRITE,
     tag="Processes",
     query=wire.LogsQuery,
     answer=wire.Logs,

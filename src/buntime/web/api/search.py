@@ -5,6 +5,7 @@ from msgspec import UNSET, UnsetType
 from buntime import errors
 from buntime.errors import InvalidRequest
 from buntime.paths import inside_session, shown
+from buntime.scope import Scope
 from buntime.web.api.files import MISSING
 from buntime.web.api.ids import session_id
 from buntime.web.operation import FILE_SECONDS, Call, Operation, operation
@@ -15,6 +16,7 @@ from buntime.web.wire.encoding import path_bytes
 @operation(
     "GET",
     "/files/search",
+    Scope.SESSIONS_WRITE,
     tag="Files",
     query=wire.SearchQuery,
     any_bytes=True,

@@ -1,6 +1,6 @@
 """The server itself: its front page, health, readiness and the API's description, which need no key, and metrics.
 
-Metrics are for the operator. They have their own socket, which only root can open: see `metrics_app`.
+Metrics are for the operator. A key of the operator reads them, and root without one from a socket: see `metrics_app`.
 """
 
 import secrets
@@ -10,18 +10,21 @@ from importlib.metadata import version
 from typing import Any
 
 import msgspec
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Send
+from starlette.types import Scope as AsgiScope
 
 from buntime import look
 from buntime.config import Config
-from buntime.errors import BuntimeError, Forbidden, NotFound
+from buntime.errors import BuntimeError, NotFound
+from buntime.scope import Scope
 from buntime.web import failures
 from buntime.web.address import url_of
 from buntime.web.docs_page import docs_policy, render_docs
 from buntime.web.exchange import Exchange, Headers, Reply, open_exchange
 from buntime.web.landing_page import render_landing
 from buntime.web.metrics import MEDIA, Metrics
-from buntime.web.operation import Call, Operation, Page, operation
+from buntime.web.operation import Call, Operation, Page, Streamed, operation
+from buntime.web.streaming import Out
 from buntime.web.viewer import viewer
 from buntime.web.wire import server as wire
 from buntime.web.wire.shapes import encode
@@ -101,20 +104,26 @@ class _Description:
         return msgspec.json.encode(self._document)
 
 
+async def _send_metrics(call: Call[Any, Any], out: Out) -> None:
+    shown = await call.metrics.render()
+    await out.begin(MEDIA.encode(), [(b"content-length", b"%d" % len(shown))])
+    await out.content(shown)
+
+
 @operation(
     "GET",
     "/metrics",
+    Scope.OPERATOR,
     tag="Server",
-    errors=(Forbidden,),
-    done="The metrics, as text. Only the Unix socket returns them: on this port, the response is 401 or 403.",
+    streamed=Streamed(_send_metrics, media=MEDIA),
+    done="The metrics, as text.",
 )
 async def get_metrics(call: Call[Any, Any]) -> None:
     """Get metrics for Prometheus.
 
-    Only the operator can read them: on the server's host, root reads them from a Unix socket without a key. With an
-    account's key the response is 403 with `operator` in `details.scope`.
+    They are about all accounts, so only the operator can read them. On the server's host, root also reads them from a
+    Unix socket, without a key.
     """
-    raise Forbidden("Metrics are for the operator of this server.", scope="operator")
 
 
 OPERATIONS: tuple[Operation, ...] = (get_metrics,)
@@ -123,7 +132,7 @@ OPERATIONS: tuple[Operation, ...] = (get_metrics,)
 def metrics_app(metrics: Metrics) -> ASGIApp:
     """An ASGI application that answers `GET /metrics` to anyone who can open its socket."""
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    async def app(scope: AsgiScope, receive: Receive, send: Send) -> None:
         exchange = open_exchange(scope)
         found = scope["type"] == "http" and exchange.method in ("GET", "HEAD") and scope["path"] == "/metrics"
         if found:

@@ -6,6 +6,7 @@ from buntime import errors, requests, session
 from buntime.errors import InvalidRequest, SessionNotFound
 from buntime.image import DEFAULT_IMAGE
 from buntime.lifecycle.recovering import Recovered
+from buntime.scope import Scope
 from buntime.web.api.ids import session_id, snapshot_id
 from buntime.web.api.session_shapes import (
     asked_checkpoint_every,
@@ -24,6 +25,7 @@ from buntime.web.wire.shapes import NoQuery, encode, given, iso
 @operation(
     "POST",
     "/sessions/create",
+    Scope.SESSIONS_WRITE,
     tag="Sessions",
     body=wire.CreateSession,
     body_optional=True,
@@ -67,7 +69,15 @@ async def create_session(call: Call[NoQuery, wire.CreateSession]) -> wire.Create
     return created(made.session, call.config)
 
 
-@operation("GET", "/sessions", tag="Sessions", query=wire.SessionsQuery, filters=True, answer=wire.Sessions)
+@operation(
+    "GET",
+    "/sessions",
+    Scope.SESSIONS_READ,
+    tag="Sessions",
+    query=wire.SessionsQuery,
+    filters=True,
+    answer=wire.Sessions,
+)
 async def list_sessions(call: Call[wire.SessionsQuery, None]) -> wire.Sessions:
     """List the account's sessions, newest first.
 
@@ -86,7 +96,9 @@ async def list_sessions(call: Call[wire.SessionsQuery, None]) -> wire.Sessions:
     return wire.Sessions(sessions=[shown(view, call.config) for view in views], total=total)
 
 
-@operation("GET", "/sessions/{sessionId}", tag="Sessions", answer=wire.Session, errors=(SessionNotFound,))
+@operation(
+    "GET", "/sessions/{sessionId}", Scope.SESSIONS_READ, tag="Sessions", answer=wire.Session, errors=(SessionNotFound,)
+)
 async def get_session(call: Call[NoQuery, None]) -> wire.Session:
     """Show a session.
 
@@ -99,6 +111,7 @@ async def get_session(call: Call[NoQuery, None]) -> wire.Session:
 @operation(
     "PATCH",
     "/sessions/{sessionId}",
+    Scope.SESSIONS_WRITE,
     tag="Sessions",
     body=wire.PatchSession,
     answer=wire.Session,
@@ -126,7 +139,14 @@ async def patch_session(call: Call[NoQuery, wire.PatchSession]) -> wire.Session:
     return shown(view, call.config)
 
 
-@operation("DELETE", "/sessions/{sessionId}", tag="Sessions", answer=wire.Deleted, errors=(SessionNotFound,))
+@operation(
+    "DELETE",
+    "/sessions/{sessionId}",
+    Scope.SESSIONS_WRITE,
+    tag="Sessions",
+    answer=wire.Deleted,
+    errors=(SessionNotFound,),
+)
 async def delete_session(call: Call[NoQuery, None]) -> wire.Deleted:
     """Delete a session.
 
@@ -141,6 +161,7 @@ async def delete_session(call: Call[NoQuery, None]) -> wire.Deleted:
 @operation(
     "POST",
     "/sessions/{sessionId}/sleep",
+    Scope.SESSIONS_WRITE,
     tag="Sessions",
     body=wire.Sleep,
     body_optional=True,
@@ -162,6 +183,7 @@ async def sleep_session(call: Call[NoQuery, wire.Sleep]) -> wire.Session:
 @operation(
     "POST",
     "/sessions/{sessionId}/wake",
+    Scope.SESSIONS_WRITE,
     tag="Sessions",
     answer=wire.Woken,
     errors=(SessionNotFound,),
@@ -180,6 +202,7 @@ async def wake_session(call: Call[NoQuery, None]) -> wire.Woken:
 @operation(
     "POST",
     "/sessions/{sessionId}/recover",
+    Scope.SESSIONS_WRITE,
     tag="Sessions",
     body=wire.Recover,
     body_optional=True,

@@ -5,6 +5,7 @@ from msgspec import UNSET, UnsetType
 from buntime import errors, requests, snapshot
 from buntime.errors import SessionNotFound, SnapshotNotFound
 from buntime.operations.forks import Forked
+from buntime.scope import Scope
 from buntime.web.api.ids import session_id, snapshot_id
 from buntime.web.api.session_shapes import (
     asked_checkpoint_every,
@@ -28,6 +29,7 @@ FORK_SECONDS = 60.0
 @operation(
     "POST",
     "/sessions/{sessionId}/snapshots",
+    Scope.SESSIONS_WRITE,
     tag="Snapshots",
     body=wire.CreateSnapshot,
     body_optional=True,
@@ -59,6 +61,7 @@ async def create_snapshot(call: Call[NoQuery, wire.CreateSnapshot]) -> wire.Snap
 @operation(
     "GET",
     "/snapshots",
+    Scope.SESSIONS_READ,
     tag="Snapshots",
     query=wire.SnapshotsQuery,
     answer=wire.Snapshots,
@@ -78,14 +81,26 @@ async def list_snapshots(call: Call[wire.SnapshotsQuery, None]) -> wire.Snapshot
     return wire.Snapshots(snapshots=[_shown(each) for each in found], total=total)
 
 
-@operation("GET", "/snapshots/{snapshotId}", tag="Snapshots", answer=wire.Snapshot, errors=(SnapshotNotFound,))
+@operation(
+    "GET",
+    "/snapshots/{snapshotId}",
+    Scope.SESSIONS_READ,
+    tag="Snapshots",
+    answer=wire.Snapshot,
+    errors=(SnapshotNotFound,),
+)
 async def get_snapshot(call: Call[NoQuery, None]) -> wire.Snapshot:
     """Show a snapshot."""
     return _shown(await call.operations.snapshots.get(call.caller, snapshot_id(call.path["snapshotId"])))
 
 
 @operation(
-    "DELETE", "/snapshots/{snapshotId}", tag="Snapshots", answer=wire.DeletedSnapshot, errors=(SnapshotNotFound,)
+    "DELETE",
+    "/snapshots/{snapshotId}",
+    Scope.SESSIONS_WRITE,
+    tag="Snapshots",
+    answer=wire.DeletedSnapshot,
+    errors=(SnapshotNotFound,),
 )
 async def delete_snapshot(call: Call[NoQuery, None]) -> wire.DeletedSnapshot:
     """Delete a snapshot.
@@ -100,6 +115,7 @@ async def delete_snapshot(call: Call[NoQuery, None]) -> wire.DeletedSnapshot:
 @operation(
     "POST",
     "/sessions/{sessionId}/fork",
+    Scope.SESSIONS_WRITE,
     tag="Snapshots",
     body=wire.Fork,
     body_optional=True,
@@ -145,6 +161,7 @@ async def fork_session(call: Call[NoQuery, wire.Fork]) -> wire.Forks:
 @operation(
     "POST",
     "/sessions/{sessionId}/restore",
+    Scope.SESSIONS_WRITE,
     tag="Snapshots",
     body=wire.Restore,
     answer=wire_sessions.Session,

@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import msgspec
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Send
+from starlette.types import Scope as AsgiScope
 
 from buntime import errors
 from buntime.caller import Caller
@@ -20,6 +21,7 @@ from buntime.errors import BuntimeError, ExecutionTimeout, InvalidRequest, Unava
 from buntime.inside import Exit
 from buntime.operations.terminals import Opened, OpenTerminal, Terminals
 from buntime.ports import SandboxGone
+from buntime.scope import Scope
 from buntime.web.api.ids import session_id, terminal_id
 from buntime.web.decoding import decode_body, decode_query
 from buntime.web.exchange import ClientLeft, Exchange
@@ -47,12 +49,13 @@ class TerminalSocket:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         exchange: Exchange = scope["exchange"]
         exchange.route = PATH
         exchange.note_session(exchange.path_params.get("sessionId"))
         caller = await self._world.authenticator.caller_of(exchange)
         belongs_to(caller.account.id)
+        caller.require(terminal.scope)
         query, _ = decode_query(TerminalQuery, scope["query_string"], filters=False)
         terminals = self._world.operations.terminals
         named = await self._world.operations.names.id_of(caller.account.id, exchange.path_params["sessionId"])
@@ -252,6 +255,7 @@ class Conversation:
 @operation(
     "GET",
     PATH,
+    Scope.SESSIONS_WRITE,
     tag="Execution",
     query=TerminalQuery,
     errors=(

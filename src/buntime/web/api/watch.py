@@ -5,6 +5,7 @@ from msgspec import UNSET, Struct
 from buntime import errors
 from buntime.inside import FileEvent
 from buntime.paths import inside_session, shown
+from buntime.scope import Scope
 from buntime.web.api.ids import session_id
 from buntime.web.operation import Call, Operation, Streamed, operation
 from buntime.web.streaming import Out
@@ -42,6 +43,7 @@ def _shape(event: FileEvent) -> Struct:
 @operation(
     "GET",
     "/files/watch",
+    Scope.SESSIONS_WRITE,
     tag="Files",
     query=WatchQuery,
     any_bytes=True,

@@ -8,6 +8,7 @@ LARGEST_OFFSET = (1 << 53) - 1  # the largest integer that JavaScript, and so th
 
 OCTAL = "^[0-7]{3,4}$"
 SESSION_ID = "The session's id: `ses_` and 18 lower-case letters and digits. Requests may have `name:NAME` instead."
+KEY_ID = "The key's id: `key_` and 12 lower-case letters and digits."
 SNAPSHOT_ID = "The snapshot's id: `snp_` and 18 lower-case letters and digits."
 PATH = "A path relative to `/workspace`, or an absolute path inside the session."
 SessionId = Annotated[str, Meta(description=SESSION_ID)]

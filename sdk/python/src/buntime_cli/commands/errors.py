@@ -20,6 +20,7 @@ REMEDIES: Mapping[str, str] = {
     "name_taken": "Use another name, or delete that session with: buntime rm",
     "session_limit_exceeded": "Delete one with: buntime rm",
     "snapshot_not_found": "List snapshots with: buntime snapshots list",
+    "key_not_found": "List keys with: buntime keys list",
     "image_not_found": "List images with: buntime images list",
     "process_not_found": "List processes with: buntime ps",
     "memory_limit_exceeded": "Give a new session more with: buntime create --memory MB",

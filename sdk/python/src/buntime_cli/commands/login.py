@@ -87,7 +87,7 @@ def servers_command(as_json: AsJson = False) -> None:
 
 def _require_accepted(client: "Buntime", access: Access) -> None:
     """Raises CommandError if the server refuses the key, BuntimeError if it does not answer."""
-    from buntime_sdk import Unauthorized
+    from buntime_sdk import Forbidden, Unauthorized
 
     try:
         client.sessions.list(page_size=1).page()
@@ -97,6 +97,9 @@ def _require_accepted(client: "Buntime", access: Access) -> None:
             "the server with: buntime keys create",
             "unauthorized",
         ) from None
+    except Forbidden as refused:
+        if "scope" not in refused.details:  # the server knows a key whose scopes it names
+            raise
 
 
 def _asked_key() -> str:

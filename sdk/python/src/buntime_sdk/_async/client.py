@@ -8,8 +8,9 @@ from typing import Self
 
 import httpx2
 
-from buntime_sdk._async.calls import AsyncCalls
+from buntime_sdk._async.calls import AsyncCalls, Call
 from buntime_sdk._async.images import AsyncImages
+from buntime_sdk._async.keys import AsyncKeys
 from buntime_sdk._async.previews import AsyncPreviews
 from buntime_sdk._async.sessions import AsyncSessions
 from buntime_sdk._async.snapshots import AsyncSnapshots
@@ -17,8 +18,9 @@ from buntime_sdk.address import key_and_url
 from buntime_sdk.arguments import require_count, require_seconds
 from buntime_sdk.dialing import AsyncDial, async_dial
 from buntime_sdk.errors import BuntimeError
+from buntime_sdk.from_json import from_wire
 from buntime_sdk.retries import RetryRules
-from buntime_sdk.shapes import RateLimit
+from buntime_sdk.shapes import Account, RateLimit
 from buntime_sdk.version import __version__
 from buntime_sdk.waiting import AsyncPause, async_pause
 
@@ -38,6 +40,7 @@ class AsyncBuntime:
     sessions: AsyncSessions
     images: AsyncImages
     snapshots: AsyncSnapshots
+    keys: AsyncKeys
 
     def __init__(
         self,
@@ -93,6 +96,7 @@ class AsyncBuntime:
         self.sessions = AsyncSessions(self._calls)
         self.images = AsyncImages(self._calls)
         self.snapshots = AsyncSnapshots(self._calls)
+        self.keys = AsyncKeys(self._calls)
 
     async def __aenter__(self) -> Self:
         return self
@@ -106,6 +110,10 @@ class AsyncBuntime:
     def rate_limit(self) -> RateLimit | None:
         """The key's rate limit, as the last response reported it."""
         return self._calls.rate_limit
+
+    async def account(self) -> Account:
+        """Returns the account: its plan, the plan's limits, what is in use, and the scopes of this client's key."""
+        return from_wire(Account, await self._calls.json(Call("GET", "/account")))
 
     async def close(self) -> None:
         """Closes its connections. Calls that are running fail."""

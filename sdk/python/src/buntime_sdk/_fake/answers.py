@@ -19,6 +19,7 @@ STATUSES = {
     "process_not_found": 404,
     "context_not_found": 404,
     "image_not_found": 404,
+    "key_not_found": 404,
     "snapshot_not_found": 404,
     "context_lost": 409,
     "terminal_not_found": 404,

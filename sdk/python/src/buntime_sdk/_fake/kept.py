@@ -92,6 +92,10 @@ class Snapshots:
         ]
         return {"snapshots": page_of(every, query), "total": len(every)}
 
+    def count(self) -> int:
+        """Without those from before a restore."""
+        return sum(not kept.is_automatic and not self._is_expired(kept) for kept in self._kept.values())
+
     def find(self, snapshot_id: str) -> FakeSnapshot:
         """Raises SnapshotNotFound."""
         kept = self._kept.get(snapshot_id)
@@ -128,6 +132,11 @@ class Images:
         self._clock = clock
         self._added: dict[str, FakeImage] = {}
         self._made: dict[str, FakeImage] = {}
+
+    @property
+    def made(self) -> int:
+        """How many are of the account itself."""
+        return len(self._made)
 
     def add(self, name: str, size: int) -> None:
         """Adds an image, as an operator does."""

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 from buntime_sdk._fake.answers import Answer, error_object, failed, refuse, whole
 from buntime_sdk._fake.file_routes import FILE_ROUTES, page_of
 from buntime_sdk._fake.kept import Images, Snapshots, require_fit
+from buntime_sdk._fake.keys import Keys
 from buntime_sdk._fake.previews import Servers, address_of
 from buntime_sdk._fake.request import FakeRequest
 from buntime_sdk._fake.run_routes import RUN_ROUTES, Tools
@@ -35,6 +36,7 @@ LEFT_ASLEEP = frozenset(
 ACCOUNT_ROUTES = (
     *("POST /sessions/create", "GET /sessions", "POST /images/create", "GET /images", "DELETE /images/{name}"),
     *("GET /snapshots", "GET /snapshots/{id}", "DELETE /snapshots/{id}"),
+    *("GET /account", "POST /keys/create", "GET /keys", "DELETE /keys/{id}"),
 )
 SESSION_ROUTES = (
     *sorted(LEFT_ASLEEP),
@@ -78,6 +80,7 @@ class FakeServer:
         self._ids = 0
         self._tools = Tools(self.scripts, clock, self._new_id)
         self._snapshots = Snapshots(clock, self._new_id)
+        self._keys = Keys(clock, self._new_id)
 
     def answer(self, request: FakeRequest) -> Answer:
         with self.lock:
@@ -189,6 +192,8 @@ class FakeServer:
             return self.images.list(request.query)
         if request.method == "DELETE" and request.path.startswith("/images/"):
             return self.images.delete(unquote(request.path.removeprefix("/images/")))
+        if (told := self._of_account(called, request)) is not None:
+            return told
         if called == "GET /snapshots":
             wanted = request.query.get("sessionId", "")
             ids = {"sessionId": self.session(wanted).id} if wanted.startswith(NAMED) else {}
@@ -208,6 +213,18 @@ class FakeServer:
             return run(session, request, self._tools)
         assert file is not None
         return file(session.files, request)
+
+    def _of_account(self, called: str, request: FakeRequest) -> dict[str, Any] | None:
+        if called == "GET /account":
+            living = sum(not session.is_expired for session in self.sessions.values())
+            return self._keys.account(sessions=living, snapshots=self._snapshots.count(), images=self.images.made)
+        if called == "POST /keys/create":
+            return self._keys.create(request.fields)
+        if called == "GET /keys":
+            return self._keys.list(request.query)
+        if called.startswith("DELETE /keys/"):
+            return self._keys.delete(unquote(called.removeprefix("DELETE /keys/")))
+        return None
 
     def _create(self, fields: Mapping[str, Any]) -> dict[str, Any] | Answer:
         if fields.get("onConflict", "error") == "return":

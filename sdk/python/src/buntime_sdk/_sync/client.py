@@ -8,8 +8,9 @@ from types import TracebackType
 from typing import Self
 
 import httpx2
-from buntime_sdk._sync.calls import Calls
+from buntime_sdk._sync.calls import Call, Calls
 from buntime_sdk._sync.images import Images
+from buntime_sdk._sync.keys import Keys
 from buntime_sdk._sync.previews import Previews
 from buntime_sdk._sync.sessions import Sessions
 from buntime_sdk._sync.snapshots import Snapshots
@@ -17,8 +18,9 @@ from buntime_sdk.address import key_and_url
 from buntime_sdk.arguments import require_count, require_seconds
 from buntime_sdk.dialing import Dial, dial
 from buntime_sdk.errors import BuntimeError
+from buntime_sdk.from_json import from_wire
 from buntime_sdk.retries import RetryRules
-from buntime_sdk.shapes import RateLimit
+from buntime_sdk.shapes import Account, RateLimit
 from buntime_sdk.version import __version__
 from buntime_sdk.waiting import Pause, pause
 
@@ -38,6 +40,7 @@ class Buntime:
     sessions: Sessions
     images: Images
     snapshots: Snapshots
+    keys: Keys
 
     def __init__(
         self,
@@ -93,6 +96,7 @@ class Buntime:
         self.sessions = Sessions(self._calls)
         self.images = Images(self._calls)
         self.snapshots = Snapshots(self._calls)
+        self.keys = Keys(self._calls)
 
     def __enter__(self) -> Self:
         return self
@@ -106,6 +110,10 @@ class Buntime:
     def rate_limit(self) -> RateLimit | None:
         """The key's rate limit, as the last response reported it."""
         return self._calls.rate_limit
+
+    def account(self) -> Account:
+        """Returns the account: its plan, the plan's limits, what is in use, and the scopes of this client's key."""
+        return from_wire(Account, self._calls.json(Call("GET", "/account")))
 
     def close(self) -> None:
         """Closes its connections. Calls that are running fail."""
