@@ -26,6 +26,33 @@ async def test_requests_over_the_limit_are_refused_until_the_next_minute(api: Ap
     assert (await api.call("GET", "/sessions", key=key)).status == 200
 
 
+async def test_keys_that_an_account_makes_give_it_at_most_five_times_the_limit_of_one(api: Api) -> None:
+    key = first = await api.account("free", "few", requests_per_minute=4)
+    for number in range(10):
+        made = await api.call("POST", "/keys/create", {}, key=key)
+        assert made.status == 200
+        key = made.json["key"]
+        answer = await api.call("GET", "/sessions", key=key)
+        assert (answer.status, answer.headers["X-RateLimit-Limit"]) == (200, "4")
+        assert answer.headers["X-RateLimit-Remaining"] == str(min(3, 18 - 2 * number))
+    for one in (key, first):
+        answer = await api.call("GET", "/sessions", key=one)
+        assert answer.refusal == (429, "rate_limit_exceeded")
+        assert answer.error["details"]["limit"] == 20
+        assert "Retry-After" in answer.headers
+        assert answer.headers["X-RateLimit-Remaining"] == "0"
+    assert (await api.call("GET", "/sessions")).status == 200  # another account has its own count
+    api.clock.now += 60
+    assert (await api.call("GET", "/sessions", key=key)).status == 200
+
+
+async def test_a_key_over_its_limit_takes_nothing_from_the_others_of_its_account(api: Api) -> None:
+    key = await api.account("free", "few", requests_per_minute=1)
+    other = (await api.call("POST", "/keys/create", {}, key=key)).json["key"]
+    assert {(await api.call("GET", "/sessions", key=key)).status for _ in range(9)} == {429}
+    assert (await api.call("GET", "/sessions", key=other)).status == 200
+
+
 async def test_calls_without_a_valid_key_are_limited_only_for_their_address(api: Api) -> None:
     for _ in range(STRANGER_LIMIT):
         await api.call("GET", "/sessions", key="", X_Forwarded_For="6.6.6.6, 203.0.113.9")

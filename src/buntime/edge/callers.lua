@@ -1,5 +1,5 @@
 -- Counts callers of the API. The requests of an address are limited (see `nginx.py`), except those with a key that was
--- valid a moment ago and within its own rate: the control plane limits those by plan. Runs in nginx's workers.
+-- valid a moment ago and within its rate: the control plane limits those by plan. Runs in nginx's workers.
 
 local SECONDS = 60 -- how long a valid key is remembered; the control plane still checks it each time
 local LONGEST = 256 -- bytes of the header; real keys are shorter

@@ -41,7 +41,6 @@ from buntime.web.exchange import ClientLeft, Exchange, open_exchange
 from buntime.web.logs import log_request
 from buntime.web.metrics import Metrics
 from buntime.web.operation import Operation, Page
-from buntime.web.quota import Quota
 from buntime.web.resource import PublicResource, Resource, World
 from buntime.web.streaming import OpenStreams
 from buntime.web.unknown import Unknown
@@ -93,7 +92,7 @@ def create_app(
     `metrics` counts requests. `ready`: part → whether it works, for `/readyz`. `clock`: Unix seconds, for rate limits.
     `streams` lets the caller end all open streams when the server stops. `files`: what `/clients/` hands out.
     """
-    authenticator = Authenticator(operations.identity, Quota(clock), Quota(clock))
+    authenticator = Authenticator(operations.identity, clock)
     metrics = metrics or Metrics()
     world = World(operations, config, authenticator, metrics, BodyMemory(), streams or OpenStreams())
     pages = _pages(ready, files, config)

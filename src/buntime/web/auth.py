@@ -1,12 +1,14 @@
 """Finds out who calls, and whether they may call now."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from buntime.caller import Caller
 from buntime.errors import Unauthorized
 from buntime.operations.identity import Identity
 from buntime.web.exchange import Exchange
 from buntime.web.quota import STRANGER_LIMIT, Quota, counted_address, exceeded
+
+KEYS_WORTH = 5  # an account's requests per minute, in those of one key: accounts make keys themselves
 
 
 def bearer(values: Sequence[bytes]) -> str | None:
@@ -22,10 +24,10 @@ def bearer(values: Sequence[bytes]) -> str | None:
 
 
 class Authenticator:
-    def __init__(self, identity: Identity, quota: Quota, strangers: Quota) -> None:
+    def __init__(self, identity: Identity, clock: Callable[[], float]) -> None:
+        """`clock`: Unix seconds, for rate limits."""
         self._identity = identity
-        self._quota = quota
-        self._strangers = strangers
+        self._keys, self._accounts, self._strangers = Quota(clock), Quota(clock), Quota(clock)
 
     async def caller_of(self, exchange: Exchange) -> Caller:
         """Raises Unauthorized, RateLimitExceeded, or Forbidden for a suspended account.
@@ -38,22 +40,28 @@ class Authenticator:
             self.count_stranger(exchange)
             raise
         exchange.caller = caller
-        limit = caller.plan.requests_per_minute
-        standing = self._quota.take(caller.key.id, limit)
+        self._count(exchange, caller)
+        self._identity.require_active(caller)
+        return caller
+
+    def _count(self, exchange: Exchange, caller: Caller) -> None:
+        """Counts a call against its key and its account. The headers tell the key's limit, and what both have left.
+
+        Raises RateLimitExceeded.
+        """
+        rate, plan = caller.plan.requests_per_minute, caller.plan.name
+        own = standing = self._keys.take(caller.key.id, rate)
+        if own.allowed:  # what a key's own limit refuses takes nothing from the other keys
+            standing = self._accounts.take(caller.account.id, KEYS_WORTH * rate)
         exchange.headers += [
-            (b"x-ratelimit-limit", b"%d" % standing.limit),
-            (b"x-ratelimit-remaining", b"%d" % standing.remaining),
+            (b"x-ratelimit-limit", b"%d" % own.limit),
+            (b"x-ratelimit-remaining", b"%d" % min(own.remaining, standing.remaining)),
             (b"x-ratelimit-reset", b"%d" % standing.reset),
         ]
         if not standing.allowed:
-            raise exceeded(
-                f"The {caller.plan.name} plan allows {limit} requests a minute for one key.",
-                limit,
-                self._quota.retry_after(standing),
-                plan=caller.plan.name,
-            )
-        self._identity.require_active(caller)
-        return caller
+            whose = "one key" if standing is own else "all keys of an account together"
+            message = f"The {plan} plan allows {standing.limit} requests a minute for {whose}."
+            raise exceeded(message, standing.limit, self._keys.retry_after(standing), plan=plan)
 
     def count_stranger(self, exchange: Exchange) -> None:
         """Counts a call without a valid key against its address. Raises RateLimitExceeded."""

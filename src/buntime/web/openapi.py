@@ -50,7 +50,7 @@ HEADERS: Mapping[str, tuple[str, dict[str, Any]]] = {
         {"type": "string", "pattern": "^[!-~]{1,128}$"},
     ),
     "X-RateLimit-Limit": ("Requests per minute for this key.", {"type": "integer"}),
-    "X-RateLimit-Remaining": ("Requests left in this minute.", {"type": "integer"}),
+    "X-RateLimit-Remaining": ("Requests that this key has left in this minute.", {"type": "integer"}),
     "X-RateLimit-Reset": ("When the count resets, in Unix seconds.", {"type": "integer"}),
     "Retry-After": ("Seconds to wait before you retry.", {"type": "integer", "minimum": 1}),
     "WWW-Authenticate": ("The authentication scheme.", {"type": "string", "const": "Bearer"}),
@@ -77,8 +77,8 @@ INTRODUCTION = (
     "A key has scopes, and each call names the one that it needs. Without it, the response is 403 `forbidden` with "
     "that scope in `details.scope`.\n\n"
     f"Some calls take an `Idempotency-Key`, so that you can repeat them: {KEPT}.\n\n"
-    "A key has a number of requests per minute, which is in `X-RateLimit-Limit`. Beyond it, the response is 429 "
-    "`rate_limit_exceeded` with `Retry-After`.\n\n"
+    "A key has a number of requests per minute, which is in `X-RateLimit-Limit`. All keys of an account together have "
+    "five times as many. Beyond either, the response is 429 `rate_limit_exceeded` with `Retry-After`.\n\n"
     "This server has more: its [start page](/) and [its SDKs and command line](/clients/)."
 )
 

@@ -1,4 +1,4 @@
-"""Requests per minute, in fixed windows: per key by its plan, and per address for calls without a valid key."""
+"""Requests per minute, in fixed windows: per key and account by the plan, per address for calls without a valid key."""
 
 import ipaddress
 from collections.abc import Callable
