@@ -17,7 +17,7 @@ from buntime.admin.store import open_store
 from buntime.config import from_environment
 from buntime.errors import InvalidRequest
 from buntime.plan import FIRST_PLAN
-from buntime.requests import check_key_name
+from buntime.requests import LONGEST_KEY, check_key_name
 from buntime.scope import ACCOUNT_SCOPES, Scope, in_order
 from buntime.stores import accounts as sql
 
@@ -46,9 +46,9 @@ def create_key(
     """
     if account_id is not None and plan is not None:
         raise typer.BadParameter("--plan is for a new account; it does not go with --account.")
-    config, now = from_environment(os.environ), int(time.time())
     scopes = _scopes(scope) if scope else ACCOUNT_SCOPES
-    _check(name)
+    _check(name, expires)
+    config, now = from_environment(os.environ), int(time.time())
     account = None if account_id is not None else new_account(plan_named(config, plan or FIRST_PLAN).name, now)
     owner = account_id or (account.id if account else "")
     end = None if expires is None else now + expires
@@ -130,7 +130,9 @@ def _scopes(words: list[str]) -> frozenset[Scope]:
     return frozenset(map(Scope, words))
 
 
-def _check(name: str | None) -> None:
+def _check(name: str | None, expires: int | None) -> None:
+    if expires is not None and expires > LONGEST_KEY:
+        raise CommandRefused(f"--expires must be at most {LONGEST_KEY} seconds, which are 100 years.")
     try:
         check_key_name(name)
     except InvalidRequest as wrong:

@@ -4,11 +4,10 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, UnsetType
 
+from buntime.requests import LONGEST_KEY
 from buntime.web.wire.fields import KEY_ID, Limit, Offset, Time
 from buntime.web.wire.sessions import ResourceLimits
 from buntime.web.wire.shapes import Request, Response
-
-LONGEST_KEY = 100 * 365 * 86400  # seconds
 
 ScopeName = Literal[
     "sessions:read",
