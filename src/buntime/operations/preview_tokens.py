@@ -34,9 +34,9 @@ class PreviewTokens:
     async def create(
         self, caller: Caller, session_id: str, new: NewToken, answer: Callable[[MadeToken], Answer] | None = None
     ) -> MadeToken:
-        """A token that is valid until the session's end at the latest. `answer`: see `Sessions.create`.
+        """A token that is valid until the session's end at the latest, also when the caller's key ends before that.
 
-        Raises TooManyTokens.
+        `answer`: see `Sessions.create`. Raises TooManyTokens.
         """
         session = await self._entrance.find(caller, session_id)
         ttl, now, secret = requests.check_token(new), int(self._clock()), new_token()
