@@ -43,6 +43,7 @@ class Key:
     name: str | None = None
     scopes: frozenset[Scope] = ACCOUNT_SCOPES
     expires_at: int | None = None  # Unix seconds; None: never
+    maker: str | None = None  # id of the key that made it; None: the command line on a server
 
     def is_valid(self, now: float) -> bool:
         """Whether calls with it are accepted."""
@@ -60,11 +61,12 @@ def new_key(
     name: str | None = None,
     scopes: frozenset[Scope] = ACCOUNT_SCOPES,
     expires_at: int | None = None,
+    maker: str | None = None,
 ) -> tuple[Key, str]:
     """A key and its secret."""
     secret = new_key_secret()
     hashed, hint = hash_key(secret), secret[:HINT_LENGTH]
-    return Key(new_id("key_", 12), account_id, hashed, hint, now, None, name, scopes, expires_at), secret
+    return Key(new_id("key_", 12), account_id, hashed, hint, now, None, name, scopes, expires_at, maker), secret
 
 
 def _checksum(body: str) -> str:

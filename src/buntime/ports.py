@@ -98,7 +98,8 @@ class Store(Protocol):
         or the account does not exist, and IdempotencyInProgress as `add_session` does.
 
         With `limit`, raises ResourceLimitExceeded (with the plan name "") when the account has that many keys that are
-        valid at the new one's creation. Of those that are not, only the `limit` that were made last stay.
+        valid at the new one's creation. Of those that are not and that a key made, only the `limit` that were made last
+        stay. Those that the command line made stay for good: an account cannot push them out of the operator's list.
         """
         ...
 

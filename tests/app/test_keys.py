@@ -108,6 +108,18 @@ async def test_a_revoked_key_is_refused_at_once_and_not_listed(api: Api) -> None
     assert (await api.call("DELETE", f"/keys/{key['keyId']}")).refusal == (404, "key_not_found")
 
 
+async def test_the_operator_sees_its_revoked_keys_and_who_made_the_others(api: Api) -> None:
+    last = (await made(api))["keyId"]
+    assert (await api.call("DELETE", f"/keys/{OWN}")).status == 200
+    maker = await api.key_with(Scope.ACCOUNT_WRITE)
+    for _ in range(KEYS + 2):
+        made_by = await made(api, maker)
+        assert (await api.call("DELETE", f"/keys/{made_by['keyId']}", key=maker)).status == 200
+    assert api.store.keys[OWN].revoked_at is not None
+    assert api.store.keys[last].maker == OWN
+    assert sum(key.revoked_at is not None for key in api.store.keys.values()) <= KEYS + 2
+
+
 async def test_a_key_can_revoke_itself_and_what_it_made_stays(api: Api) -> None:
     child = await made(api)
     assert (await api.call("DELETE", f"/keys/{OWN}")).status == 200

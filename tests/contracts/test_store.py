@@ -125,7 +125,7 @@ async def test_a_second_revoke_is_false_and_keeps_the_first_time(store: Store) -
 async def test_a_key_keeps_its_name_its_scopes_and_its_end(store: Store) -> None:
     await store.add_account(account())
     scopes = frozenset({Scope.SESSIONS_READ, Scope.OPERATOR})
-    full = replace(key(), name="ci \u2713", scopes=scopes, expires_at=NOW + 60)
+    full = replace(key(), name="ci \u2713", scopes=scopes, expires_at=NOW + 60, maker="key_0")
     await store.add_key(full)
     assert await store.list_keys() == [full]
     assert await store.find_key(full.hash) == (full, account())
@@ -153,18 +153,29 @@ async def test_a_key_beyond_the_limit_of_valid_ones_is_refused(store: Store) -> 
     assert [found.id for found in await store.list_keys("acc_one")] == ["key_a", "key_b", "key_e", "key_f"]
 
 
-async def test_a_key_with_a_limit_forgets_old_keys_of_its_account_that_are_not_valid(store: Store) -> None:
+async def test_a_key_with_a_limit_forgets_old_keys_that_the_account_made_and_that_are_not_valid(store: Store) -> None:
     for name in ("acc_one", "acc_two"):
         await store.add_account(account(name))
     for number, ended in enumerate(("key_a", "key_b", "key_c")):
-        await store.add_key(key(ended, created_at=NOW + number))
+        await store.add_key(replace(key(ended, created_at=NOW + number), maker="key_0"))
         await store.revoke_key(ended, NOW + 9)
-    await store.add_key(replace(key("key_d", created_at=NOW), expires_at=NOW + 1))
-    await store.add_key(key("key_e", "acc_two"))
+    await store.add_key(replace(key("key_d", created_at=NOW), expires_at=NOW + 1, maker="key_0"))
+    await store.add_key(replace(key("key_e", "acc_two"), maker="key_0"))
     await store.revoke_key("key_e", NOW)
     await store.add_key(key("key_f", created_at=NOW + 9), None, 2)
     assert [found.id for found in await store.list_keys("acc_one")] == ["key_b", "key_c", "key_f"]
     assert len(await store.list_keys("acc_two")) == 1
+
+
+async def test_a_key_that_the_command_line_made_is_never_forgotten(store: Store) -> None:
+    await store.add_account(account())
+    for name, maker in (("key_a", None), ("key_b", "key_a"), ("key_c", "key_b")):
+        await store.add_key(replace(key(name), maker=maker), None, 1)
+        await store.revoke_key(name, NOW)
+    await store.add_key(replace(key("key_d"), maker="key_c"), None, 1)
+    assert [(found.id, found.maker) for found in await store.list_keys()] == [
+        ("key_a", None), ("key_b", "key_a"), ("key_d", "key_c"),
+    ]  # fmt: skip
 
 
 async def test_a_key_is_stored_with_its_answer_or_not_at_all(store: Store) -> None:

@@ -33,12 +33,14 @@ class SameAsTheFake(Twins):
         self.same(self.real.set_account_status(name, status), self.fake.set_account_status(name, status))
 
     @rule(
-        name=KEYS, owner=ACCOUNTS, created_at=TIMES, ends=st.none() | TIMES, keyed=st.booleans(),
-        limit=st.none() | st.integers(0, 2),
+        name=KEYS, owner=ACCOUNTS, at=TIMES, ends=st.none() | TIMES, keyed=st.booleans(),
+        limit=st.none() | st.integers(0, 2), maker=st.sampled_from([None, "key_1"]),
     )  # fmt: skip
-    def add_key(self, name: str, owner: str, created_at: int, ends: int | None, keyed: bool, limit: int | None) -> None:
-        new = replace(key(name, owner, created_at), expires_at=ends)
-        kept = answer("k", owner, name.encode(), created_at) if keyed else None
+    def add_key(
+        self, name: str, owner: str, at: int, ends: int | None, keyed: bool, limit: int | None, maker: str | None
+    ) -> None:
+        new = replace(key(name, owner, at), expires_at=ends, maker=maker)
+        kept = answer("k", owner, name.encode(), at) if keyed else None
         self.same(self.real.add_key(new, kept, limit), self.fake.add_key(new, kept, limit))
 
     @rule(name=KEYS, now=TIMES)

@@ -71,7 +71,8 @@ def list_keys(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List keys by their first characters: id, account, creation, revocation, end, scopes, name. Never shows a key.
+    """List keys by their first characters: id, account, creation, revocation, end, maker, scopes, name. Never shows a
+    key. The maker is the key that made it by the API; none: this command line.
 
     Example: buntime keys list
     """
@@ -90,12 +91,13 @@ def list_keys(
             shown_time(key.created_at),
             "" if key.revoked_at is None else shown_time(key.revoked_at),
             "" if key.expires_at is None else shown_time(key.expires_at),
+            key.maker or "",
             _shown_scopes(key),
             key.name or "",
         )
         for key in found
     ]
-    print_table(("KEY", "ID", "ACCOUNT", "CREATED", "REVOKED", "EXPIRES", "SCOPES", "NAME"), rows)
+    print_table(("KEY", "ID", "ACCOUNT", "CREATED", "REVOKED", "EXPIRES", "MAKER", "SCOPES", "NAME"), rows)
 
 
 @keys.command("revoke", cls=ServerCommand)
@@ -145,5 +147,5 @@ def _told_key(key: Key) -> dict[str, object]:
         **{"hint": key.hint, "id": key.id, "account": key.account},
         **{"createdAt": shown_time(key.created_at), "revokedAt": revoked},
         **{"name": key.name, "scopes": in_order(key.scopes)},
-        **{"expiresAt": None if key.expires_at is None else shown_time(key.expires_at)},
+        **{"expiresAt": None if key.expires_at is None else shown_time(key.expires_at), "maker": key.maker},
     }

@@ -30,7 +30,8 @@ class Keys:
         """
         now = int(self._clock())
         scopes, expires_at = requests.check_key(new, caller, now)
-        key, secret = new_key(caller.account.id, now, name=new.name, scopes=scopes, expires_at=expires_at)
+        owner, maker = caller.account.id, caller.key.id
+        key, secret = new_key(owner, now, name=new.name, scopes=scopes, expires_at=expires_at, maker=maker)
         made = MadeKey(secret, key)
         try:
             await self._store.add_key(key, answer and answer(made), KEYS)

@@ -11,12 +11,13 @@ from buntime.account import Account, AccountStatus, Key
 from buntime.errors import ResourceLimitExceeded
 from buntime.scope import Scope, in_order
 
-_COLUMNS = "id, account, hash, hint, created_at, revoked_at, name, scopes, expires_at"
+_COLUMNS = "id, account, hash, hint, created_at, revoked_at, name, scopes, expires_at, maker"
 _VALID = "revoked_at IS NULL AND coalesce(expires_at > :now, TRUE)"
 _COUNT_VALID = f"SELECT count(*) FROM keys WHERE account = :account AND {_VALID}"
 _FORGET = f"""
 DELETE FROM keys WHERE id IN (
-  SELECT id FROM keys WHERE account = :account AND NOT ({_VALID}) ORDER BY created_at DESC, id LIMIT -1 OFFSET :limit
+  SELECT id FROM keys WHERE account = :account AND maker IS NOT NULL AND NOT ({_VALID})
+  ORDER BY created_at DESC, id LIMIT -1 OFFSET :limit
 )
 """
 
@@ -68,9 +69,10 @@ def add_key(connection: sqlite3.Connection, key: Key, limit: int | None = None) 
             raise ResourceLimitExceeded("keys", limit, "account", "")
         connection.execute(_FORGET, asked)
     scopes = json.dumps(in_order(key.scopes))
-    row = (key.id, key.account, key.hash, key.hint, key.created_at, key.revoked_at, key.name, scopes, key.expires_at)
+    first = (key.id, key.account, key.hash, key.hint, key.created_at, key.revoked_at)
+    row = (*first, key.name, scopes, key.expires_at, key.maker)
     try:
-        connection.execute(f"INSERT INTO keys ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        connection.execute(f"INSERT INTO keys ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
     except sqlite3.IntegrityError as refused:
         raise ValueError(f"key {key.id}: id or hash is taken, or no account {key.account}") from refused
 
@@ -119,4 +121,5 @@ def _key(row: sqlite3.Row) -> Key:
         name=row["name"],
         scopes=frozenset(map(Scope, json.loads(row["scopes"]))),
         expires_at=row["expires_at"],
+        maker=row["maker"],
     )

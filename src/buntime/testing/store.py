@@ -63,7 +63,8 @@ class FakeStore(FakeKeptFiles):
         if answer is not None:
             self._add_first(answer)
         if limit is not None:
-            ended = sorted(set(theirs) - set(valid), key=lambda other: (-other.created_at, other.id))
+            made = {other for other in theirs if other.maker is not None}
+            ended = sorted(made - set(valid), key=lambda other: (-other.created_at, other.id))
             for other in ended[limit:]:
                 del self.keys[other.id]
         self.keys[key.id] = key
