@@ -25,6 +25,6 @@ async def measure(context: Context) -> list[Row]:
             what="create + first execute of console.log(1)",
             measured=measured,
             baselines=(baseline,),
-            checks=(ratio("p50", measured.p50, bare, 4), ratio("p99", measured.p99, bare, 12)),
+            checks=(ratio("p50", measured.p50, bare, 1.5), ratio("p99", measured.p99, bare, 5)),
         )
     ]

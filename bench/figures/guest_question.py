@@ -1,9 +1,16 @@
-"""A question to the guest through the API, compared with a request that the server answers from memory."""
+"""A question to the guest through the API, compared with a request that the server answers from memory.
 
+The same question is also asked directly. The machine is idle between two questions, so that shows how much of the
+difference is only to wake the guest and the one who asks.
+"""
+
+from bench import machine
 from bench.context import Context, sessions, stopwatch
 from bench.pace import by_turns
+from bench.previews import address_of
 from bench.report import Baseline, Check, Row
 from bench.statistics import summarise
+from buntime.sandboxes.guest.client import Guest, Links
 
 MOST_MS = 0.3
 
@@ -17,17 +24,29 @@ async def measure(context: Context) -> list[Row]:
     async def list_sessions(_: str) -> float:
         return await stopwatch(client.get("/sessions", {"limit": "1"}))
 
-    async with sessions(context) as made:
+    guests = dict[str, Guest]()
+
+    async def ask(session: str) -> float:
+        return await stopwatch(guests[session].check())
+
+    async with sessions(context) as made, Links() as links:
         await made.create_many(scale.execution_sessions)
-        works = {"files": list_files, "sessions": list_sessions}
+        for session in made.ids:
+            secret = machine.record_of(context.server.config, session).secret
+            guests[session] = Guest(links, await address_of(client, session), secret)
+            await guests[session].check()
+        works = {"files": list_files, "sessions": list_sessions, "direct": ask}
         taken = await by_turns(scale.execution_turns, made.ids, works)
-    measured, baseline = (summarise(taken[name]) for name in works)
+    measured, baseline, direct = (summarise(taken[name]) for name in works)
     return [
         Row(
             figure="guest-question",
             what="/files/list of an empty directory",
             measured=measured,
-            baselines=(Baseline("GET /sessions?limit=1", baseline),),
+            baselines=(
+                Baseline("GET /sessions?limit=1", baseline),
+                Baseline("one direct request to the guest", direct),
+            ),
             checks=(Check("p50: more by", measured.p50 - baseline.p50, MOST_MS, " ms"),),
         )
     ]

@@ -10,7 +10,7 @@ from bench.previews import Way
 from bench.report import Baseline, Check, Row
 from bench.statistics import summarise
 
-MOST_MS, MOST_P99_MS = 1.0, 5.0
+MOST_MS, MOST_P99_MS = 0.5, 3.0
 PAUSE_SECONDS = 0.02
 LINE = 40  # keys before the line is cleared
 

@@ -28,6 +28,6 @@ async def measure(context: Context) -> list[Row]:
             what=f"execute in a warm session ({scale.warm_sessions} take turns)",
             measured=measured,
             baselines=(baseline,),
-            checks=(ratio("p50", measured.p50, baseline.measured.p50, 2.5),),
+            checks=(ratio("p50", measured.p50, baseline.measured.p50, 0.8),),
         )
     ]
