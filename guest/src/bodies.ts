@@ -306,7 +306,7 @@ const pipings = new Map<string, Piping>();
 export class Piping implements Transfer, Taker {
   readonly method = "GET";
   readonly headroom = CHUNK_HEAD;
-  readonly #withdraw: () => void;
+  #withdraw: () => void = () => undefined;
   #socket: Outlet | null = null;
   #unsent: Uint8Array[] = [];
   #hasBegun = false;
@@ -314,13 +314,12 @@ export class Piping implements Transfer, Taker {
   #isOver = false;
   #timer: Timer | undefined;
 
-  /** `onFirst` is called with the first bytes. `onRoom` is called when `wants` has become true again. */
+  /** `onFirst` is called with the first bytes, with which the ticket becomes good. `onRoom` is called when `wants` has become true again. */
   constructor(
     private readonly ticket: string,
     private readonly onFirst: () => void,
     private readonly onRoom: () => void,
   ) {
-    this.#withdraw = issue(ticket, this);
     pipings.set(ticket, this);
   }
 
@@ -335,11 +334,12 @@ export class Piping implements Transfer, Taker {
     this.#send(this.#hasBegun ? chunk : chunk.subarray(2));
     if (this.#hasBegun) return;
     this.#hasBegun = true;
+    this.#withdraw = issue(this.ticket, this);
     this.onFirst();
   }
 
   ended(): void {
-    if (!this.#isOver) this.#timer = setTimeout(() => this.leave(), UNCLAIMED);
+    if (!this.#isOver && !this.#isComplete) this.#timer = setTimeout(() => this.leave(), UNCLAIMED);
   }
 
   begin(socket: Outlet): void {
@@ -366,6 +366,7 @@ export class Piping implements Transfer, Taker {
   complete(): void {
     if (this.#isOver || this.#isComplete) return;
     this.#isComplete = true;
+    clearTimeout(this.#timer); // from here on, the edge waits for a slow client as long as it likes
     this.#send(Buffer.from(this.#hasBegun ? "\r\n0\r\n\r\n" : "0\r\n\r\n"));
     this.drain();
   }

@@ -150,9 +150,18 @@ async def get(rig: Rig, method: str = "GET", **headers: str) -> Message:
         return await rig.get(TARGET, "api", method, b"", Authorization=KEY, **headers)
 
 
-async def put(rig: Rig, content: bytes = CONTENT) -> Message:
+async def put(rig: Rig, content: bytes = CONTENT, **headers: str) -> Message:
     async with asyncio.timeout(SECONDS):
-        return await rig.get(TARGET, host="api", method="PUT", body=content, Authorization=KEY)
+        return await rig.get(TARGET, "api", "PUT", content, Authorization=KEY, **headers)
+
+
+CONDITIONS = (
+    ("If-None-Match", "*"),
+    ("If-Match", '"theirs"'),
+    ("If-Modified-Since", "Fri, 27 Nov 2026 08:00:00 GMT"),
+    ("If-Unmodified-Since", "Fri, 27 Nov 2015 08:00:00 GMT"),
+)
+DATED = b'content-length: 2\r\netag: "ours"\r\nlast-modified: Fri, 27 Nov 2020 08:00:00 GMT\r\n\r\n{}'
 
 
 # --- down ---
@@ -161,7 +170,7 @@ async def put(rig: Rig, content: bytes = CONTENT) -> Message:
 async def test_the_bytes_come_from_the_guest_and_the_headers_from_the_control_plane(
     rig: Rig, plane: ControlPlane
 ) -> None:
-    theirs = "Set-Cookie: a=b\r\nETag: theirs\r\nX-Accel-Redirect: /x\r\nLocation: /y\r\nContent-Type: a/b\r\n"
+    theirs = "Set-Cookie: a=b\r\nETag: theirs\r\nX-Accel-Redirect: /x\r\nLocation: /y\r\nX_Evil: 1\r\n"
     guest = Guest(ok(more=theirs), CONTENT)
     await open_to(rig, plane, guest)
     plane.status = 206
@@ -195,6 +204,7 @@ UNSOUND = {
     "an interim answer": (b"HTTP/1.1 103 Hints\r\nLink: </x>\r\n\r\n", ok(), CONTENT),
     "another protocol": (b"HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n", CONTENT),
     "a long header": (b"HTTP/1.1 200 OK\r\nX: " + bytes(MB).replace(b"\0", b"x"),),
+    "a type": (ok(more="Content-Type: a/b; charset=x, text/html\r\n"), CONTENT),
     "two lengths": (ok(more="Content-Length: 5\r\n"), CONTENT),
     "an error": (b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n",),
     "nothing": (),
@@ -307,7 +317,36 @@ async def test_an_ordinary_answer_is_passed_on(rig: Rig, plane: ControlPlane) ->
     writer.close()
 
 
+@pytest.mark.parametrize(("name", "value"), CONDITIONS)
+async def test_the_control_plane_judges_conditions_alone(rig: Rig, plane: ControlPlane, name: str, value: str) -> None:
+    plane.plain = b"HTTP/1.1 200 OK\r\n" + DATED
+    answer = await get(rig, **{name.replace("-", "_"): value})
+    assert (answer.status, answer.body) == (200, b"{}")
+    assert plane.questions[0].all(name) == [value]
+
+
+@pytest.mark.parametrize(
+    "target", ["//files/content?a=b", "/x/../files/content", "/files/%63ontent", "/files/content%0A"]
+)
+async def test_only_the_path_itself_is_asked_about(rig: Rig, plane: ControlPlane, target: str) -> None:
+    async with asyncio.timeout(SECONDS):
+        answer = await rig.get(target, "api", "GET", b"", Authorization=KEY)
+    assert (answer.body, plane.questions) == (b"plain", [])
+    assert plane.requests[0].target == target
+
+
 # --- up ---
+
+
+@pytest.mark.parametrize(("name", "value"), CONDITIONS)
+async def test_an_upload_that_succeeded_is_not_refused_by_a_condition(
+    rig: Rig, plane: ControlPlane, name: str, value: str
+) -> None:
+    plane.final = b"HTTP/1.1 200 Answer\r\n" + DATED
+    guest = Guest(b"HTTP/1.1 502 Ask\r\nContent-Length: 0\r\n\r\n", takes=len(CONTENT))
+    await open_to(rig, plane, guest)
+    answer = await put(rig, CONTENT, **{name.replace("-", "_"): value})
+    assert (answer.status, answer.body) == (200, b"{}")
 
 
 async def test_an_upload_reaches_the_guest_and_the_control_plane_answers(rig: Rig, plane: ControlPlane) -> None:
@@ -409,3 +448,19 @@ async def test_http_2_works_in_both_directions(tmp_path: Path) -> None:
         assert "curl: (" in said
         assert content != CONTENT
         await plane.ends("carried", "carried", "left")
+
+
+async def test_a_key_that_is_not_valid_any_more_counts_for_its_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nginx, "REQUESTS_OF_ADDRESS", 1)
+    monkeypatch.setattr(nginx, "REQUESTS_AT_ONCE", 4)
+    plane = ControlPlane()
+    async with (
+        edge(Config(data_dir=tmp_path, port=free_port())) as rig,
+        listening(plane.answer, rig.config.edge_socket),
+    ):
+        plane.plain = b"HTTP/1.1 200 OK\r\nx-ratelimit-remaining: 5\r\ncontent-length: 2\r\n\r\n{}"
+        assert {(await get(rig)).status for _ in range(10)} == {200}
+        plane.plain = b"HTTP/1.1 401 No\r\ncontent-length: 2\r\n\r\n{}"
+        assert {(await get(rig)).status for _ in range(10)} == {401, 429}

@@ -44,6 +44,9 @@ function answers.read(sock)
   return nil
 end
 
+-- What the client asks on condition. The control plane has judged it, and nginx would judge it again.
+local CONDITIONS = { "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since" }
+
 local NOT_PASSED = {
   ["connection"] = true, ["content-length"] = true, ["date"] = true, ["keep-alive"] = true, ["server"] = true,
   ["transfer-encoding"] = true, ["x-cache"] = true, ["x-request-id"] = true,
@@ -73,12 +76,17 @@ function answers.finish(status, body)
   ngx.status = status
   ngx.header["X-Request-Id"] = ngx.var.rid
   ngx.header["Content-Length"] = status ~= 304 and #body or nil
+  for _, name in ipairs(CONDITIONS) do
+    ngx.req.clear_header(name)
+  end
   ngx.req.discard_body() -- otherwise the rest of the body would be read as the next request
   ngx.print(body)
   return ngx.exit(ngx.HTTP_OK)
 end
 
+-- Passes on an answer of the control plane.
 function answers.give(answer)
+  ngx.ctx.is_given = true
   for name, values in pairs(answer.headers) do
     if not NOT_PASSED[name] then
       ngx.header[name] = #values == 1 and values[1] or values

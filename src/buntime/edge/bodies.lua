@@ -12,7 +12,7 @@ local answers = require "answers"
 local settings = ...
 
 local CONNECT_MS, ANSWER_MS = 2000, 35000 -- an answer may wait while a session wakes …
-local FINAL_MS = 150000 -- … and the last one until a file is in its place
+local FINAL_MS = 3700000 -- … and the last one until a file is in its place, or an archive is unpacked
 local TURN = 3600 -- seconds of one wait
 -- Headers of the client that are not for the control plane, or that the edge sets itself.
 local OWN = {
@@ -23,6 +23,8 @@ local OWN = {
 }
 local OF_THE_CONNECTION = { ["connection"] = true, ["date"] = true, ["transfer-encoding"] = true }
 
+local PATHS = { ["/files/content"] = true, ["/files/archive"] = true }
+
 local lower, match, gsub = string.lower, string.match, string.gsub
 
 local requests = {} -- number -> a request of this worker whose answer is not complete
@@ -32,10 +34,11 @@ local bodies = {}
 
 -- The question.
 
--- Whether the body can be large, and nginx can pass it on as it is: of a stated length, or from a session.
+-- Whether the body can be large, and nginx can pass it on as it is: of a stated length, or from a session. The path must
+-- be what the client sent: the control plane gets that in all other cases.
 local function may_be_large(var)
   local length = var.http_content_length
-  if var.http_transfer_encoding then
+  if var.http_transfer_encoding or not PATHS[match(var.request_uri, "^[^?]*")] then
     return false
   end
   if ngx.req.get_method() == "PUT" then
@@ -46,7 +49,7 @@ end
 
 local function question()
   local var = ngx.var
-  local lines = { ngx.req.get_method() .. " " .. var.uri .. (var.is_args or "") .. (var.args or "") .. " HTTP/1.1" }
+  local lines = { ngx.req.get_method() .. " " .. var.request_uri .. " HTTP/1.1" }
   local function add(name, value)
     if value then
       lines[#lines + 1] = name .. ": " .. gsub(value, "%c", " ")
@@ -149,7 +152,8 @@ function bodies.filter()
     return -- it is ours
   end
   local is_sound = ngx.req.get_method() == "GET" and ngx.status == 200 and ngx.req.http_version() >= 1.0
-  if not is_sound or ngx.header["Content-Length"] ~= request.length then
+  -- Our guest sends no type. Of another's, nginx would keep the character set.
+  if not is_sound or ngx.header["Content-Type"] or ngx.header["Content-Length"] ~= request.length then
     request.is_unsound = true
     return ngx.exit(502)
   end

@@ -23,7 +23,7 @@ end
 function callers.learn()
   local name = name_of(ngx.var.http_authorization)
   local told = ngx.header["X-RateLimit-Remaining"]
-  if not name or not (told or ngx.var.upstream_status) then
+  if not name or not (told or ngx.var.upstream_status or ngx.ctx.is_given) then
     return -- a refusal of the edge's own
   end
   local left = tonumber(told or "") or 0

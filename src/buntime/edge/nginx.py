@@ -151,7 +151,7 @@ $refusals
     log_by_lua_block { require("bodies").ended() }
     location / { proxy_pass http://control_plane; }
     # Only the session's disk limits these. Large ones pass between the client and the session's guest: see bodies.lua.
-    location ~ ^/files/(content|archive)$$ {
+    location ~ ^/files/(content|archive)\\z {
       client_max_body_size 0;
       set $$body_number "";
       set $$body_address "";
@@ -170,6 +170,7 @@ $refusals
       proxy_connect_timeout 3s;
       proxy_read_timeout ${body_silence}s;
       proxy_send_timeout ${body_silence}s;
+      lua_transform_underscores_in_response_headers off;  # the names of the guest's headers, to remove them all
       proxy_intercept_errors on;  # an upload ends with an error of the guest, and the control plane's answer to it
       error_page 408 /.refusal/408;
       error_page $from_guest = @carried;

@@ -89,9 +89,7 @@ class Handover:
             self._said += message.get("body", b"")[:1]
             if not message.get("more_body", False):
                 self._carried.set()
-                break
-        else:
-            self._gone.set()
+        self._gone.set()
 
 
 async def handed_over(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:

@@ -154,7 +154,7 @@ class Launcher:
 
     def named(self, name: str) -> str | None:
         """The cgroup of the living thing with this name. It is still known after a restart of the server."""
-        return next((run for run, known in self._names.items() if known == name), None)
+        return next((run for run, known in list(self._names.items()) if known == name), None)
 
     def usage(self, run: str) -> RunUsage:
         """Raises SandboxGone."""
@@ -183,7 +183,7 @@ class Launcher:
                 return
         except OSError:
             return  # the sandbox is gone; the start fails
-        for run in [run for run, lives in self._left.items() if lives == "run"]:
+        for run in [run for run, lives in list(self._left.items()) if lives == "run"]:
             if self.met_limit(run):
                 await asyncio.to_thread(self.end, run)
 
@@ -194,7 +194,7 @@ class Launcher:
         return self._machinery.cgroups.kill_run(self._sandbox, run)
 
     def end(self, run: str) -> None:
-        """Kills everything in the cgroup and forgets it. Blocking."""
+        """Kills everything in the cgroup and forgets it. Blocking, so it runs in threads."""
         self._machinery.cgroups.kill_run(self._sandbox, run)
         self._machinery.cgroups.remove_run(self._sandbox, run)
         self._unmark(run)

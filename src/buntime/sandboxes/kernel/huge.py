@@ -10,6 +10,7 @@ do. A host that cannot do this uses the image's files as they are.
 import hashlib
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -36,15 +37,16 @@ class Huge:
     def offer(self, image: Path, some_uid: int) -> None:
         """Makes the copy for the image, unless it is there. Forgets others. Blocking: a tenth of a second."""
         name = _name(image)
-        self.forget(but=name)
         place = self._directory / name
         try:
+            self.forget(but=name)
             if not (place / ROOT).exists():
                 _make(place, image)
             _try_id_map(place, some_uid)  # only since Linux 6.3
         except (HostCommandFailed, OSError) as failed:
             log.info("no_huge_pages", reason=str(failed))
-            self.forget()
+            with suppress(HostCommandFailed, OSError):
+                self.forget()
             return
         self._offered = name, place
 
