@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
@@ -19,6 +20,7 @@ from buntime.sandboxes.quotas import Quotas
 from buntime.sandboxes.sharing import Shared
 
 LONGEST_TURN = 0.05  # seconds
+MOVERS = 4  # threads; the kernel does one move at a time
 
 
 class Runs:
@@ -77,6 +79,8 @@ class Machinery:
     sync: Shared = field(default_factory=Shared)
     quotas: Quotas = field(init=False)
     turns: Turns = field(default_factory=Turns)
+    # The kernel may let a move of a process wait. Long work in the loop's own threads must not hold up a run's.
+    movers: Executor = field(default_factory=lambda: ThreadPoolExecutor(MOVERS, thread_name_prefix="cgroups"))
     reclaims: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
 
     def __post_init__(self) -> None:

@@ -288,13 +288,17 @@ class Launcher:
         self._parking.add(spare.run)
         try:
             # in a thread: the kernel may wait for a grace period before it moves a process, 5 to 18 ms
-            if await asyncio.to_thread(self._enclose, spare):
+            if await self._moved(self._enclose, spare):
                 return spare
             await asyncio.to_thread(self.end, spare.run)
         except BaseException:
             self.end_later(spare.run)
             raise
         return None
+
+    async def _moved[T, R](self, work: Callable[[T], R], what: T) -> R:
+        """The result of work on cgroups, which may block."""
+        return await asyncio.get_running_loop().run_in_executor(self._machinery.movers, work, what)
 
     def _enclose(self, spare: Spare) -> bool:
         """Gives the process a cgroup of its own. False when the guest does not name one of its own. Blocking."""
@@ -326,7 +330,7 @@ class Launcher:
         spare = self._spare
         if spare is None or spare.is_counted:
             return
-        if await asyncio.to_thread(self._count, spare):
+        if await self._moved(self._count, spare):
             self._spare = replace(spare, is_counted=True)
         else:
             self._spare = None
@@ -357,7 +361,7 @@ class Launcher:
                 break
             await asyncio.sleep(SPARE_WAIT_SECONDS)
         # in a thread, because the kernel may let it wait
-        self._gone(await asyncio.to_thread(self._removed, list(self._left)))
+        self._gone(await self._moved(self._removed, list(self._left)))
         await self.make_room()
         try:
             await self.ready_spare(counted=True)
