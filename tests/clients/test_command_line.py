@@ -810,10 +810,10 @@ def test_a_command_imports_nothing_of_the_server_and_no_unused_libraries(user: U
 
 
 def test_all_documented_commands_are_run() -> None:
-    assert len(DOCUMENTED) == 5
+    assert len(DOCUMENTED) == 6
 
 
-@pytest.mark.parametrize("number", range(5))
+@pytest.mark.parametrize("number", range(6))
 def test_the_documented_commands_work(user: User, client: Client, tmp_path: Path, number: int) -> None:
     before = ids(client)
     script = DOCUMENTED[number]
@@ -831,7 +831,7 @@ def test_the_documented_commands_work(user: User, client: Client, tmp_path: Path
     )
     assert done.returncode == 0, done.stderr
     shown = [
-        *(["Hello you\n", "\n42\n"], ["  job   active "], ["\none\n", "  first\n", "  before-restore\n"]),
+        *(["Hello you\n", "\n42\n"], ["  ci"], ["  job   active "], ["\none\n", "  first\n", "  before-restore\n"]),
         *(["\n2\n", "Hello you\n", '"exitCode": 1', "exit status 1\n"], []),
     ]
     for said in shown[number]:
