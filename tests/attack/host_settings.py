@@ -9,6 +9,7 @@ from buntime.config import Config
 SYS = Path("/proc/sys")
 COUNTERS = (  # values that the kernel itself changes
     "fs/aio-nr", "fs/dentry-state", "fs/file-nr", "fs/inode-nr", "fs/inode-state", "kernel/ns_last_pid",
+    "fs/quota/syncs",  # of any program's sync
     "kernel/pty/nr", "kernel/random/", "net/netfilter/nf_conntrack_count", "debug/", "fs/binfmt_misc/",
     "kernel/cad_pid", "kernel/sched_domain/",
 )  # fmt: skip
