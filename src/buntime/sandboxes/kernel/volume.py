@@ -21,6 +21,7 @@ from buntime.ports import VolumeLost
 from buntime.sandboxes.kernel import subvolumes, transfer
 from buntime.sandboxes.kernel.commands import call
 from buntime.sandboxes.kernel.content_sizes import Contained, ContentSizes
+from buntime.sandboxes.kernel.durable import sync
 from buntime.sandboxes.kernel.file_system import mount
 from buntime.sandboxes.kernel.incoming import Grown, Incoming, host_failures
 from buntime.sandboxes.kernel.parents import Parents
@@ -74,10 +75,12 @@ class Volumes:
         self._file.unlink(missing_ok=True)
 
     def create(self, sandbox: str, limit_mb: int) -> None:
-        """Raises FileExistsError."""
+        """An empty volume. When this returns, it is on disk: since Linux 6.2, the kernel leaves a new one to its next
+        commit, up to 30 seconds later. Raises FileExistsError."""
         with opened(self.directory) as parent:
             subvolumes.create(parent, sandbox)
         self.open(sandbox, limit_mb)
+        sync(self.path(sandbox))
 
     def open(self, sandbox: str, limit_mb: int) -> None:
         """Makes the volume, which nothing uses, ready for a sandbox: writable, and with its directories, which a power
