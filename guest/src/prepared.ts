@@ -22,7 +22,7 @@ import { numberIn, type Handlers, type Settings } from "./asked";
 import type { Spare, Spares } from "./spares";
 
 const LONGEST_CODE = 16 << 10; // bytes that have room in the placeholder
-const PLACEHOLDER = "//" + "buntime ".repeat(LONGEST_CODE / 8) + "\n"; // a length that nothing else in memory has
+const PLACEHOLDER = "//" + "waiting ".repeat(LONGEST_CODE / 8) + "\n"; // a length that nothing else in memory has
 /** Its descriptors (see boot.js), none of which Bun itself takes next. */
 const [TAKEN, READY, CODE] = [7, 8, 9];
 const LARGEST_ENV = 64 << 10; // bytes

@@ -336,12 +336,13 @@ def test_programs_that_are_not_what_they_should_be(session: Session) -> None:
     session.write("/usr/bin/rg", HOSTILE_RG, mode="755").done()
     assert search(session, query="x").done()["matches"] == []
     session.write("/usr/bin/tar", "#!/bin/bash\necho half; exit 2\n", mode="755").done()
-    connection = begin(session, _target(session, "archive", "."))
+    connection = begin(session, _target(session, "archive", "."), headers={"Connection": "close"})
     answer = b""
     with connection:
         while part := connection.recv(MB):
             answer += part
-    assert not answer.endswith(b"0\r\n\r\n")
+    refused = answer.startswith(b"HTTP/1.1 409")  # if tar had ended before the first byte was sent
+    assert refused or not answer.endswith(b"0\r\n\r\n")
     assert session.output("echo on") == "on\n"
 
 

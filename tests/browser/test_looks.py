@@ -179,6 +179,8 @@ def test_the_api_reference_fits_and_can_be_read(
         visitor.page.set_viewport_size({"width": width, "height": HEIGHT})
         visitor.page.emulate_media(color_scheme=scheme)
         assert visitor.visit(f"{api.url}/docs") == 200
+        # the page draws a section when it is about to be seen, and on a phone the introduction fills several screens
+        visitor.page.get_by_role("heading", name="Sessions").scroll_into_view_if_needed()
         visitor.page.get_by_role("heading", name="Create a session").wait_for()
         _check(visitor, width, scheme, "docs")
         _stays_here(visitor, api.url)
