@@ -24,7 +24,7 @@ QUIET_SECONDS = 2.0  # then the edge remembers no permission and holds no sessio
 
 async def measure(context: Context) -> list[Row]:
     scale = context.scale
-    swap = total_memory() // 2 >> 20  # as scripts/zram makes it
+    swap = total_memory() >> 20  # as scripts/zram makes it
     with machine.swap(context.server.scratch / "swap", swap) as refused:
         async with sessions(context) as made:
             active = [await serve(context, made) for _ in range(scale.active_servers)]

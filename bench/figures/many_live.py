@@ -38,7 +38,7 @@ class Times:
 
 async def measure(context: Context) -> list[Row]:
     scale, server = context.scale, context.server
-    swap = total_memory() // 2 >> 20  # as scripts/zram makes it
+    swap = total_memory() >> 20  # as scripts/zram makes it
     with machine.swap(server.scratch / "swap", swap) as refused:
         async with sessions(context) as made:
             before, swapped, idle = await both(server.config.instance), swap_mb(), await _own_work(context)

@@ -22,7 +22,7 @@ async def measure(context: Context) -> list[Row]:
 
 async def _measure(context: Context) -> list[Row]:
     count, instance = context.scale.memory_sessions, context.server.config.instance
-    swap = total_memory() // 2 >> 20  # as scripts/zram makes it
+    swap = total_memory() >> 20  # as scripts/zram makes it
     async with sessions(context) as made:
         before = await both(instance)
         await made.create_many(count)
