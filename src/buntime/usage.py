@@ -201,7 +201,7 @@ def archived_bytes(session: Session) -> int:
     sizes: dict[str, int] = {}
     for saved in (session.saved, session.previous):
         if saved is not None:
-            sizes |= zip(saved.links, (*saved.sizes[: len(saved.below)], saved.size), strict=True)
+            sizes |= {**dict(zip(saved.below, saved.sizes, strict=False)), saved.name: saved.size}
     return sum(sizes.values())
 
 
