@@ -24,7 +24,7 @@ from buntime.inside import Contexts, Files, Processes, Sink, Terminals, Ticket
 from buntime.plan import Limits
 from buntime.session import Network, SavedVolume, Session, State
 from buntime.snapshot import Layer, MadeImage, Snapshot
-from buntime.usage import Amounts, Reading, Window
+from buntime.usage import Amounts, Counters, Reading, Window
 
 # --- Store -----------------------------------------------------------------------------------
 
@@ -616,6 +616,14 @@ class HostNumbers:
 
 
 @dataclass(frozen=True, slots=True)
+class Used:
+    """What the kernel has counted of one session. None: not known now."""
+
+    counters: Counters | None  # of its sandbox, if that runs
+    disk: int | None  # bytes that its volume takes on this host; 0 where the volume is not here
+
+
+@dataclass(frozen=True, slots=True)
 class Claimed:
     """What a new session stands on. The host made the ids of the sandbox and the volume."""
 
@@ -719,6 +727,11 @@ class Sandboxes(Protocol):
 
     def numbers(self) -> HostNumbers:
         """For the operator's metrics. The cost does not grow with the number of sessions."""
+        ...
+
+    async def used(self, sessions: Sequence[Session]) -> Mapping[str, Used]:
+        """What the kernel has counted for these sessions, by id, whatever state they are in. Asks no guest, wakes
+        nothing, raises nothing."""
         ...
 
     async def touched(self) -> Collection[str]:

@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buntime.plan import Limits
@@ -211,6 +211,7 @@ def test_a_host_that_starts_with_a_clock_of_the_future_fills_no_more_days_than_a
     assert sum(share.deep_sleep for share in shares.values()) == 30_000 * DAY_MS
 
 
+@settings(deadline=None)
 @given(
     used=st.builds(
         Amounts, *[st.integers(0, 1 << 40)] * 2, st.integers(0, 40 * DAY_MS), *[st.integers(0, 1 << 40)] * 6

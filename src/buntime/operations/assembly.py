@@ -76,7 +76,7 @@ def assemble_operations(
         Keys(store, clock),
         OwnAccount(store, clock),
         PreviewTokens(store, entrance, visitors, tasks, clock),
-        Executions(entrance),
+        Executions(entrance, lifecycle.metering.ran),
         Processes(entrance, tasks, clock),
         Contexts(entrance, tasks),
         Terminals(entrance),
