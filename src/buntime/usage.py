@@ -7,7 +7,8 @@ opens, at each change of state and when it is long.
 Two clocks are read. `Moment.steady` measures how long something took: nobody can set it. `Moment.at` says when.
 
 The kernel's counters may start anew: another sandbox serves the session, or the host has started again. A counter of
-another sandbox is never compared with that of the one before.
+another sandbox is never compared with that of the one before. Those of one sandbox only grow: two readings may be
+stored in another order than they were made, and then the lower one adds nothing.
 """
 
 from collections.abc import Iterator, Mapping
@@ -49,6 +50,12 @@ class Counters:
     cpu: int  # microseconds
     bytes_out: int
     memory: int  # bytes
+
+    def after(self, before: Self | None) -> Self:
+        """What is known of the sandbox now, where `before` was known already."""
+        if before is None or before.sandbox != self.sandbox:
+            return self
+        return replace(self, cpu=max(self.cpu, before.cpu), bytes_out=max(self.bytes_out, before.bytes_out))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +159,9 @@ class OpenWindow:
             self,
             noted=reading.moment,
             amounts=self.amounts + _used(self, reading),
-            counters=reading.counters or self.counters,
+            counters=reading.counters.after(self.counters) if reading.counters else self.counters,
             disk=self.disk if reading.disk is None else reading.disk,
-            runs=reading.runs or self.runs,
+            runs=_later(self.runs, reading.runs),
         )
 
     def close(self) -> Window:
@@ -241,15 +248,15 @@ def _used(window: OpenWindow, reading: Reading) -> Amounts:
 
 def _kernels(before: Counters | None, now: Counters | None, took: int) -> Amounts:
     """What the kernel has counted. Another sandbox than before: nothing yet, because what it used until now may have
-    been for nobody. A lower count than before: the counter has started anew, and all that it has is new."""
+    been for nobody."""
     known = before or now
     if known is None:
         return NOTHING
     if before is None or now is None or before.sandbox != now.sandbox:
         return Amounts(memory=(now or known).memory * took // _KIB_SECOND)
     return Amounts(
-        cpu=_grown(before.cpu, now.cpu),
-        bytes_out=_grown(before.bytes_out, now.bytes_out),
+        cpu=max(0, now.cpu - before.cpu),
+        bytes_out=max(0, now.bytes_out - before.bytes_out),
         memory=(before.memory + now.memory) // 2 * took // _KIB_SECOND,
     )
 
@@ -258,8 +265,8 @@ def _counted(before: Runs, now: Runs | None) -> int:
     """Another run of the server has counted from 0."""
     if now is None:
         return 0
-    return now.count - before.count if now.server == before.server else now.count
+    return max(0, now.count - before.count) if now.server == before.server else now.count
 
 
-def _grown(before: int, now: int) -> int:
-    return now - before if now >= before else now
+def _later(before: Runs, now: Runs | None) -> Runs:
+    return before if now is None or (now.server == before.server and now.count < before.count) else now

@@ -98,9 +98,13 @@ def test_counters_count_from_the_last_note() -> None:
     assert (window.amounts.cpu, window.amounts.bytes_out) == (70, 35)
 
 
-def test_a_counter_that_starts_anew_counts_from_zero() -> None:
-    window = opened(counters=counters(cpu=100, bytes_out=10)).note(Reading(moment(1), counters(30, 4)))
-    assert (window.amounts.cpu, window.amounts.bytes_out) == (30, 4)
+def test_readings_that_are_stored_out_of_order_count_nothing_twice() -> None:
+    """The time is read before the counters, so a reading with the earlier time may have the higher counts."""
+    first = Reading(moment(1), counters(cpu=100, bytes_out=10), runs=Runs("one", 3))
+    second = Reading(moment(2), counters(cpu=90, bytes_out=9), runs=Runs("one", 2))
+    third = Reading(moment(3), counters(cpu=110, bytes_out=12), runs=Runs("one", 4))
+    used = opened().note(first).note(second).note(third).amounts
+    assert (used.cpu, used.bytes_out, used.executions) == (110, 12, 4)
 
 
 def test_what_another_sandbox_used_before_it_was_known_is_not_counted() -> None:
