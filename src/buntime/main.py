@@ -21,6 +21,7 @@ from buntime.archives.opening import archive_of, is_directory
 from buntime.config import BadSetting, Config
 from buntime.daemon.limits import raise_limits
 from buntime.daemon.logs import configure_logs
+from buntime.daemon.moments import host_moments
 from buntime.daemon.only_server import only_server
 from buntime.daemon.tasks import Tasks
 from buntime.daemon.trimming import keep_trimmed
@@ -92,7 +93,7 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
         archive = archive_of(config)
         saving = await enter(Saving(archive, vault, sandboxes.volumes, clock))
         metrics = Metrics(Readings(store, sandboxes, saving, sandboxes.works, clock))
-        lifecycle = assemble_lifecycle(store, sandboxes, saving, plans, tasks, clock, metrics)
+        lifecycle = assemble_lifecycle(store, sandboxes, saving, plans, tasks, clock, metrics, host_moments())
         await lifecycle.transitions.settle()
         _keep(config, store, sandboxes, lifecycle, tasks)
         tasks.start_daemon(Leftovers(store, archive, saving, clock).keep(), "leftovers of uploads")

@@ -50,6 +50,9 @@ class Plan:
     snapshot_gb: int = 50  # what snapshots and images alone keep; what they share is counted once
     fork_count: int = 100  # sessions made by one fork
     images: int = 50  # names that the account itself gives
+    rate_active: float = 1.0  # of a second in this state, in weighted seconds of usage
+    rate_idle: float = 0.25
+    rate_deep_sleep: float = 0.02
     checkpoint_every: int = 300  # seconds, of sessions that do not say it themselves; 0: never
 
 

@@ -24,6 +24,7 @@ from buntime.inside import Contexts, Files, Processes, Sink, Terminals, Ticket
 from buntime.plan import Limits
 from buntime.session import Network, SavedVolume, Session, State
 from buntime.snapshot import Layer, MadeImage, Snapshot
+from buntime.usage import Amounts, Counters, Reading, Window
 
 # --- Store -----------------------------------------------------------------------------------
 
@@ -117,8 +118,11 @@ class Store(Protocol):
         ...
 
     # sessions
-    async def add_session(self, session: Session, answer: Answer | None, limit: int) -> None:
-        """Stores the session and the answer (if any) together, or neither.
+    async def add_session(
+        self, session: Session, answer: Answer | None, limit: int, reading: Reading | None = None
+    ) -> None:
+        """Stores the session and the answer (if any) together, or neither. With a reading, its first window of usage
+        opens in the same change.
 
         Raises NameTaken when another session of the account that is not DELETING has the name, before any other
         refusal; SessionLimitExceeded when the account already has `limit` sessions that are not DELETING (with the
@@ -175,9 +179,14 @@ class Store(Protocol):
         on how many exist."""
         ...
 
-    async def change_session(self, old: Session, new: Session, answer: Answer | None = None) -> Session:
+    async def change_session(
+        self, old: Session, new: Session, answer: Answer | None = None, reading: Reading | None = None
+    ) -> Session:
         """Replaces `old` by `new` and stores the answer (if any) together, or neither. Returns `new` with its version
         raised by one.
+
+        Another state or sandbox closes the open window of usage in the same change, and opens the next one unless `new`
+        is DELETING. The reading is noted first. Without one, the window has ended when it was last noted.
 
         Keeps activity that was noted meanwhile: `last_active` never goes back. Raises StaleSession when the stored
         version is not `old.version` or the session is gone, NameTaken when another session that is not DELETING has
@@ -196,7 +205,13 @@ class Store(Protocol):
         ...
 
     async def restore_session(
-        self, old: Session, new: Session, before: Snapshot, layer: Layer, answer: Answer | None
+        self,
+        old: Session,
+        new: Session,
+        before: Snapshot,
+        layer: Layer,
+        answer: Answer | None,
+        reading: Reading | None = None,
     ) -> Session:
         """`change_session`, together with a new automatic snapshot of the session and its new layer, and the answer if
         any; or nothing. The session's automatic snapshots from before are removed.
@@ -204,6 +219,37 @@ class Store(Protocol):
         Raises ImageNotFound when `new` has another image, to which nothing refers any more; StaleSession and ValueError
         as `change_session` does, and ValueError when an id is taken; IdempotencyInProgress as `add_session` does.
         """
+        ...
+
+    # usage
+    async def note_usage(self, readings: Mapping[str, Reading]) -> None:
+        """Adds what was used since the last note to the open windows of these sessions (by id), and closes those that
+        are long (`OpenWindow.is_long`). A session without an open window gets one. Ignores unknown sessions, those that
+        are DELETING, and readings from before the last note."""
+        ...
+
+    async def list_windows(self, account_id: str, after: int, limit: int) -> tuple[Sequence[Window], int]:
+        """Closed windows of an account after a place, and the place of the last of them (or `after`). The first place
+        is 0. A window that is stored later always comes after those that were returned."""
+        ...
+
+    async def usage_by_day(
+        self, account_id: str, first: int, last: int, session_id: str | None = None
+    ) -> Sequence[tuple[int, Amounts]]:
+        """What was noted of one session, or of the whole account, on each of these days on which there is something.
+        Days count from 1970 in UTC; `last` is one of them. Has what open windows have noted."""
+        ...
+
+    async def usage_by_session(
+        self, account_id: str, first: int, last: int, after: str, limit: int
+    ) -> Sequence[tuple[str, Amounts]]:
+        """The same for all these days together, by session id: a page of those after `after`, in their order. Has
+        sessions that are gone."""
+        ...
+
+    async def drop_usage(self, before_day: int) -> int:
+        """Removes windows that have ended, and days, before this day. Returns how many. The places of the windows that
+        stay do not change."""
         ...
 
     # preview tokens
@@ -571,6 +617,14 @@ class HostNumbers:
 
 
 @dataclass(frozen=True, slots=True)
+class Used:
+    """What the kernel has counted of one session. None: not known now."""
+
+    counters: Counters | None  # of its sandbox, if that runs
+    disk: int | None  # bytes that its volume takes on this host; 0 where the volume is not here
+
+
+@dataclass(frozen=True, slots=True)
 class Claimed:
     """What a new session stands on. The host made the ids of the sandbox and the volume."""
 
@@ -674,6 +728,11 @@ class Sandboxes(Protocol):
 
     def numbers(self) -> HostNumbers:
         """For the operator's metrics. The cost does not grow with the number of sessions."""
+        ...
+
+    async def used(self, sessions: Sequence[Session]) -> Mapping[str, Used]:
+        """What the kernel has counted for these sessions, by id, whatever state they are in. Asks no guest, wakes
+        nothing, raises nothing."""
         ...
 
     async def touched(self) -> Collection[str]:

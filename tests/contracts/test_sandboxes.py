@@ -970,3 +970,28 @@ async def test_a_run_reports_its_usage_and_written_files(sandbox: Sandbox) -> No
 async def test_a_run_reports_its_timeout(sandbox: Sandbox) -> None:
     result = await sandbox.run(Run(0.3, command="sleep 60"))
     assert (result.timed_out, result.exit_code) == (True, 124)
+
+
+async def test_what_a_session_used_grows_with_what_it_does(host: Host) -> None:
+    session = _session(await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS))
+    before = (await host.sandboxes.used([session]))[session.id]
+    assert before.counters
+    assert before.counters.sandbox == session.sandbox
+    assert before.disk is not None
+    sandbox = await host.sandboxes.get(session.sandbox)
+    assert sandbox
+    await sandbox.run(Run(30, command="echo hello"))
+    after = (await host.sandboxes.used([session]))[session.id]
+    assert after.counters
+    assert after.counters.cpu >= before.counters.cpu
+    assert after.counters.bytes_out >= before.counters.bytes_out
+
+
+async def test_a_session_without_a_sandbox_used_its_disk_alone(host: Host) -> None:
+    session = _session(await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS))
+    await host.sandboxes.stop(session)
+    asleep = (await host.sandboxes.used([session]))[session.id]
+    assert asleep.counters is None
+    assert asleep.disk is not None
+    await host.sandboxes.destroy(session)
+    assert (await host.sandboxes.used([session]))[session.id].disk == 0

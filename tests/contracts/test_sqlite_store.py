@@ -23,6 +23,7 @@ from buntime.scope import Scope
 from buntime.session import NEVER, Event, SavedVolume, Session, State
 from buntime.stores import answers, committing, database, images, log, preview_tokens, sessions
 from buntime.stores.sqlite import SqliteStore
+from buntime.usage import NOTHING, Amounts, Moment, Reading
 from tests.contracts.examples import (
     FULL,
     FULL_LAYER,
@@ -706,3 +707,61 @@ async def test_what_was_acknowledged_survives_kill_9(store_path: Path) -> None:
         kept = {found.id for found in await store.all_sessions()}
     assert len(acknowledged) >= 400
     assert set(acknowledged) <= kept
+
+
+async def test_a_store_without_usage_keeps_its_sessions_and_counts_from_the_first_note(
+    store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "MIGRATIONS", migrations_until(11, tmp_path / "old"))
+        async with opened(store_path):
+            pass
+        with closing(sqlite3.connect(store_path, autocommit=True)) as connection:
+            insert_session_of_version_11(connection, session())
+    async with opened(store_path) as store:
+        assert await store.all_sessions() == [session()]
+        await store.note_usage({"ses_one": usage_read(60)})
+        await store.note_usage({"ses_one": usage_read(70)})
+        assert await used(store) == Amounts(active=10_000)
+
+
+def insert_session_of_version_11(connection: sqlite3.Connection, added: Session) -> None:
+    """Later versions made it in the same way, until now."""
+    insert_session_of_version_7(
+        connection, added, made_of=added.made_of, checkpoint_every=added.checkpoint_every, name=added.name
+    )
+
+
+def usage_read(seconds: int) -> Reading:
+    return Reading(Moment(1000 * (NOW + seconds), "boot", 1000 * seconds))
+
+
+async def used(store: SqliteStore) -> Amounts:
+    return sum((amounts for _, amounts in await store.usage_by_day("acc_one", 0, 100_000)), NOTHING)
+
+
+async def test_a_killed_server_loses_what_was_used_since_the_last_note(store_path: Path, tmp_path: Path) -> None:
+    crashed = tmp_path / "crashed" / store_path.name
+    async with opened(store_path) as store:
+        await store.add_session(session(), None, 1, usage_read(0))
+        await store.note_usage({"ses_one": usage_read(60)})
+        await asyncio.to_thread(copy_as_it_is, store_path.parent, crashed.parent)
+        await store.note_usage({"ses_one": usage_read(100)})
+    async with opened(crashed) as store:
+        await store.change_session(session(), session().down())  # its sandbox had ended: nothing could be read
+        assert await used(store) == Amounts(active=60_000)
+        windows, _ = await store.list_windows("acc_one", 0, 10)
+        assert [window.amounts for window in windows] == [Amounts(active=60_000)]
+
+
+async def test_a_server_that_goes_on_with_a_sandbox_counts_what_it_used_meanwhile(
+    store_path: Path, tmp_path: Path
+) -> None:
+    crashed = tmp_path / "crashed" / store_path.name
+    async with opened(store_path) as store:
+        await store.add_session(session(), None, 1, usage_read(0))
+        await store.note_usage({"ses_one": usage_read(60)})
+        await asyncio.to_thread(copy_as_it_is, store_path.parent, crashed.parent)
+    async with opened(crashed) as store:
+        await store.note_usage({"ses_one": usage_read(1000)})
+        assert await used(store) == Amounts(active=1_000_000)

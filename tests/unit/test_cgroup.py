@@ -247,3 +247,19 @@ def test_a_missing_run_counts_as_killed_and_removed(tmp_path: Path) -> None:
     cgroups.create("sb1", None)
     assert cgroups.kill_run("sb1", "r7")
     assert cgroups.remove_run("sb1", "r7")
+
+
+def test_v2_counts_what_all_runs_used(v2: tuple[CgroupsV2, Path]) -> None:
+    cgroups, root = v2
+    cgroups.create("sb1", None)
+    (root / "sb1/runs/cpu.stat").write_text("usage_usec 1234567\nuser_usec 1000000\nsystem_usec 234567\n")
+    (root / "sb1/runs/memory.current").write_text("4096\n")
+    assert cgroups.totals("sb1") == (1_234_567, 4096)
+
+
+def test_v1_counts_what_all_runs_used(tmp_path: Path) -> None:
+    cgroups = CgroupsV1(tmp_path, "buntime-abcd")
+    cgroups.create("sb1", None)
+    (tmp_path / "cpuacct/buntime-abcd/sb1/runs/cpuacct.usage").write_text("1234567891\n")
+    (tmp_path / "memory/buntime-abcd/sb1/runs/memory.usage_in_bytes").write_text("4096\n")
+    assert cgroups.totals("sb1") == (1_234_567, 4096)

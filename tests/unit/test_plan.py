@@ -99,9 +99,14 @@ def test_checkpoints_have_a_number_of_seconds_or_0_for_never(seconds: int) -> No
     assert plan_settings.parse(PAID, [f"checkpoint_every={seconds}"]) == {"checkpoint_every": seconds}
 
 
+def test_seconds_in_a_state_may_count_nothing() -> None:
+    assert plan_settings.parse(PAID, ["rate_idle=0", "rate_deep_sleep=0.5"]) == {"rate_idle": 0, "rate_deep_sleep": 0.5}
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        (["rate_idle=-1"], "rate_idle must be more than 0"),
         (["sessions"], "key=value"),
         (["sessions=many"], "sessions must be a number"),
         (["sessions=true"], "sessions must be a number"),

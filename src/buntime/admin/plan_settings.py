@@ -7,7 +7,7 @@ from dataclasses import fields
 from buntime.config import BadSetting, Config
 from buntime.plan import LONGEST_CHECKPOINT, SHORTEST_CHECKPOINT, Limits, Plan, load_plans, with_overrides
 
-MAY_BE_ZERO = ("checkpoint_every",)  # then it means never
+MAY_BE_ZERO = ("checkpoint_every", "rate_active", "rate_idle", "rate_deep_sleep")  # never; and: not counted
 
 
 def plans_of(config: Config) -> Mapping[str, Plan]:

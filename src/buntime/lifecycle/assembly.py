@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from buntime.daemon.moments import moments_of
 from buntime.daemon.tasks import Tasks
 from buntime.lifecycle.archiving import Archiving
 from buntime.lifecycle.changes import Changes
@@ -11,6 +12,7 @@ from buntime.lifecycle.endings import Endings
 from buntime.lifecycle.holds import Holds
 from buntime.lifecycle.layers import Layers
 from buntime.lifecycle.leases import Leases
+from buntime.lifecycle.metering import Metering
 from buntime.lifecycle.monitor import Monitor, Unwatched
 from buntime.lifecycle.observations import Observations
 from buntime.lifecycle.recovering import Recovering
@@ -20,6 +22,7 @@ from buntime.lifecycle.saving import Saving
 from buntime.lifecycle.transitions import Transitions
 from buntime.plan import Plan
 from buntime.ports import Sandboxes, Store
+from buntime.usage import Moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,7 @@ class Lifecycle:
     leases: Leases
     endings: Endings
     monitor: Monitor
+    metering: Metering
 
 
 def assemble_lifecycle(
@@ -47,22 +51,26 @@ def assemble_lifecycle(
     tasks: Tasks,
     clock: Callable[[], float],
     monitor: Monitor | None = None,
+    moment: Callable[[], Moment] | None = None,
 ) -> Lifecycle:
-    """`plans`: by name. `monitor` is told what happens to sessions."""
+    """`plans`: by name. `monitor` is told what happens to sessions. `moment`: by default, what `clock` says."""
     monitor = monitor or Unwatched()
-    changes, holds, observations = Changes(store), Holds(), Observations(sandboxes, clock)
+    metering = Metering(store, sandboxes, tasks, moment or moments_of(clock))
+    changes, holds, observations = Changes(store, metering), Holds(), Observations(sandboxes, clock)
     archiving = Archiving(store, sandboxes, saving, changes, holds, tasks)
     saves = (store, sandboxes, saving, changes, holds, archiving)
     checkpoints = Checkpoints(*saves, plans, tasks, clock, monitor)
     layers = Layers(store, sandboxes, saving, changes, holds, tasks, clock, monitor)
     parts = (store, sandboxes, saving, changes, holds, observations, archiving, layers, tasks)
-    transitions = Transitions(*parts, monitor)
-    restoring = Restoring(store, sandboxes, saving, layers, transitions, changes, holds, tasks, clock, monitor)
+    transitions = Transitions(*parts, monitor, metering)
+    restoring = Restoring(
+        store, sandboxes, saving, layers, transitions, changes, holds, tasks, clock, monitor, metering
+    )
     recovering = Recovering(store, sandboxes, saving, changes, holds, tasks)
     relief = Relief(store, sandboxes, transitions, archiving, layers)
     leases = Leases(store, sandboxes, changes, holds, transitions, layers, relief, clock)
-    forgetting = (holds, observations, archiving, checkpoints, transitions)
-    endings = Endings(store, sandboxes, saving, layers, changes, holds, forgetting, tasks)
+    forgetting = (holds, observations, archiving, checkpoints, transitions, metering)
+    endings = Endings(store, sandboxes, saving, layers, changes, holds, forgetting, tasks, metering)
     return Lifecycle(
         changes,
         holds,
@@ -77,4 +85,5 @@ def assemble_lifecycle(
         leases,
         endings,
         monitor,
+        metering,
     )

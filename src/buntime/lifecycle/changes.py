@@ -8,13 +8,16 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from buntime import errors
+from buntime.lifecycle.metering import Metering
 from buntime.ports import Store
 from buntime.session import Session, State
+from buntime.usage import Reading, closes_window
 
 
 class Changes:
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, metering: Metering) -> None:
         self._store = store
+        self._metering = metering
 
     async def present(self, session_id: str) -> Session:
         """The stored session. Raises SessionNotFound when it is missing or being deleted."""
@@ -23,13 +26,22 @@ class Changes:
             raise errors.SessionNotFound(session_id)
         return session
 
-    async def change(self, session_id: str, make: Callable[[Session], Session]) -> Session:
-        """Stores what `make` returns for the session, and returns that. Raises SessionNotFound."""
-        _, after = await self.change_what(partial(self.present, session_id), make)
+    async def change(
+        self, session_id: str, make: Callable[[Session], Session], reading: Reading | None = None
+    ) -> Session:
+        """Stores what `make` returns for the session, and returns that. Raises SessionNotFound.
+
+        `reading`: of what the session used until now, for a change that ends its window of usage. Without one, that
+        window has ended when it was last noted.
+        """
+        _, after = await self.change_what(partial(self.present, session_id), make, reading)
         return after
 
     async def change_what(
-        self, read: Callable[[], Awaitable[Session]], make: Callable[[Session], Session]
+        self,
+        read: Callable[[], Awaitable[Session]],
+        make: Callable[[Session], Session],
+        reading: Reading | None = None,
     ) -> tuple[Session, Session]:
         """The same for the session that `read` returns. Returns it as it was and as it is now. Raises what `read`
         and `make` raise."""
@@ -39,6 +51,7 @@ class Changes:
             if wanted == before:
                 return before, before
             try:
-                return before, await self._store.change_session(before, wanted)
+                told = reading if closes_window(before, wanted) else self._metering.now(before.id)
+                return before, await self._store.change_session(before, wanted, reading=told)
             except errors.StaleSession:
                 continue

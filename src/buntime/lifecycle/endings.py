@@ -13,6 +13,7 @@ from buntime.lifecycle.changes import Changes
 from buntime.lifecycle.checkpoints import Checkpoints
 from buntime.lifecycle.holds import Holds
 from buntime.lifecycle.layers import Layers
+from buntime.lifecycle.metering import Metering
 from buntime.lifecycle.observations import Observations
 from buntime.lifecycle.saving import Saving
 from buntime.lifecycle.transitions import Transitions
@@ -33,8 +34,9 @@ class Endings:
         layers: Layers,
         changes: Changes,
         holds: Holds,
-        forgetting: tuple[Holds | Observations | Archiving | Checkpoints | Transitions, ...],
+        forgetting: tuple[Holds | Observations | Archiving | Checkpoints | Transitions | Metering, ...],
         tasks: Tasks,
+        metering: Metering,
     ) -> None:
         """`forgetting`: what remembers something of a session until the session is gone."""
         self._store = store
@@ -45,6 +47,7 @@ class Endings:
         self._holds = holds
         self._forgetting = forgetting
         self._tasks = tasks
+        self._metering = metering
         self._finishing: set[str] = set()  # sessions whose remains are being removed
 
     async def end(self, session: Session) -> None:
@@ -52,7 +55,8 @@ class Endings:
 
         Raises SessionNotFound when another request deleted it first.
         """
-        session = await self._changes.change(session.id, lambda s: s.after(Event.DELETE))
+        used = await self._metering.read(session)
+        session = await self._changes.change(session.id, lambda s: s.after(Event.DELETE), used)
         reached("delete: marked")
         await self._alone(session, self._kill)
         reached("delete: killed")

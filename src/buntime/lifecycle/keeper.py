@@ -20,6 +20,7 @@ from buntime.lifecycle.deadlines import Deadlines
 from buntime.lifecycle.decisions import Asleep, Step, next_due, next_step
 from buntime.ports import ANSWER_SECONDS, Sandboxes, Store
 from buntime.session import Session, State
+from buntime.usage import KEPT_DAYS
 
 log = structlog.get_logger()
 
@@ -31,7 +32,7 @@ TOUCHED_SECONDS = 1.0  # between two looks at open connections
 LONGEST_WAIT = 600.0  # before a step that failed is tried again
 JUMP_SECONDS = 5.0  # a clock that gains or loses this much against monotonic time was set
 HOLD_SECONDS = 60.0  # without expiries after the clock was set forward: it may be set back soon
-HOUR = 3600
+HOUR, DAY = 3600, 86400
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,8 @@ class Keeper:
     @property
     def at_rest(self) -> bool:
         """Whether no step is under way."""
-        return not self._busy and not self._relieving and self._lifecycle.checkpoints.at_rest
+        parts = (self._lifecycle.checkpoints, self._lifecycle.metering)
+        return not self._busy and not self._relieving and all(part.at_rest for part in parts)
 
     async def run(self) -> None:
         """Ticks for ever."""
@@ -100,9 +102,11 @@ class Keeper:
         for session in await self._store.changed_sessions():
             self._deadlines.put(session.id, self._due(session))
             await self._lifecycle.checkpoints.note(session)
+            self._lifecycle.metering.note(session)
         await self._heed_accounts(now)
         await self._begin_due(now)
         self._lifecycle.checkpoints.begin_due(now)
+        self._lifecycle.metering.begin_due()
         if not self._relieving:
             self._relieving = True
             self._tasks.start(self._relieve(), "relief")
@@ -255,5 +259,6 @@ class Keeper:
         try:
             await self._store.drop_answers(now - ANSWER_SECONDS)
             await self._store.drop_preview_tokens(now)
+            await self._store.drop_usage(now // DAY - KEPT_DAYS)
         except BuntimeError as failed:
             log.warning("not_tidied", reason=failed.message)

@@ -18,6 +18,7 @@ from buntime.ids import new_snapshot_id, new_volume_id
 from buntime.lifecycle.changes import Changes
 from buntime.lifecycle.holds import Holds
 from buntime.lifecycle.layers import Layers
+from buntime.lifecycle.metering import Metering
 from buntime.lifecycle.monitor import Monitor
 from buntime.lifecycle.records import no_sandbox
 from buntime.lifecycle.saving import Saving
@@ -46,6 +47,7 @@ class Restoring:
         tasks: Tasks,
         clock: Callable[[], float],
         monitor: Monitor,
+        metering: Metering,
     ) -> None:
         self._store = store
         self._sandboxes = sandboxes
@@ -57,6 +59,7 @@ class Restoring:
         self._tasks = tasks
         self._clock = clock
         self._monitor = monitor
+        self._metering = metering
 
     async def restore(self, session_id: str, snapshot: Snapshot, answer: AnswerTo | None) -> Session:
         """Gives the session the files and the image of the snapshot, whose layer is on this host. Returns it as it was
@@ -115,6 +118,7 @@ class Restoring:
     async def _stored(
         self, session: Session, snapshot: Snapshot, volume: str, before: Layer, answer: AnswerTo | None
     ) -> Session:
+        used = await self._metering.read(session)
         while True:
             restored = replace(
                 session.down(),
@@ -127,9 +131,9 @@ class Restoring:
                 previous=None,
                 archived=False,
             )
-            kept = _before_restore(session, before)
+            kept, told = _before_restore(session, before), answer and answer(restored)
             try:
-                return await self._store.restore_session(session, restored, kept, before, answer and answer(restored))
+                return await self._store.restore_session(session, restored, kept, before, told, used)
             except errors.StaleSession:  # a PATCH came first
                 session = await self._changes.present(session.id)
 

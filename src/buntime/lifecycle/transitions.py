@@ -20,6 +20,7 @@ from buntime.lifecycle.archiving import Archiving
 from buntime.lifecycle.changes import Changes
 from buntime.lifecycle.holds import Holds
 from buntime.lifecycle.layers import Layers
+from buntime.lifecycle.metering import Metering
 from buntime.lifecycle.monitor import Monitor
 from buntime.lifecycle.observations import Observations
 from buntime.lifecycle.on_wake import OnWake
@@ -46,6 +47,7 @@ class Transitions:
         layers: Layers,
         tasks: Tasks,
         monitor: Monitor,
+        metering: Metering,
     ) -> None:
         self._store = store
         self._sandboxes = sandboxes
@@ -57,6 +59,7 @@ class Transitions:
         self._layers = layers
         self._tasks = tasks
         self._monitor = monitor
+        self._metering = metering
         self._on_wake = OnWake(tasks)
         self._risen: dict[str, float] = {}  # session → when it last woke from deep sleep, on the loop's clock
 
@@ -179,7 +182,10 @@ class Transitions:
         try:
             if has_foreign_records(session):
                 await forget_records(sandbox)
-            stored, network = await self._changes.change(session.id, awake), session.network
+            is_new = sandbox.id != session.sandbox or session.state is State.DEEP_SLEEP
+            # a frozen sandbox has used nothing, and its request waits
+            used = await self._metering.read_next(session, sandbox) if is_new else self._metering.now(session.id)
+            stored, network = await self._changes.change(session.id, awake, used), session.network
             while stored.network != network:  # it was changed while the sandbox started
                 network = stored.network
                 await sandbox.restrict(network)
@@ -232,7 +238,7 @@ class Transitions:
     ) -> None:
         """When that fails, the sandbox goes on."""
         try:
-            await self._changes.change(session.id, change)
+            await self._changes.change(session.id, change, await self._metering.read(session))
         except BaseException:
             if sandbox is not None:
                 await sandbox.thaw()

@@ -23,6 +23,7 @@ from buntime.operations.processes import Processes
 from buntime.operations.sessions import Sessions
 from buntime.operations.snapshots import Snapshots
 from buntime.operations.terminals import Terminals
+from buntime.operations.usage import Usage
 from buntime.operations.visitors import Visitors
 from buntime.plan import Plan
 from buntime.ports import Sandboxes, Store
@@ -42,6 +43,7 @@ class Operations:
     images: Images
     keys: Keys
     own_account: OwnAccount
+    usage: Usage
     preview_tokens: PreviewTokens
     executions: Executions
     processes: Processes
@@ -75,8 +77,9 @@ def assemble_operations(
         images,
         Keys(store, clock),
         OwnAccount(store, clock),
+        Usage(store, clock),
         PreviewTokens(store, entrance, visitors, tasks, clock),
-        Executions(entrance),
+        Executions(entrance, lifecycle.metering.ran),
         Processes(entrance, tasks, clock),
         Contexts(entrance, tasks),
         Terminals(entrance),

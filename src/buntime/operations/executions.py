@@ -25,8 +25,10 @@ class Executed:
 
 
 class Executions:
-    def __init__(self, entrance: Entrance) -> None:
+    def __init__(self, entrance: Entrance, ran: Callable[[str], None]) -> None:
+        """`ran` gets the id of a session when an execution begins in it."""
         self._entrance = entrance
+        self._ran = ran
 
     async def execute(self, caller: Caller, request: Execute) -> Executed:
         """Runs to the end. Raises MemoryLimitExceeded and DiskFull with the partial output in `details`."""
@@ -58,6 +60,7 @@ class Executions:
         async with self._entrance.streaming(caller, request.session_id) as (session, sandbox):
             if request.files:
                 await self._entrance.write(session, sandbox, request.files)
+            self._ran(session.id)
             result = await processes.run(caller, session, sandbox, _start_of(session, request), begun, sink)
         raise_for_limits("run", session, result, streamed=True)
         return Executed(result, sorted(shown_files(request.files))[:LISTED_FILES], False)
@@ -65,6 +68,7 @@ class Executions:
     async def _execute(self, session: Session, sandbox: Sandbox, request: Execute, sink: Sink | None) -> Executed:
         if request.files:
             await self._entrance.write(session, sandbox, request.files)
+        self._ran(session.id)
         result = await sandbox.run(_run_of(session, request), sink)
         raise_for_limits("run", session, result, streamed=sink is not None)
         written = sorted(shown_files(request.files) | set(result.files_written))

@@ -237,7 +237,8 @@ class Sessions:
         try:
             if session.network != DEFAULT_NETWORK:
                 await sandbox.restrict(session.network)
-            await self._store.add_session(session, answer and answer(session), plan.sessions)
+            used = await self._lifecycle.metering.read(session)
+            await self._store.add_session(session, answer and answer(session), plan.sessions, used)
         except Exception as failed:  # not when cancelled: it may be stored then, and the next start decides
             await self._sandboxes.destroy(session)
             if isinstance(failed, errors.SessionLimitExceeded):

@@ -20,7 +20,7 @@ from buntime.errors import BuntimeError, Unavailable
 from buntime.ids import new_volume_id
 from buntime.image import MADE_PREFIX
 from buntime.plan import Limits
-from buntime.ports import Claimed, HostNumbers, NoRoom, Sandbox, SandboxGone, Strain, VolumeLost
+from buntime.ports import Claimed, HostNumbers, NoRoom, Sandbox, SandboxGone, Strain, Used, VolumeLost
 from buntime.sandboxes import record as records
 from buntime.sandboxes.adopting import Adoption, Found
 from buntime.sandboxes.cache import VolumeCache
@@ -41,6 +41,7 @@ from buntime.sandboxes.network.disconnecting import end_connections
 from buntime.sandboxes.pool import Pool
 from buntime.sandboxes.removing import Removing
 from buntime.sandboxes.sandbox import LocalSandbox
+from buntime.sandboxes.used import Metered, read_all
 from buntime.session import Session, State
 from buntime.snapshot import MadeImage
 
@@ -414,6 +415,17 @@ class LocalSandboxes:
             volumes_disk=capacity.volumes_disk(),
             no_room={**capacity.refused, NoRoom.ADDRESSES: slots.refused},
         )
+
+    async def used(self, sessions: Sequence[Session]) -> Mapping[str, Used]:
+        waiting = {one.record.sandbox: one.record for one in self._adoption.waiting}
+
+        def interface(sandbox_id: str) -> str | None:
+            sandbox = self._running.get(sandbox_id)
+            record = waiting.get(sandbox_id) if sandbox is None else sandbox.record
+            return None if record is None else self._part.interface(record.slot)
+
+        metered = [Metered(one.id, one.volume, one.sandbox, interface(one.sandbox)) for one in sessions]
+        return await asyncio.to_thread(read_all, self._machinery.cgroups, self._machinery.volumes, metered)
 
     async def touched(self) -> Collection[str]:
         slots = await asyncio.to_thread(self._machinery.network.touched)

@@ -130,6 +130,13 @@ def empty_log(path: Path) -> bool:
 
 
 @contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection of its own, for reads that take so long that a thread makes them. Raises StoreUnusable."""
+    with failures_named(path), closing(_open(path)) as connection:
+        yield connection
+
+
+@contextmanager
 def failures_named(path: Path) -> Iterator[None]:
     """Turns errors of SQLite and of the system into StoreUnusable."""
     try:

@@ -11,7 +11,9 @@ from functools import lru_cache
 from buntime.errors import NameTaken, SessionLimitExceeded, StaleSession
 from buntime.plan import Limits
 from buntime.session import Network, Preview, SavedVolume, Session, State
+from buntime.stores import usage
 from buntime.stores.images import require_image
+from buntime.usage import Reading
 
 _ADD = """
 INSERT INTO sessions (id, account, state, created_at, expires_at, last_active, sandbox, volume, image, image_name,
@@ -37,7 +39,7 @@ WHERE id = :id AND version = :expected
 _NAMED = "SELECT id FROM sessions WHERE account = :account AND name = :name AND state <> 'deleting'"
 
 
-def add_session(connection: sqlite3.Connection, session: Session, limit: int) -> None:
+def add_session(connection: sqlite3.Connection, session: Session, limit: int, reading: Reading | None = None) -> None:
     """Raises NameTaken, SessionLimitExceeded, ImageNotFound, and ValueError if the id is taken."""
     _require_free(connection, session)
     counted = connection.execute("SELECT sessions FROM session_counts WHERE account = ?", (session.account,)).fetchone()
@@ -49,17 +51,19 @@ def add_session(connection: sqlite3.Connection, session: Session, limit: int) ->
         connection.execute(_ADD, _to_row(session))
     except sqlite3.IntegrityError as refused:
         raise ValueError(f"session id {session.id} is taken") from refused
+    usage.begin(connection, session, reading)
 
 
-def change_session(connection: sqlite3.Connection, new: Session, expected: int) -> None:
-    """Raises StaleSession unless the stored version is `expected`, and NameTaken."""
+def change_session(connection: sqlite3.Connection, old: Session, new: Session, reading: Reading | None = None) -> None:
+    """Raises StaleSession unless the stored version is that of `old`, and NameTaken."""
     try:
-        changed = connection.execute(_CHANGE, _to_row(new) | {"expected": expected}).rowcount
+        changed = connection.execute(_CHANGE, _to_row(new) | {"expected": old.version}).rowcount
     except sqlite3.IntegrityError:
         _require_free(connection, new)
         raise
     if changed != 1:
-        raise StaleSession(f"{new.id} no longer has version {expected}")
+        raise StaleSession(f"{new.id} no longer has version {old.version}")
+    usage.follow(connection, old, new, reading)
 
 
 def touch_sessions(connection: sqlite3.Connection, touched: Mapping[str, int]) -> None:
@@ -71,6 +75,7 @@ def touch_sessions(connection: sqlite3.Connection, touched: Mapping[str, int]) -
 
 def remove_session(connection: sqlite3.Connection, session_id: str) -> None:
     connection.execute("DELETE FROM sessions WHERE id = ?", (session_id,))
+    usage.end(connection, session_id)
 
 
 def all_sessions(connection: sqlite3.Connection) -> Iterator[Session]:

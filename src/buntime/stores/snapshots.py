@@ -10,6 +10,7 @@ from buntime.snapshot import Layer, Snapshot
 from buntime.stores.images import require_kept
 from buntime.stores.layers import add_or_require_layer, put_layer
 from buntime.stores.sessions import change_session
+from buntime.usage import Reading
 
 _ADD = """
 INSERT INTO snapshots (id, account, session, layer, image, image_name, size, created_at, expires_at, name, metadata,
@@ -44,11 +45,18 @@ def add_snapshot(connection: sqlite3.Connection, snapshot: Snapshot, layer: Laye
     _put(connection, snapshot)
 
 
-def restore_session(connection: sqlite3.Connection, old: Session, new: Session, before: Snapshot, layer: Layer) -> None:
+def restore_session(
+    connection: sqlite3.Connection,
+    old: Session,
+    new: Session,
+    before: Snapshot,
+    layer: Layer,
+    reading: Reading | None = None,
+) -> None:
     """Raises ImageNotFound, StaleSession, and ValueError if an id is taken."""
     if new.image != old.image:
         require_kept(connection, new.image, new.image_name)
-    change_session(connection, new, old.version)
+    change_session(connection, old, new, reading)
     connection.execute("DELETE FROM snapshots WHERE session = ? AND is_automatic", (new.id,))
     put_layer(connection, layer)  # the session had the layer's image until now
     _put(connection, before)

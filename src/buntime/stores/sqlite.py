@@ -15,14 +15,15 @@ from buntime.snapshot import Layer, Snapshot
 from buntime.stores import accounts, answers, database, preview_tokens, sessions, snapshots
 from buntime.stores.committing import INLINE_BODY, packed
 from buntime.stores.index import SessionIndex
-from buntime.stores.kept import KeptFiles
 from buntime.stores.log import LogCleaner
+from buntime.stores.noted import NotedUsage
 from buntime.stores.writer import Writer
+from buntime.usage import Reading
 
 DROP_AT_ONCE = 500  # answers deleted in one commit, so that other changes can run in between
 
 
-class SqliteStore(KeptFiles):
+class SqliteStore(NotedUsage):
     """Implements `ports.Store`.
 
     All sessions are in memory, so reading them touches no disk. The memory changes on the event loop after each commit,
@@ -34,9 +35,8 @@ class SqliteStore(KeptFiles):
         self, path: Path, descriptor: int, reader: sqlite3.Connection, writer: Writer, index: SessionIndex
     ) -> None:
         """Use `open`."""
-        super().__init__(reader, writer, LogCleaner(path))
+        super().__init__(path, reader, writer, LogCleaner(path), index)
         self._descriptor = descriptor
-        self._index = index
         self._seen = -1  # the PRAGMA data_version of the two caches
         self._keys: dict[str, tuple[Key, Account]] = {}
         self._accounts: dict[str, Account] = {}
@@ -99,8 +99,10 @@ class SqliteStore(KeptFiles):
 
     # sessions
 
-    async def add_session(self, session: Session, answer: Answer | None, limit: int) -> None:
-        work = partial(sessions.add_session, session=session, limit=limit)
+    async def add_session(
+        self, session: Session, answer: Answer | None, limit: int, reading: Reading | None = None
+    ) -> None:
+        work = partial(sessions.add_session, session=session, limit=limit, reading=reading)
         await self._change_and_answer(answer, work, lambda _: self._index.add(session))
 
     async def get_session(self, session_id: str) -> Session | None:
@@ -139,7 +141,9 @@ class SqliteStore(KeptFiles):
     async def changed_sessions(self) -> Sequence[Session]:
         return self._index.changed()
 
-    async def change_session(self, old: Session, new: Session, answer: Answer | None = None) -> Session:
+    async def change_session(
+        self, old: Session, new: Session, answer: Answer | None = None, reading: Reading | None = None
+    ) -> Session:
         _require_same(old, new)
 
         def committed(_: None) -> Session:
@@ -147,7 +151,7 @@ class SqliteStore(KeptFiles):
                 self._log.due()
             return self._index.change(new, old.version + 1)
 
-        work = partial(sessions.change_session, new=new, expected=old.version)
+        work = partial(sessions.change_session, old=old, new=new, reading=reading)
         return await self._change_and_answer(answer, work, committed)
 
     async def touch_session(self, session_id: str, now: int) -> None:
@@ -162,7 +166,13 @@ class SqliteStore(KeptFiles):
         await self._change(partial(sessions.remove_session, session_id=session_id), committed)
 
     async def restore_session(
-        self, old: Session, new: Session, before: Snapshot, layer: Layer, answer: Answer | None
+        self,
+        old: Session,
+        new: Session,
+        before: Snapshot,
+        layer: Layer,
+        answer: Answer | None,
+        reading: Reading | None = None,
     ) -> Session:
         _require_same(old, new)
 
@@ -170,7 +180,7 @@ class SqliteStore(KeptFiles):
             self._log.due()  # for the automatic snapshots from before
             return self._index.change(new, old.version + 1)
 
-        work = partial(snapshots.restore_session, old=old, new=new, before=before, layer=layer)
+        work = partial(snapshots.restore_session, old=old, new=new, before=before, layer=layer, reading=reading)
         return await self._change_and_answer(answer, work, committed)
 
     # preview tokens

@@ -2,7 +2,7 @@
 
 import asyncio
 import posixpath
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +24,7 @@ from buntime.ports import (
     Sandbox,
     SandboxGone,
     Strain,
+    Used,
     VolumeLost,
 )
 from buntime.session import DEFAULT_NETWORK, Network, Session, State
@@ -33,6 +34,7 @@ from buntime.testing.files import FakeFiles
 from buntime.testing.processes import FakeProcesses
 from buntime.testing.terminals import FakeTerminals
 from buntime.testing.volumes import FakeVolume, FakeVolumes
+from buntime.usage import Counters
 
 IMAGE = "fake"
 
@@ -104,6 +106,7 @@ class FakeSandbox:
         self.network: Network = DEFAULT_NETWORK
         self.alive = True
         self.frozen = False
+        self.cpu = self.bytes_out = self.memory = 0  # what the kernel has counted; a test may set them
         self.processes = FakeProcesses()
         self.contexts = FakeContexts()
         self.terminals = FakeTerminals()
@@ -283,6 +286,14 @@ class FakeSandboxes:
             volumes_disk=Budget(20480 * MB, sum(volume.used for volume in self.volumes.values()), 2048 * MB),
             no_room={reason: self.refused if reason is NoRoom.MEMORY else 0 for reason in NoRoom},
         )
+
+    async def used(self, sessions: Sequence[Session]) -> Mapping[str, Used]:
+        return {session.id: self._used_by(session) for session in sessions}
+
+    def _used_by(self, session: Session) -> Used:
+        sandbox, volume = self.running.get(session.sandbox), self.volumes.get(session.volume)
+        counters = Counters(sandbox.id, sandbox.cpu, sandbox.bytes_out, sandbox.memory) if sandbox else None
+        return Used(counters, volume.used if volume else 0)
 
     async def touched(self) -> Collection[str]:
         return self.got_bytes

@@ -16,10 +16,11 @@ from buntime.errors import (
 from buntime.ports import Answer, PreviewToken
 from buntime.session import Session, State
 from buntime.snapshot import Layer, Snapshot
-from buntime.testing.kept import FakeKeptFiles
+from buntime.testing.usage import FakeUsage
+from buntime.usage import Reading
 
 
-class FakeStore(FakeKeptFiles):
+class FakeStore(FakeUsage):
     """`ports.Store` in dictionaries. A change happens between two awaits, so it is atomic."""
 
     def __init__(self) -> None:
@@ -88,7 +89,9 @@ class FakeStore(FakeKeptFiles):
 
     # sessions
 
-    async def add_session(self, session: Session, answer: Answer | None, limit: int) -> None:
+    async def add_session(
+        self, session: Session, answer: Answer | None, limit: int, reading: Reading | None = None
+    ) -> None:
         await self._require_free(session)
         active = await self.count_sessions(session.account)
         if active >= limit:
@@ -99,6 +102,7 @@ class FakeStore(FakeKeptFiles):
         if answer is not None:
             self._add_first(answer)
         self.sessions[session.id] = session
+        self._begin(session, reading)
 
     async def get_session(self, session_id: str) -> Session | None:
         return self.sessions.get(session_id)
@@ -146,11 +150,14 @@ class FakeStore(FakeKeptFiles):
         self.seen = {session.id: session.version for session in self.sessions.values()}
         return changed
 
-    async def change_session(self, old: Session, new: Session, answer: Answer | None = None) -> Session:
+    async def change_session(
+        self, old: Session, new: Session, answer: Answer | None = None, reading: Reading | None = None
+    ) -> Session:
         changed = self._changed(old, new)
         await self._require_free(changed)
         if answer is not None:
             self._add_first(answer)
+        self._follow(self.sessions[old.id], changed, reading)
         self.sessions[old.id] = changed
         return changed
 
@@ -171,10 +178,17 @@ class FakeStore(FakeKeptFiles):
     async def remove_session(self, session_id: str) -> None:
         self.sessions.pop(session_id, None)
         self.seen.pop(session_id, None)
+        self.open_windows.pop(session_id, None)
         await self.revoke_preview_tokens(session_id)
 
     async def restore_session(
-        self, old: Session, new: Session, before: Snapshot, layer: Layer, answer: Answer | None
+        self,
+        old: Session,
+        new: Session,
+        before: Snapshot,
+        layer: Layer,
+        answer: Answer | None,
+        reading: Reading | None = None,
     ) -> Session:
         if new.image != old.image:
             self._require_kept(new.image, new.image_name)
@@ -185,6 +199,7 @@ class FakeStore(FakeKeptFiles):
             raise ValueError(f"snapshot id {before.id} is taken")
         if answer is not None:
             self._add_first(answer)
+        self._follow(self.sessions[old.id], changed, reading)
         self.sessions[new.id] = changed
         self.layers[layer.id] = layer
         self.snapshots = others | {before.id: before}

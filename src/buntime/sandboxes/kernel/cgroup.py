@@ -79,6 +79,11 @@ class Cgroups(Protocol):
         """Raises OSError where the run is gone or its memory is not counted."""
         ...
 
+    def totals(self, sandbox: str) -> tuple[int, int]:
+        """CPU time in microseconds that all runs have used since the sandbox was made, ended ones too, and the bytes of
+        memory that they have now. Raises OSError where the sandbox is gone."""
+        ...
+
     def refused_forks(self, sandbox: str, run: str) -> int:
         """How many the kernel counts at the run itself."""
         ...

@@ -139,6 +139,10 @@ class CgroupsV1:
             memory_kills=field_of(f"{memory}/memory.oom_control", "oom_kill"),
         )
 
+    def totals(self, sandbox: str) -> tuple[int, int]:
+        spent = int(text_of(f"{self._runs('cpuacct', sandbox)}/cpuacct.usage"))
+        return spent // 1000, int(text_of(f"{self._runs('memory', sandbox)}/memory.usage_in_bytes"))
+
     def refused_forks(self, sandbox: str, run: str) -> int:
         return field_of(f"{self._runs('pids', sandbox)}/{run}/pids.events", "max")
 

@@ -119,6 +119,10 @@ class CgroupsV2:
             memory_kills=field_of(f"{group}/memory.events.local", "oom_kill"),
         )
 
+    def totals(self, sandbox: str) -> tuple[int, int]:
+        runs = self._runs(sandbox)
+        return field_of(f"{runs}/cpu.stat", "usage_usec"), int(text_of(f"{runs}/memory.current"))
+
     def refused_forks(self, sandbox: str, run: str) -> int:
         return field_of(f"{self._runs(sandbox)}/{run}/pids.events", "max")
 

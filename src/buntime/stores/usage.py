@@ -1,0 +1,237 @@
+"""Usage in SQL. Changes run inside a transaction, together with the change of state that ends a window."""
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import astuple, replace
+
+from buntime.session import Session, State
+from buntime.usage import (
+    AMOUNTS,
+    NOTHING,
+    Amounts,
+    Counters,
+    Moment,
+    OpenWindow,
+    Reading,
+    Runs,
+    Window,
+    archived_bytes,
+    closes_window,
+    days_of,
+    first_window,
+)
+
+_COLUMNS = ", ".join(AMOUNTS)
+_VALUES = ", ".join("?" * len(AMOUNTS))
+_SUMS = ", ".join(f"sum({name})" for name in AMOUNTS)
+_WHOLE_ACCOUNT = ""  # in place of a session
+
+_PUT_OPEN = f"INSERT OR REPLACE INTO usage_open VALUES ({', '.join('?' * 14)})"
+
+_NEXT_NUMBER = """
+INSERT INTO usage_numbers VALUES (?, 1) ON CONFLICT (account) DO UPDATE SET number = number + 1 RETURNING number
+"""
+
+_ADD_WINDOW = f"INSERT INTO usage_windows VALUES (?, ?, ?, ?, ?, ?, ?, {_VALUES})"
+
+_ADD_TO_DAY = f"""
+INSERT INTO usage_days VALUES (?, ?, ?, {_VALUES})
+ON CONFLICT (account, session, day) DO UPDATE SET {", ".join(f"{name} = {name} + excluded.{name}" for name in AMOUNTS)}
+"""
+
+_BY_DAY = f"""
+SELECT day, {_COLUMNS} FROM usage_days WHERE account = ? AND session = ? AND day BETWEEN ? AND ? ORDER BY day
+"""
+
+# goes from one session to the next one with two look-ups, and not over all of its days
+_BY_SESSION = f"""
+WITH RECURSIVE
+  ids (session) AS (
+    SELECT min(session) FROM usage_days WHERE account = :account AND session > :after
+    UNION ALL
+    SELECT (SELECT min(session) FROM usage_days WHERE account = :account AND session > ids.session)
+    FROM ids WHERE ids.session IS NOT NULL
+  ),
+  page (session) AS (
+    SELECT session FROM ids
+    WHERE EXISTS (SELECT 1 FROM usage_days AS d
+                  WHERE d.account = :account AND d.session = ids.session AND d.day BETWEEN :first AND :last)
+    LIMIT :limit
+  )
+SELECT page.session, {_SUMS}
+FROM page CROSS JOIN usage_days AS d
+WHERE d.account = :account AND d.session = page.session AND d.day BETWEEN :first AND :last
+GROUP BY page.session ORDER BY page.session
+"""
+
+_WINDOWS = "SELECT * FROM usage_windows WHERE account = ? AND number > ? ORDER BY number LIMIT ?"
+
+_DROP_WINDOWS = """
+DELETE FROM usage_windows
+WHERE (account, number) IN (SELECT account, number FROM usage_windows WHERE ended_at < ? LIMIT ?)
+"""
+
+_DROP_DAYS = """
+DELETE FROM usage_days
+WHERE (account, session, day) IN (SELECT account, session, day FROM usage_days WHERE day < ? LIMIT ?)
+"""
+
+
+def begin(connection: sqlite3.Connection, session: Session, reading: Reading | None) -> None:
+    """Opens the first window of a session. Without a reading, its first note does."""
+    if reading is not None:
+        _put(connection, first_window(session, reading))
+
+
+def follow(connection: sqlite3.Connection, old: Session, new: Session, reading: Reading | None) -> None:
+    """Notes what a change of a session means for its window. Without a reading, nothing was used since the last note,
+    and a window that ends has ended then."""
+    closes, archived = closes_window(old, new), archived_bytes(new)
+    if not closes and archived == archived_bytes(old):
+        return
+    window = _get(connection, new.id)
+    if window is None:
+        if new.state is not State.DELETING:
+            begin(connection, new, reading)
+        return
+    if reading is not None:
+        window = _noted(connection, window, reading)
+    if closes:
+        _add(connection, window.close())
+        window = window.following(new.state, reading.next if reading else None)
+    if new.state is State.DELETING:
+        end(connection, new.id)
+    else:
+        _put(connection, replace(window, archived=archived))
+
+
+def end(connection: sqlite3.Connection, session_id: str) -> None:
+    """The session has no open window any more."""
+    connection.execute("DELETE FROM usage_open WHERE session = ?", (session_id,))
+
+
+def note(connection: sqlite3.Connection, readings: Sequence[tuple[Session, Reading]]) -> None:
+    """Notes what was used in the open windows of these sessions, and closes those that are long."""
+    for session, reading in readings:
+        window = _get(connection, session.id)
+        if window is None:
+            state = connection.execute("SELECT state FROM sessions WHERE id = ?", (session.id,)).fetchone()
+            if state is not None and state["state"] != State.DELETING:
+                begin(connection, replace(session, state=State(state["state"])), reading)
+            continue
+        window = _noted(connection, window, reading)
+        if window.is_long:
+            _add(connection, window.close())
+            window = window.following(window.state)
+        _put(connection, window)
+
+
+def list_windows(
+    connection: sqlite3.Connection, account_id: str, after: int, limit: int
+) -> tuple[Sequence[Window], int]:
+    """The windows with the next numbers, and the last of these."""
+    rows = connection.execute(_WINDOWS, (account_id, after, limit)).fetchall()
+    return [_window(row) for row in rows], rows[-1]["number"] if rows else after
+
+
+def by_day(
+    connection: sqlite3.Connection, account_id: str, session_id: str | None, first: int, last: int
+) -> Sequence[tuple[int, Amounts]]:
+    rows = connection.execute(_BY_DAY, (account_id, session_id or _WHOLE_ACCOUNT, first, last))
+    return [(day, Amounts(*amounts)) for day, *amounts in rows]
+
+
+def by_session(
+    connection: sqlite3.Connection, account_id: str, first: int, last: int, after: str, limit: int
+) -> Sequence[tuple[str, Amounts]]:
+    asked = {"account": account_id, "first": first, "last": last, "after": after, "limit": limit}
+    return [(session, Amounts(*amounts)) for session, *amounts in connection.execute(_BY_SESSION, asked)]
+
+
+def drop(connection: sqlite3.Connection, before: int, before_day: int, most: int) -> int:
+    """Removes at most `most` windows, and as many days. Returns how many."""
+    windows = connection.execute(_DROP_WINDOWS, (before, most)).rowcount
+    return windows + connection.execute(_DROP_DAYS, (before_day, most)).rowcount
+
+
+def _noted(connection: sqlite3.Connection, window: OpenWindow, reading: Reading) -> OpenWindow:
+    """The window after the note, which is in the days already."""
+    noted = window.note(reading)
+    used = noted.amounts - window.amounts
+    if used != NOTHING:
+        connection.executemany(
+            _ADD_TO_DAY,
+            [
+                (window.account, session, day, *share.values)
+                for day, share in days_of(used, noted.noted.at)
+                for session in (window.session, _WHOLE_ACCOUNT)
+            ],
+        )
+    return noted
+
+
+def _add(connection: sqlite3.Connection, window: Window) -> None:
+    number = connection.execute(_NEXT_NUMBER, (window.account,)).fetchone()[0]
+    row = (
+        window.account,
+        number,
+        window.session,
+        window.ordinal,
+        window.state.value,
+        window.began_at,
+        window.ended_at,
+        *window.amounts.values,
+    )
+    connection.execute(_ADD_WINDOW, row)
+
+
+def _window(row: sqlite3.Row) -> Window:
+    return Window(
+        session=row["session"],
+        account=row["account"],
+        ordinal=row["ordinal"],
+        state=State(row["state"]),
+        began_at=row["began_at"],
+        ended_at=row["ended_at"],
+        amounts=Amounts(*(row[name] for name in AMOUNTS)),
+    )
+
+
+def _put(connection: sqlite3.Connection, window: OpenWindow) -> None:
+    row = (
+        window.session,
+        window.account,
+        window.ordinal,
+        window.state.value,
+        window.began_at,
+        window.noted.at,
+        window.noted.boot,
+        window.noted.steady,
+        json.dumps(window.amounts.values),
+        json.dumps(astuple(window.counters)) if window.counters else None,
+        window.disk,
+        window.archived,
+        window.runs.server,
+        window.runs.count,
+    )
+    connection.execute(_PUT_OPEN, row)
+
+
+def _get(connection: sqlite3.Connection, session_id: str) -> OpenWindow | None:
+    row = connection.execute("SELECT * FROM usage_open WHERE session = ?", (session_id,)).fetchone()
+    if row is None:
+        return None
+    return OpenWindow(
+        session=row["session"],
+        account=row["account"],
+        ordinal=row["ordinal"],
+        state=State(row["state"]),
+        began_at=row["began_at"],
+        noted=Moment(row["noted_at"], row["boot"], row["steady"]),
+        amounts=Amounts(*json.loads(row["amounts"])),
+        counters=Counters(*json.loads(row["counters"])) if row["counters"] else None,
+        disk=row["disk"],
+        archived=row["archived"],
+        runs=Runs(row["server"], row["runs"]),
+    )
