@@ -19,6 +19,7 @@ from enum import StrEnum
 from typing import Any, Literal, Protocol
 
 from buntime.account import Account, AccountStatus, Key
+from buntime.event import AccountEvent, EventType
 from buntime.image import NamedImage
 from buntime.inside import Contexts, Files, Processes, Sink, Terminals, Ticket
 from buntime.plan import Limits
@@ -62,8 +63,17 @@ class KeptNumbers:
     unsaved_layers: int  # the archive does not have them yet
 
 
+@dataclass(frozen=True, slots=True)
+class NumberedEvent:
+    """An event, and its place among all events of the store."""
+
+    number: int  # at least 1
+    event: AccountEvent
+
+
 class Store(Protocol):
-    """Durable truth about accounts, keys, sessions, preview tokens, snapshots, layers, images and idempotent answers.
+    """Durable truth about accounts, keys, sessions, preview tokens, snapshots, layers, images, idempotent answers and
+    events. A method that takes `events` stores them together with its change, or neither.
 
     A coroutine that changes something returns when the change would survive a power loss, or it raises and has changed
     nothing. It raises Unavailable when the host cannot store the change now, and after `close`. Cancelling a caller
@@ -93,7 +103,13 @@ class Store(Protocol):
         """False when the account does not exist. DELETED is final: changing it returns False too."""
         ...
 
-    async def add_key(self, key: Key, answer: Answer | None = None, limit: int | None = None) -> None:
+    async def add_key(
+        self,
+        key: Key,
+        answer: Answer | None = None,
+        limit: int | None = None,
+        events: Sequence[AccountEvent] = (),
+    ) -> None:
         """Stores the key and the answer (if any) together, or neither. Raises ValueError when the id or hash is taken,
         or the account does not exist, and IdempotencyInProgress as `add_session` does.
 
@@ -106,8 +122,8 @@ class Store(Protocol):
         """Keys of one account, or of all; oldest first (ties by id), including revoked ones."""
         ...
 
-    async def revoke_key(self, key_id: str, now: int) -> bool:
-        """False when the key does not exist or is revoked already."""
+    async def revoke_key(self, key_id: str, now: int, events: Sequence[AccountEvent] = ()) -> bool:
+        """False, with nothing changed, when the key does not exist or is revoked already."""
         ...
 
     async def find_key(self, key_hash: str) -> tuple[Key, Account] | None:
@@ -116,7 +132,9 @@ class Store(Protocol):
         ...
 
     # sessions
-    async def add_session(self, session: Session, answer: Answer | None, limit: int) -> None:
+    async def add_session(
+        self, session: Session, answer: Answer | None, limit: int, events: Sequence[AccountEvent] = ()
+    ) -> None:
         """Stores the session and the answer (if any) together, or neither.
 
         Raises NameTaken when another session of the account that is not DELETING has the name, before any other
@@ -174,7 +192,9 @@ class Store(Protocol):
         on how many exist."""
         ...
 
-    async def change_session(self, old: Session, new: Session, answer: Answer | None = None) -> Session:
+    async def change_session(
+        self, old: Session, new: Session, answer: Answer | None = None, events: Sequence[AccountEvent] = ()
+    ) -> Session:
         """Replaces `old` by `new` and stores the answer (if any) together, or neither. Returns `new` with its version
         raised by one.
 
@@ -195,7 +215,13 @@ class Store(Protocol):
         ...
 
     async def restore_session(
-        self, old: Session, new: Session, before: Snapshot, layer: Layer, answer: Answer | None
+        self,
+        old: Session,
+        new: Session,
+        before: Snapshot,
+        layer: Layer,
+        answer: Answer | None,
+        events: Sequence[AccountEvent] = (),
     ) -> Session:
         """`change_session`, together with a new automatic snapshot of the session and its new layer, and the answer if
         any; or nothing. The session's automatic snapshots from before are removed.
@@ -227,8 +253,49 @@ class Store(Protocol):
         """Removes expired tokens. Returns how many."""
         ...
 
+    # events
+    def note_events(self, events: Sequence[AccountEvent]) -> None:
+        """Stores events of what was only observed, without a change. They are read, and durable, within seconds, and
+        before the events of any later change. While the host cannot store them, only the last thousands are kept.
+
+        Raises TypeError for data that is not JSON.
+        """
+        ...
+
+    async def list_events(
+        self,
+        account_id: str | None,
+        *,
+        after: int = 0,
+        session: str | None = None,
+        what: EventType | None = None,
+        limit: int = 100,
+    ) -> Sequence[NumberedEvent]:
+        """Events with a number above `after`, by their numbers. `account_id` None: of all accounts.
+
+        Numbers grow in the order of commits: whatever is stored later has a number above all that were ever read. A
+        number is used once.
+        """
+        ...
+
+    async def newest_event(self, account_id: str) -> int:
+        """The number of the account's newest event, 0 if it has none."""
+        ...
+
+    async def drop_events(self, before: int, kept: int) -> int:
+        """Removes the events from before that time (Unix seconds), and the oldest of each account that has more than
+        `kept`. Returns how many."""
+        ...
+
     # snapshots and layers
-    async def add_snapshot(self, snapshot: Snapshot, layer: Layer | None, answer: Answer | None, limit: int) -> None:
+    async def add_snapshot(
+        self,
+        snapshot: Snapshot,
+        layer: Layer | None,
+        answer: Answer | None,
+        limit: int,
+        events: Sequence[AccountEvent] = (),
+    ) -> None:
         """Stores the snapshot, its layer if that is new, and the answer if any; or nothing.
 
         Raises ResourceLimitExceeded (with the plan name "", which the caller fills in) when the account already has

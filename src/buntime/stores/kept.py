@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Sequence, Set
 from functools import partial
 
+from buntime.event import AccountEvent
 from buntime.image import NamedImage
 from buntime.ports import Answer, KeptNumbers
 from buntime.session import SavedVolume
@@ -27,9 +28,16 @@ class KeptFiles(Committing):
 
     # snapshots
 
-    async def add_snapshot(self, snapshot: Snapshot, layer: Layer | None, answer: Answer | None, limit: int) -> None:
+    async def add_snapshot(
+        self,
+        snapshot: Snapshot,
+        layer: Layer | None,
+        answer: Answer | None,
+        limit: int,
+        events: Sequence[AccountEvent] = (),
+    ) -> None:
         work = partial(snapshots.add_snapshot, snapshot=snapshot, layer=layer, limit=limit)
-        await self._change_and_answer(answer, work)
+        await self._change_and_answer(answer, work, told=events)
 
     async def get_snapshot(self, snapshot_id: str) -> Snapshot | None:
         return snapshots.get_snapshot(self._reader, snapshot_id)

@@ -3,23 +3,24 @@
 import asyncio
 import os
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Self
 
 from buntime.account import Account, AccountStatus, Key
-from buntime.ports import Answer, PreviewToken
+from buntime.event import AccountEvent, EventType
+from buntime.ports import Answer, NumberedEvent, PreviewToken
 from buntime.session import Session, State
 from buntime.snapshot import Layer, Snapshot
-from buntime.stores import accounts, answers, database, preview_tokens, sessions, snapshots
+from buntime.stores import accounts, answers, database, events, preview_tokens, sessions, snapshots
 from buntime.stores.committing import INLINE_BODY, packed
 from buntime.stores.index import SessionIndex
 from buntime.stores.kept import KeptFiles
 from buntime.stores.log import LogCleaner
 from buntime.stores.writer import Writer
 
-DROP_AT_ONCE = 500  # answers deleted in one commit, so that other changes can run in between
+DROP_AT_ONCE = 500  # answers or events deleted in one commit, so that other changes can run in between
 
 
 class SqliteStore(KeptFiles):
@@ -53,7 +54,7 @@ class SqliteStore(KeptFiles):
 
     async def close(self) -> None:
         if self._closing is None:
-            self._flush_touched()
+            self._flush_noted()
             self._closing = asyncio.create_task(self._close(), name="store-close")
         await asyncio.shield(self._closing)
 
@@ -81,14 +82,20 @@ class SqliteStore(KeptFiles):
     async def set_account_status(self, account_id: str, status: AccountStatus) -> bool:
         return await self._change(partial(accounts.set_account_status, account_id=account_id, status=status))
 
-    async def add_key(self, key: Key, answer: Answer | None = None, limit: int | None = None) -> None:
-        await self._change_and_answer(answer, partial(accounts.add_key, key=key, limit=limit))
+    async def add_key(
+        self,
+        key: Key,
+        answer: Answer | None = None,
+        limit: int | None = None,
+        events: Sequence[AccountEvent] = (),
+    ) -> None:
+        await self._change_and_answer(answer, partial(accounts.add_key, key=key, limit=limit), told=events)
 
     async def list_keys(self, account_id: str | None = None) -> Sequence[Key]:
         return accounts.list_keys(self._reader, account_id)
 
-    async def revoke_key(self, key_id: str, now: int) -> bool:
-        return await self._change(partial(accounts.revoke_key, key_id=key_id, now=now))
+    async def revoke_key(self, key_id: str, now: int, events: Sequence[AccountEvent] = ()) -> bool:
+        return await self._change(partial(_revoke_key, key_id=key_id, now=now, told=events))
 
     async def find_key(self, key_hash: str) -> tuple[Key, Account] | None:
         self._forget_if_changed()
@@ -99,9 +106,11 @@ class SqliteStore(KeptFiles):
 
     # sessions
 
-    async def add_session(self, session: Session, answer: Answer | None, limit: int) -> None:
+    async def add_session(
+        self, session: Session, answer: Answer | None, limit: int, events: Sequence[AccountEvent] = ()
+    ) -> None:
         work = partial(sessions.add_session, session=session, limit=limit)
-        await self._change_and_answer(answer, work, lambda _: self._index.add(session))
+        await self._change_and_answer(answer, work, lambda _: self._index.add(session), events)
 
     async def get_session(self, session_id: str) -> Session | None:
         return self._index.get(session_id)
@@ -139,7 +148,9 @@ class SqliteStore(KeptFiles):
     async def changed_sessions(self) -> Sequence[Session]:
         return self._index.changed()
 
-    async def change_session(self, old: Session, new: Session, answer: Answer | None = None) -> Session:
+    async def change_session(
+        self, old: Session, new: Session, answer: Answer | None = None, events: Sequence[AccountEvent] = ()
+    ) -> Session:
         _require_same(old, new)
 
         def committed(_: None) -> Session:
@@ -148,7 +159,7 @@ class SqliteStore(KeptFiles):
             return self._index.change(new, old.version + 1)
 
         work = partial(sessions.change_session, new=new, expected=old.version)
-        return await self._change_and_answer(answer, work, committed)
+        return await self._change_and_answer(answer, work, committed, events)
 
     async def touch_session(self, session_id: str, now: int) -> None:
         if self._index.touch(session_id, now) and self._closing is None:
@@ -162,7 +173,13 @@ class SqliteStore(KeptFiles):
         await self._change(partial(sessions.remove_session, session_id=session_id), committed)
 
     async def restore_session(
-        self, old: Session, new: Session, before: Snapshot, layer: Layer, answer: Answer | None
+        self,
+        old: Session,
+        new: Session,
+        before: Snapshot,
+        layer: Layer,
+        answer: Answer | None,
+        events: Sequence[AccountEvent] = (),
     ) -> Session:
         _require_same(old, new)
 
@@ -171,7 +188,7 @@ class SqliteStore(KeptFiles):
             return self._index.change(new, old.version + 1)
 
         work = partial(snapshots.restore_session, old=old, new=new, before=before, layer=layer)
-        return await self._change_and_answer(answer, work, committed)
+        return await self._change_and_answer(answer, work, committed, events)
 
     # preview tokens
 
@@ -188,6 +205,38 @@ class SqliteStore(KeptFiles):
 
     async def drop_preview_tokens(self, now: int) -> int:
         return await self._change(partial(preview_tokens.drop_preview_tokens, now=now))
+
+    # events
+
+    def note_events(self, events: Sequence[AccountEvent]) -> None:
+        if self._closing is None:
+            self._note_events(events)
+
+    async def list_events(
+        self,
+        account_id: str | None,
+        *,
+        after: int = 0,
+        session: str | None = None,
+        what: EventType | None = None,
+        limit: int = 100,
+    ) -> Sequence[NumberedEvent]:
+        return events.list_events(self._reader, account_id, after, session, what, limit)
+
+    async def newest_event(self, account_id: str) -> int:
+        return events.newest_event(self._reader, account_id)
+
+    async def drop_events(self, before: int, kept: int) -> int:
+        total = await self._drop(partial(events.drop_old_events, before=before, most=DROP_AT_ONCE))
+        return total + await self._drop_surplus(kept)
+
+    async def _drop_surplus(self, kept: int) -> int:
+        """The oldest events of each account that has more than `kept`. Returns how many."""
+        total, dropped = 0, 1
+        while dropped:
+            dropped = await self._change(partial(events.drop_surplus_events, kept=kept, most=DROP_AT_ONCE))
+            total += dropped
+        return total
 
     # idempotency
 
@@ -206,9 +255,13 @@ class SqliteStore(KeptFiles):
         await self._change(partial(answers.change_answer, stored=await packed(answer)))
 
     async def drop_answers(self, before: int) -> int:
+        return await self._drop(partial(answers.drop_answers, before=before, most=DROP_AT_ONCE))
+
+    async def _drop(self, some: Callable[[sqlite3.Connection], int]) -> int:
+        """Calls `some`, which drops at most DROP_AT_ONCE rows, until it drops fewer. Returns how many it dropped."""
         total, dropped = 0, DROP_AT_ONCE
         while dropped == DROP_AT_ONCE:
-            dropped = await self._change(partial(answers.drop_answers, before=before, most=DROP_AT_ONCE))
+            dropped = await self._change(some)
             total += dropped
         return total
 
@@ -243,6 +296,12 @@ def _read_sessions(reader: sqlite3.Connection, path: Path) -> SessionIndex:
             return SessionIndex(sessions.all_sessions(reader))
     except ValueError as wrong:
         raise database.StoreDamaged(path, wrong) from wrong
+
+
+def _revoke_key(connection: sqlite3.Connection, key_id: str, now: int, told: Sequence[AccountEvent]) -> bool:
+    revoked = accounts.revoke_key(connection, key_id, now)
+    events.add_events(connection, told if revoked else ())
+    return revoked
 
 
 def _require_same(old: Session, new: Session) -> None:

@@ -10,16 +10,19 @@ from buntime.errors import (
     SessionNotFound,
     SnapshotNotFound,
 )
+from buntime.event import AccountEvent
 from buntime.image import DEFAULT_IMAGE, OPERATOR, NamedImage, is_always_kept
 from buntime.ports import Answer, KeptNumbers
 from buntime.session import DESTROYED, SavedVolume, Session, State
 from buntime.snapshot import Layer, MadeImage, Snapshot
+from buntime.testing.events import FakeEvents
 
 
-class FakeKeptFiles:
+class FakeKeptFiles(FakeEvents):
     """See `testing.store.FakeStore`."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.sessions: dict[str, Session] = {}
         self.snapshots: dict[str, Snapshot] = {}
         self.layers: dict[str, Layer] = {}
@@ -29,7 +32,14 @@ class FakeKeptFiles:
 
     # snapshots
 
-    async def add_snapshot(self, snapshot: Snapshot, layer: Layer | None, answer: Answer | None, limit: int) -> None:
+    async def add_snapshot(
+        self,
+        snapshot: Snapshot,
+        layer: Layer | None,
+        answer: Answer | None,
+        limit: int,
+        events: Sequence[AccountEvent] = (),
+    ) -> None:
         session = self.sessions.get(snapshot.session)
         if session is None or session.state is State.DELETING:
             raise SessionNotFound(snapshot.session)
@@ -42,6 +52,7 @@ class FakeKeptFiles:
             self._add_first(answer)
         self._put_layer(layer)
         self.snapshots[snapshot.id] = snapshot
+        self.note_events(events)
 
     async def get_snapshot(self, snapshot_id: str) -> Snapshot | None:
         return self.snapshots.get(snapshot_id)
