@@ -50,7 +50,7 @@ def assemble_lifecycle(
 ) -> Lifecycle:
     """`plans`: by name. `monitor` is told what happens to sessions."""
     monitor = monitor or Unwatched()
-    changes, holds, observations = Changes(store), Holds(), Observations(sandboxes, clock)
+    changes, holds, observations = Changes(store, clock), Holds(), Observations(sandboxes, clock)
     archiving = Archiving(store, sandboxes, saving, changes, holds, tasks)
     saves = (store, sandboxes, saving, changes, holds, archiving)
     checkpoints = Checkpoints(*saves, plans, tasks, clock, monitor)

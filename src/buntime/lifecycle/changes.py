@@ -8,13 +8,19 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from buntime import errors
+from buntime.event import AccountEvent, of_change
 from buntime.ports import Store
 from buntime.session import Session, State
 
 
 class Changes:
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
         self._store = store
+        self._clock = clock
+
+    def events_of(self, before: Session, after: Session) -> tuple[AccountEvent, ...]:
+        """What is stored together with the change."""
+        return of_change(before, after, self._clock())
 
     async def present(self, session_id: str) -> Session:
         """The stored session. Raises SessionNotFound when it is missing or being deleted."""
@@ -39,6 +45,7 @@ class Changes:
             if wanted == before:
                 return before, before
             try:
-                return before, await self._store.change_session(before, wanted)
+                events = self.events_of(before, wanted)
+                return before, await self._store.change_session(before, wanted, None, events)
             except errors.StaleSession:
                 continue

@@ -129,7 +129,9 @@ class Restoring:
             )
             kept = _before_restore(session, before)
             try:
-                return await self._store.restore_session(session, restored, kept, before, answer and answer(restored))
+                events = self._changes.events_of(session, restored)
+                stored = answer and answer(restored)
+                return await self._store.restore_session(session, restored, kept, before, stored, events)
             except errors.StaleSession:  # a PATCH came first
                 session = await self._changes.present(session.id)
 

@@ -22,6 +22,7 @@ from buntime.operations.preview_tokens import PreviewTokens
 from buntime.operations.processes import Processes
 from buntime.operations.sessions import Sessions
 from buntime.operations.snapshots import Snapshots
+from buntime.operations.telling import Telling
 from buntime.operations.terminals import Terminals
 from buntime.operations.visitors import Visitors
 from buntime.plan import Plan
@@ -61,6 +62,7 @@ def assemble_operations(
 ) -> Operations:
     entrance = Entrance(store, sandboxes, lifecycle.leases, clock)
     kept, visitors = Kept(store, lifecycle.layers, clock), Visitors(store, sandboxes, tasks)
+    telling = Telling(store, clock)
     names = Names(store, lifecycle.endings, clock)
     images = Images(store, sandboxes, lifecycle.layers, kept, entrance, tasks, clock)
     sessions = Sessions(store, sandboxes, lifecycle, entrance, images, kept, names, visitors, tasks, clock)
@@ -76,9 +78,9 @@ def assemble_operations(
         Keys(store, clock),
         OwnAccount(store, clock),
         PreviewTokens(store, entrance, visitors, tasks, clock),
-        Executions(entrance),
+        Executions(entrance, telling),
         Processes(entrance, tasks, clock),
-        Contexts(entrance, tasks),
+        Contexts(entrance, telling, tasks),
         Terminals(entrance),
         Files(entrance),
     )
