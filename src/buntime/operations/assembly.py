@@ -8,6 +8,7 @@ from buntime.lifecycle.assembly import Lifecycle
 from buntime.lifecycle.sealing import Vault
 from buntime.operations.contexts import Contexts
 from buntime.operations.entrance import Entrance
+from buntime.operations.events import Events
 from buntime.operations.executions import Executions
 from buntime.operations.files import Files
 from buntime.operations.forks import Forks
@@ -43,6 +44,7 @@ class Operations:
     images: Images
     keys: Keys
     own_account: OwnAccount
+    events: Events
     preview_tokens: PreviewTokens
     executions: Executions
     processes: Processes
@@ -77,6 +79,7 @@ def assemble_operations(
         images,
         Keys(store, clock),
         OwnAccount(store, clock),
+        Events(store, entrance),
         PreviewTokens(store, entrance, visitors, tasks, clock),
         Executions(entrance, telling),
         Processes(entrance, tasks, clock),
