@@ -25,6 +25,7 @@ from buntime.inside import Contexts, Files, Processes, Sink, Terminals, Ticket
 from buntime.plan import Limits
 from buntime.session import Network, SavedVolume, Session, State
 from buntime.snapshot import Layer, MadeImage, Snapshot
+from buntime.webhook import Delivery, Webhook
 
 # --- Store -----------------------------------------------------------------------------------
 
@@ -71,9 +72,17 @@ class NumberedEvent:
     event: AccountEvent
 
 
+@dataclass(frozen=True, slots=True)
+class EventDelivery:
+    """A delivery, and what it delivers."""
+
+    delivery: Delivery
+    event: AccountEvent
+
+
 class Store(Protocol):
-    """Durable truth about accounts, keys, sessions, preview tokens, snapshots, layers, images, idempotent answers and
-    events. A method that takes `events` stores them together with its change, or neither.
+    """Durable truth about accounts, keys, sessions, preview tokens, snapshots, layers, images, idempotent answers,
+    events and webhooks. A method that takes `events` stores them together with its change, or neither.
 
     A coroutine that changes something returns when the change would survive a power loss, or it raises and has changed
     nothing. It raises Unavailable when the host cannot store the change now, and after `close`. Cancelling a caller
@@ -285,6 +294,53 @@ class Store(Protocol):
     async def drop_events(self, before: int, kept: int) -> int:
         """Removes the events from before that time (Unix seconds), and the oldest of each account that has more than
         `kept`. Returns how many."""
+        ...
+
+    # webhooks. Whatever adds an event adds its deliveries, one for each webhook that gets it, due at the event's time
+    async def add_webhook(
+        self, webhook: Webhook, answer: Answer | None, limit: int, events: Sequence[AccountEvent] = ()
+    ) -> None:
+        """Raises ResourceLimitExceeded (with the plan name "") when the account already has `limit` webhooks;
+        IdempotencyInProgress as `add_session` does; ValueError when the id is taken. The webhook gets `events` too."""
+        ...
+
+    async def get_webhook(self, webhook_id: str) -> Webhook | None: ...
+
+    async def list_webhooks(self, account_id: str) -> Sequence[Webhook]:
+        """Oldest first (ties by id)."""
+        ...
+
+    async def change_webhook(self, old: Webhook, new: Webhook, events: Sequence[AccountEvent] = ()) -> bool:
+        """Replaces `old` by `new`, with its version raised by one. False, with nothing changed, when the stored version
+        is not `old.version` or the webhook is gone. Keeps `failing_since`, but forgets it when `new` is on and `old`
+        was off."""
+        ...
+
+    async def remove_webhook(self, webhook_id: str, events: Sequence[AccountEvent] = ()) -> bool:
+        """With its deliveries. False, with nothing changed, when it does not exist."""
+        ...
+
+    async def waiting_webhooks(self, now: int) -> Sequence[str]:
+        """Ids of webhooks that are on and have a delivery that is due. The cost does not grow with deliveries that are
+        done."""
+        ...
+
+    async def due_deliveries(self, webhook_id: str, now: int, limit: int) -> Sequence[EventDelivery]:
+        """Pending ones that are due, in the order of their events. Empty when the webhook is off."""
+        ...
+
+    async def settle_delivery(self, delivery: Delivery) -> bool:
+        """Replaces the delivery after an attempt at `tried_at`. Notes at the webhook that it has worked, or since when
+        it fails. False, with nothing changed, when the delivery is gone."""
+        ...
+
+    async def list_deliveries(self, webhook_id: str, limit: int, offset: int) -> tuple[Sequence[EventDelivery], int]:
+        """A page, by events, newest first, and the total. Deliveries go with their events."""
+        ...
+
+    async def redeliver(self, webhook_id: str, delivery_id: str, now: int) -> bool:
+        """Makes the delivery pending and due now, with all its attempts. False when the webhook has no such
+        delivery."""
         ...
 
     # snapshots and layers

@@ -1,14 +1,70 @@
-"""When a webhook's deliveries are tried, and which addresses may get them. Pure."""
+"""Webhooks: endpoints to which events are sent, when their deliveries are tried, and which addresses may get them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Literal
 from urllib.parse import urlsplit
+
+from buntime.event import EventType
 
 RETRY_SECONDS = (0, 5, 300, 1800, 7200, 18_000, 36_000, 36_000)  # before each attempt, after the one before
 OFF_SECONDS = 5 * 86400  # of failure, without a success, until an endpoint is turned off
 ATTEMPT_SECONDS = 15.0  # for a whole attempt
 LONGEST_URL = 2048
 GONE = 410  # the endpoint's own word that it wants nothing any more
+
+WEBHOOK_PREFIX = "whk_"
+EVERYONE = ""  # the account of the operator's endpoint, which gets the events of all accounts
+
+Off = Literal["asked", "failing", "gone"]  # why an endpoint is off: the account's wish, or what its answers were
+
+
+@dataclass(frozen=True, slots=True)
+class SigningSecret:
+    sealed: str  # never stored as it is
+    until: int | None = None  # Unix seconds, while it is rotated out; None: it is the current one
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """Times are Unix seconds."""
+
+    id: str  # whk_ + 18 of a-z0-9
+    account: str
+    url: str
+    secrets: tuple[SigningSecret, ...]  # the newest first
+    created_at: int
+    types: frozenset[EventType] | None = None  # None: all, also those that come later
+    off: Off | None = None  # None: it is on
+    failing_since: int | None = None  # of its first failure after its last success
+    version: int = 1  # grows with every stored change
+
+    def gets(self, account: str, what: EventType) -> bool:
+        """Whether an event that happens now is sent to it."""
+        return self.off is None and self.account in (account, EVERYONE) and (self.types is None or what in self.types)
+
+
+class DeliveryState(StrEnum):
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    FAILED = "failed"  # no attempt is left
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One event to one webhook. Times are Unix seconds."""
+
+    id: str  # dlv_ + 18 of a-z0-9
+    webhook: str
+    state: DeliveryState
+    attempts: int
+    due_at: int  # the next attempt
+    tried_at: int | None = None  # the last attempt
+    status: int | None = None  # of the last answer, if there was one
+    failure: str | None = None  # of the last attempt, in words
+
 
 type Network = IPv4Network | IPv6Network
 type Address = IPv4Address | IPv6Address

@@ -57,7 +57,7 @@ def list_events(
     conditions = ["seq > :after", *(f"{column} = :{column}" for column, value in wanted.items() if value is not None)]
     query = f"SELECT * FROM events WHERE {' AND '.join(conditions)} ORDER BY seq LIMIT :limit"
     rows = connection.execute(query, wanted | {"after": after, "limit": limit})
-    return [NumberedEvent(row["seq"], _event(row)) for row in rows]
+    return [NumberedEvent(row["seq"], event_of(row)) for row in rows]
 
 
 def newest_event(connection: sqlite3.Connection, account_id: str) -> int:
@@ -80,7 +80,7 @@ def drop_surplus_events(connection: sqlite3.Connection, kept: int, most: int) ->
     return connection.execute(_OLDEST, (found["account"], surplus)).rowcount
 
 
-def _event(row: sqlite3.Row) -> AccountEvent:
+def event_of(row: sqlite3.Row) -> AccountEvent:
     account, actor = row["account"], row["actor"]
     cause = Cause(actor, account if actor == "key" else "", row["request"], row["key"], row["address"])
     data = json.loads(row["data"])

@@ -10,21 +10,14 @@ from buntime.ports import Answer, KeptNumbers
 from buntime.session import SavedVolume
 from buntime.snapshot import Layer, MadeImage, Snapshot
 from buntime.stores import images, layers, made_images, snapshots
-from buntime.stores.committing import Committing
-from buntime.stores.log import LogCleaner
-from buntime.stores.writer import Writer
+from buntime.stores.told import Told
 
 
-class KeptFiles(Committing):
+class KeptFiles(Told):
     """The part of `ports.Store` about snapshots, layers and images.
 
     What is removed here has content of an account, or a key. So each removal lets the log be emptied.
     """
-
-    def __init__(self, reader: sqlite3.Connection, writer: Writer, log: LogCleaner) -> None:
-        super().__init__(writer)
-        self._reader = reader
-        self._log = log
 
     # snapshots
 

@@ -3,24 +3,23 @@
 import asyncio
 import os
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Self
 
 from buntime.account import Account, AccountStatus, Key
-from buntime.event import AccountEvent, EventType
-from buntime.ports import Answer, NumberedEvent, PreviewToken
+from buntime.event import AccountEvent
+from buntime.ports import Answer, PreviewToken
 from buntime.session import Session, State
 from buntime.snapshot import Layer, Snapshot
-from buntime.stores import accounts, answers, database, events, preview_tokens, sessions, snapshots
+from buntime.stores import accounts, answers, database, preview_tokens, sessions, snapshots
 from buntime.stores.committing import INLINE_BODY, packed
 from buntime.stores.index import SessionIndex
 from buntime.stores.kept import KeptFiles
 from buntime.stores.log import LogCleaner
+from buntime.stores.told import DROP_AT_ONCE
 from buntime.stores.writer import Writer
-
-DROP_AT_ONCE = 500  # answers or events deleted in one commit, so that other changes can run in between
 
 
 class SqliteStore(KeptFiles):
@@ -95,7 +94,7 @@ class SqliteStore(KeptFiles):
         return accounts.list_keys(self._reader, account_id)
 
     async def revoke_key(self, key_id: str, now: int, events: Sequence[AccountEvent] = ()) -> bool:
-        return await self._change(partial(_revoke_key, key_id=key_id, now=now, told=events))
+        return await self._change_if_done(partial(accounts.revoke_key, key_id=key_id, now=now), events)
 
     async def find_key(self, key_hash: str) -> tuple[Key, Account] | None:
         self._forget_if_changed()
@@ -206,37 +205,9 @@ class SqliteStore(KeptFiles):
     async def drop_preview_tokens(self, now: int) -> int:
         return await self._change(partial(preview_tokens.drop_preview_tokens, now=now))
 
-    # events
-
     def note_events(self, events: Sequence[AccountEvent]) -> None:
         if self._closing is None:
-            self._note_events(events)
-
-    async def list_events(
-        self,
-        account_id: str | None,
-        *,
-        after: int = 0,
-        session: str | None = None,
-        what: EventType | None = None,
-        limit: int = 100,
-    ) -> Sequence[NumberedEvent]:
-        return events.list_events(self._reader, account_id, after, session, what, limit)
-
-    async def newest_event(self, account_id: str) -> int:
-        return events.newest_event(self._reader, account_id)
-
-    async def drop_events(self, before: int, kept: int) -> int:
-        total = await self._drop(partial(events.drop_old_events, before=before, most=DROP_AT_ONCE))
-        return total + await self._drop_surplus(kept)
-
-    async def _drop_surplus(self, kept: int) -> int:
-        """The oldest events of each account that has more than `kept`. Returns how many."""
-        total, dropped = 0, 1
-        while dropped:
-            dropped = await self._change(partial(events.drop_surplus_events, kept=kept, most=DROP_AT_ONCE))
-            total += dropped
-        return total
+            super().note_events(events)
 
     # idempotency
 
@@ -256,14 +227,6 @@ class SqliteStore(KeptFiles):
 
     async def drop_answers(self, before: int) -> int:
         return await self._drop(partial(answers.drop_answers, before=before, most=DROP_AT_ONCE))
-
-    async def _drop(self, some: Callable[[sqlite3.Connection], int]) -> int:
-        """Calls `some`, which drops at most DROP_AT_ONCE rows, until it drops fewer. Returns how many it dropped."""
-        total, dropped = 0, DROP_AT_ONCE
-        while dropped == DROP_AT_ONCE:
-            dropped = await self._change(some)
-            total += dropped
-        return total
 
     def _forget_if_changed(self) -> None:
         seen = self._reader.execute("PRAGMA data_version").fetchone()[0]
@@ -296,12 +259,6 @@ def _read_sessions(reader: sqlite3.Connection, path: Path) -> SessionIndex:
             return SessionIndex(sessions.all_sessions(reader))
     except ValueError as wrong:
         raise database.StoreDamaged(path, wrong) from wrong
-
-
-def _revoke_key(connection: sqlite3.Connection, key_id: str, now: int, told: Sequence[AccountEvent]) -> bool:
-    revoked = accounts.revoke_key(connection, key_id, now)
-    events.add_events(connection, told if revoked else ())
-    return revoked
 
 
 def _require_same(old: Session, new: Session) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence, Set
 from dataclasses import replace
 
 from buntime.errors import (
-    IdempotencyInProgress,
     ImageNotFound,
     ResourceLimitExceeded,
     SessionNotFound,
@@ -28,7 +27,6 @@ class FakeKeptFiles(FakeEvents):
         self.layers: dict[str, Layer] = {}
         self.images: dict[tuple[str, str], NamedImage] = {}  # by account and name
         self.made_images: dict[str, MadeImage] = {}
-        self.answers: dict[tuple[str, str], Answer] = {}
 
     # snapshots
 
@@ -240,10 +238,3 @@ class FakeKeptFiles(FakeEvents):
             return
         if not any((one.account, one.image) == (session.account, session.image) for one in self._on_images()):
             raise ImageNotFound(session.image_name)
-
-    # idempotency
-
-    def _add_first(self, answer: Answer) -> None:
-        if (answer.account, answer.key) in self.answers:
-            raise IdempotencyInProgress("Another request with this key just finished. Retry to get its response.")
-        self.answers[answer.account, answer.key] = answer
