@@ -1,12 +1,14 @@
 """Names of sessions, and get-or-create."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from websockets.asyncio.client import connect
 
+from buntime.event import AccountEvent
 from buntime.ports import Answer as Stored
 from buntime.session import Session, State
 from tests.app.serving import Answer, Api
@@ -121,11 +123,13 @@ async def test_a_name_that_another_server_gave_away_meanwhile_leaves_no_sandbox(
 ) -> None:
     add, theirs = api.store.add_session, list[Session]()
 
-    async def add_theirs_first(session: Session, answer: Stored | None, limit: int) -> None:
+    async def add_theirs_first(
+        session: Session, answer: Stored | None, limit: int, events: Sequence[AccountEvent] = ()
+    ) -> None:
         if not theirs:
             theirs.append(replace(session, id="ses_theirs"))
             await add(theirs[0], None, limit)
-        await add(session, answer, limit)
+        await add(session, answer, limit, events)
 
     monkeypatch.setattr(api.store, "add_session", add_theirs_first)
     answer = await got(api, "build")
