@@ -19,12 +19,14 @@ from enum import StrEnum
 from typing import Any, Literal, Protocol
 
 from buntime.account import Account, AccountStatus, Key
+from buntime.event import AccountEvent, EventType
 from buntime.image import NamedImage
 from buntime.inside import Contexts, Files, Processes, Sink, Terminals, Ticket
 from buntime.plan import Limits
 from buntime.session import Network, SavedVolume, Session, State
 from buntime.snapshot import Layer, MadeImage, Snapshot
 from buntime.usage import Amounts, Counters, Reading, Window
+from buntime.webhook import Delivery, Webhook
 
 # --- Store -----------------------------------------------------------------------------------
 
@@ -63,8 +65,25 @@ class KeptNumbers:
     unsaved_layers: int  # the archive does not have them yet
 
 
+@dataclass(frozen=True, slots=True)
+class NumberedEvent:
+    """An event, and its place among all events of the store."""
+
+    number: int  # at least 1
+    event: AccountEvent
+
+
+@dataclass(frozen=True, slots=True)
+class EventDelivery:
+    """A delivery, and what it delivers."""
+
+    delivery: Delivery
+    event: AccountEvent
+
+
 class Store(Protocol):
-    """Durable truth about accounts, keys, sessions, preview tokens, snapshots, layers, images and idempotent answers.
+    """Durable truth about accounts, keys, sessions, preview tokens, snapshots, layers, images, idempotent answers,
+    events and webhooks. A method that takes `events` stores them together with its change, or neither.
 
     A coroutine that changes something returns when the change would survive a power loss, or it raises and has changed
     nothing. It raises Unavailable when the host cannot store the change now, and after `close`. Cancelling a caller
@@ -94,7 +113,13 @@ class Store(Protocol):
         """False when the account does not exist. DELETED is final: changing it returns False too."""
         ...
 
-    async def add_key(self, key: Key, answer: Answer | None = None, limit: int | None = None) -> None:
+    async def add_key(
+        self,
+        key: Key,
+        answer: Answer | None = None,
+        limit: int | None = None,
+        events: Sequence[AccountEvent] = (),
+    ) -> None:
         """Stores the key and the answer (if any) together, or neither. Raises ValueError when the id or hash is taken,
         or the account does not exist, and IdempotencyInProgress as `add_session` does.
 
@@ -108,8 +133,8 @@ class Store(Protocol):
         """Keys of one account, or of all; oldest first (ties by id), including revoked ones."""
         ...
 
-    async def revoke_key(self, key_id: str, now: int) -> bool:
-        """False when the key does not exist or is revoked already."""
+    async def revoke_key(self, key_id: str, now: int, events: Sequence[AccountEvent] = ()) -> bool:
+        """False, with nothing changed, when the key does not exist or is revoked already."""
         ...
 
     async def find_key(self, key_hash: str) -> tuple[Key, Account] | None:
@@ -119,7 +144,13 @@ class Store(Protocol):
 
     # sessions
     async def add_session(
-        self, session: Session, answer: Answer | None, limit: int, reading: Reading | None = None
+        self,
+        session: Session,
+        answer: Answer | None,
+        limit: int,
+        *,
+        events: Sequence[AccountEvent] = (),
+        reading: Reading | None = None,
     ) -> None:
         """Stores the session and the answer (if any) together, or neither. With a reading, its first window of usage
         opens in the same change.
@@ -180,7 +211,13 @@ class Store(Protocol):
         ...
 
     async def change_session(
-        self, old: Session, new: Session, answer: Answer | None = None, reading: Reading | None = None
+        self,
+        old: Session,
+        new: Session,
+        answer: Answer | None = None,
+        *,
+        events: Sequence[AccountEvent] = (),
+        reading: Reading | None = None,
     ) -> Session:
         """Replaces `old` by `new` and stores the answer (if any) together, or neither. Returns `new` with its version
         raised by one.
@@ -211,6 +248,8 @@ class Store(Protocol):
         before: Snapshot,
         layer: Layer,
         answer: Answer | None,
+        *,
+        events: Sequence[AccountEvent] = (),
         reading: Reading | None = None,
     ) -> Session:
         """`change_session`, together with a new automatic snapshot of the session and its new layer, and the answer if
@@ -274,8 +313,96 @@ class Store(Protocol):
         """Removes expired tokens. Returns how many."""
         ...
 
+    # events
+    def note_events(self, events: Sequence[AccountEvent]) -> None:
+        """Stores events of what was only observed, without a change. They are read, and durable, within seconds, and
+        before the events of any later change. While the host cannot store them, only the last thousands are kept.
+
+        Raises TypeError for data that is not JSON.
+        """
+        ...
+
+    async def list_events(
+        self,
+        account_id: str | None,
+        *,
+        after: int = 0,
+        session: str | None = None,
+        what: EventType | None = None,
+        limit: int = 100,
+    ) -> Sequence[NumberedEvent]:
+        """Events with a number above `after`, by their numbers. `account_id` None: of all accounts.
+
+        Numbers grow in the order of commits: whatever is stored later has a number above all that were ever read. A
+        number is used once.
+        """
+        ...
+
+    async def newest_event(self, account_id: str) -> int:
+        """The number of the account's newest event, 0 if it has none."""
+        ...
+
+    async def drop_events(self, before: int, kept: int) -> int:
+        """Removes the events from before that time (Unix seconds), and the oldest of each account that has more than
+        `kept`. Returns how many."""
+        ...
+
+    # webhooks. Whatever adds an event adds its deliveries, one for each webhook that gets it, due at the event's time
+    async def add_webhook(
+        self, webhook: Webhook, answer: Answer | None, limit: int, events: Sequence[AccountEvent] = ()
+    ) -> None:
+        """Raises ResourceLimitExceeded (with the plan name "") when the account already has `limit` webhooks;
+        IdempotencyInProgress as `add_session` does; ValueError when the id is taken. The webhook gets `events` too."""
+        ...
+
+    async def get_webhook(self, webhook_id: str) -> Webhook | None: ...
+
+    async def list_webhooks(self, account_id: str) -> Sequence[Webhook]:
+        """Oldest first (ties by id)."""
+        ...
+
+    async def change_webhook(self, old: Webhook, new: Webhook, events: Sequence[AccountEvent] = ()) -> bool:
+        """Replaces `old` by `new`, with its version raised by one. False, with nothing changed, when the stored version
+        is not `old.version` or the webhook is gone. Keeps `failing_since`, but forgets it when `new` is on and `old`
+        was off."""
+        ...
+
+    async def remove_webhook(self, webhook_id: str, events: Sequence[AccountEvent] = ()) -> bool:
+        """With its deliveries. False, with nothing changed, when it does not exist."""
+        ...
+
+    async def waiting_webhooks(self, now: int) -> Sequence[str]:
+        """Ids of webhooks that are on and have a delivery that is due. The cost does not grow with deliveries that are
+        done."""
+        ...
+
+    async def due_deliveries(self, webhook_id: str, now: int, limit: int) -> Sequence[EventDelivery]:
+        """Pending ones that are due, in the order of their events. Empty when the webhook is off."""
+        ...
+
+    async def settle_delivery(self, delivery: Delivery) -> bool:
+        """Replaces the delivery after an attempt at `tried_at`. Notes at the webhook that it has worked, or since when
+        it fails. False, with nothing changed, when the delivery is gone."""
+        ...
+
+    async def list_deliveries(self, webhook_id: str, limit: int, offset: int) -> tuple[Sequence[EventDelivery], int]:
+        """A page, by events, newest first, and the total. Deliveries go with their events."""
+        ...
+
+    async def redeliver(self, webhook_id: str, delivery_id: str, now: int) -> bool:
+        """Makes the delivery pending and due now, with all its attempts. False when the webhook has no such
+        delivery."""
+        ...
+
     # snapshots and layers
-    async def add_snapshot(self, snapshot: Snapshot, layer: Layer | None, answer: Answer | None, limit: int) -> None:
+    async def add_snapshot(
+        self,
+        snapshot: Snapshot,
+        layer: Layer | None,
+        answer: Answer | None,
+        limit: int,
+        events: Sequence[AccountEvent] = (),
+    ) -> None:
         """Stores the snapshot, its layer if that is new, and the answer if any; or nothing.
 
         Raises ResourceLimitExceeded (with the plan name "", which the caller fills in) when the account already has

@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 
 from buntime.account import is_well_formed
+from buntime.cause import OPERATOR
 from buntime.config import Config
 from buntime.plan import Limits
 from buntime.session import Session
 from buntime.stores import database, store_file
+from buntime.stores.events import list_events
 from buntime.stores.sessions import add_session
 
 SDK = Path(__file__).parents[2] / "sdk/python/src"
@@ -174,6 +176,24 @@ def test_on_a_terminal_the_deletion_of_an_account_is_a_question(shell: Shell, an
     asked = shell.answers(answer, "accounts", "delete", account)
     assert f"Delete the account {account} and its 0 sessions? This is final. [y/N]" in asked
     assert re.search(rf"{account} +free +{left}", shell.prints("accounts", "list", "--all"))
+
+
+def test_what_an_operator_changes_is_told_to_the_account(shell: Shell) -> None:
+    account = shell.prints("accounts", "create", "--plan", "free")
+    key = json.loads(shell.prints("keys", "create", "--account", account, "--name", "ci", "--json"))
+    shell.prints("accounts", "suspend", account)
+    shell.prints("accounts", "suspend", account)  # changes nothing
+    shell.prints("accounts", "resume", account)
+    shell.prints("keys", "revoke", key["key"])
+    shell.prints("accounts", "delete", account, "--yes")
+    with closing(database.connect(store_file(Config(data_dir=shell.data_dir)))) as connection:
+        told = [numbered.event for numbered in list_events(connection, account, 0, None, None, 100)]
+    assert [event.type.value for event in told] == [
+        *("account.created", "key.created", "account.suspended", "account.resumed", "key.revoked", "account.deleted")
+    ]
+    assert {event.cause for event in told} == {OPERATOR}
+    assert told[4].data == {"keyId": key["id"], "name": "ci", "hint": key["key"][:8]}
+    assert key["key"] not in repr(told)
 
 
 def test_keys_are_listed_without_the_secret_and_revoked_by_id_or_secret(shell: Shell) -> None:

@@ -9,7 +9,6 @@ from websockets.asyncio.client import connect
 
 from buntime.ports import Answer as Stored
 from buntime.session import Session, State
-from buntime.usage import Reading
 from tests.app.serving import Answer, Api
 from tests.waiting import eventually
 
@@ -122,11 +121,11 @@ async def test_a_name_that_another_server_gave_away_meanwhile_leaves_no_sandbox(
 ) -> None:
     add, theirs = api.store.add_session, list[Session]()
 
-    async def add_theirs_first(session: Session, answer: Stored | None, limit: int, reading: Reading | None) -> None:
+    async def add_theirs_first(session: Session, answer: Stored | None, limit: int, **more: Any) -> None:
         if not theirs:
             theirs.append(replace(session, id="ses_theirs"))
             await add(theirs[0], None, limit)
-        await add(session, answer, limit, reading)
+        await add(session, answer, limit, **more)
 
     monkeypatch.setattr(api.store, "add_session", add_theirs_first)
     answer = await got(api, "build")

@@ -294,12 +294,12 @@ async def test_the_answer_is_stored_together_with_the_change(
     change, answers = api.store.change_session, []
 
     async def noted(*changed: object) -> object:
-        answers.append(changed[2:])
+        answers.append(changed[2])
         return await change(*changed)  # type: ignore[arg-type]
 
     monkeypatch.setattr(api.store, "change_session", noted)
     told = await recover(api, session, Idempotency_Key="once")
-    ((answer,),) = answers
+    (answer,) = answers
     assert getattr(answer, "body", None) == told.body
 
 

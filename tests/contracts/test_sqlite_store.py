@@ -528,7 +528,7 @@ async def test_a_store_without_snapshots_keeps_what_it_has(
             insert_answer_of_version_9(connection, answer(body=b"big" * 10_000))
     async with opened(store_path) as store:
         with closing(database.connect(store_path)) as connection:
-            assert connection.execute("PRAGMA user_version").fetchone()[0] == 12
+            assert connection.execute("PRAGMA user_version").fetchone()[0] == 14
         assert await store.find_key(key().hash) == (key(), account())
         assert {found.id: found for found in await store.all_sessions()} == {full.id: full, on_image.id: on_image}
         assert await store.list_images("acc_two") == [NamedImage("a", "root-1", 5, NOW)]
@@ -713,11 +713,11 @@ async def test_a_store_without_usage_keeps_its_sessions_and_counts_from_the_firs
     store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(database, "MIGRATIONS", migrations_until(11, tmp_path / "old"))
+        patch.setattr(database, "MIGRATIONS", migrations_until(12, tmp_path / "old"))
         async with opened(store_path):
             pass
         with closing(sqlite3.connect(store_path, autocommit=True)) as connection:
-            insert_session_of_version_11(connection, session())
+            insert_session_of_version_12(connection, session())
     async with opened(store_path) as store:
         assert await store.all_sessions() == [session()]
         await store.note_usage({"ses_one": usage_read(60)})
@@ -725,7 +725,7 @@ async def test_a_store_without_usage_keeps_its_sessions_and_counts_from_the_firs
         assert await used(store) == Amounts(active=10_000)
 
 
-def insert_session_of_version_11(connection: sqlite3.Connection, added: Session) -> None:
+def insert_session_of_version_12(connection: sqlite3.Connection, added: Session) -> None:
     """Later versions made it in the same way, until now."""
     insert_session_of_version_7(
         connection, added, made_of=added.made_of, checkpoint_every=added.checkpoint_every, name=added.name
@@ -743,7 +743,7 @@ async def used(store: SqliteStore) -> Amounts:
 async def test_a_killed_server_loses_what_was_used_since_the_last_note(store_path: Path, tmp_path: Path) -> None:
     crashed = tmp_path / "crashed" / store_path.name
     async with opened(store_path) as store:
-        await store.add_session(session(), None, 1, usage_read(0))
+        await store.add_session(session(), None, 1, reading=usage_read(0))
         await store.note_usage({"ses_one": usage_read(60)})
         await asyncio.to_thread(copy_as_it_is, store_path.parent, crashed.parent)
         await store.note_usage({"ses_one": usage_read(100)})
@@ -759,7 +759,7 @@ async def test_a_server_that_goes_on_with_a_sandbox_counts_what_it_used_meanwhil
 ) -> None:
     crashed = tmp_path / "crashed" / store_path.name
     async with opened(store_path) as store:
-        await store.add_session(session(), None, 1, usage_read(0))
+        await store.add_session(session(), None, 1, reading=usage_read(0))
         await store.note_usage({"ses_one": usage_read(60)})
         await asyncio.to_thread(copy_as_it_is, store_path.parent, crashed.parent)
     async with opened(crashed) as store:

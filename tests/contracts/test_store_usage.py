@@ -32,14 +32,14 @@ async def total(store: Store, session: str | None = None, account: str = "acc_on
 
 
 async def slept(store: Store, stored: Session, reading: Reading | None) -> Session:
-    return await store.change_session(stored, stored.down(), None, reading)
+    return await store.change_session(stored, stored.down(), None, reading=reading)
 
 
 async def test_a_change_of_state_closes_the_window_and_opens_the_next(store: Store) -> None:
-    await store.add_session(session(), None, 1, read())
+    await store.add_session(session(), None, 1, reading=read())
     assert await windows(store) == []
-    idle = await store.change_session(session(), session().after(Event.SUSPEND), None, read(10, cpu=7, runs=2))
-    await store.change_session(idle, idle.after(Event.RESUME), None, read(15, cpu=8, runs=2))
+    idle = await store.change_session(session(), session().after(Event.SUSPEND), None, reading=read(10, cpu=7, runs=2))
+    await store.change_session(idle, idle.after(Event.RESUME), None, reading=read(15, cpu=8, runs=2))
     begin = 1000 * NOW
     assert await windows(store) == [
         Window(
@@ -50,7 +50,7 @@ async def test_a_change_of_state_closes_the_window_and_opens_the_next(store: Sto
 
 
 async def test_notes_add_to_the_open_window_and_to_the_days(store: Store) -> None:
-    await store.add_session(session(), None, 1, read())
+    await store.add_session(session(), None, 1, reading=read())
     for seconds in (60, 120, 180):
         await store.note_usage({"ses_one": read(seconds, cpu=seconds)})
     assert await total(store) == Amounts(active=180_000, cpu=180)
@@ -61,7 +61,7 @@ async def test_notes_add_to_the_open_window_and_to_the_days(store: Store) -> Non
 
 
 async def test_without_a_reading_a_window_ends_when_it_was_last_noted(store: Store) -> None:
-    await store.add_session(session(), None, 1, read())
+    await store.add_session(session(), None, 1, reading=read())
     await store.note_usage({"ses_one": read(60)})
     await slept(store, session(), None)
     await store.note_usage({"ses_one": read(100)})
@@ -70,7 +70,7 @@ async def test_without_a_reading_a_window_ends_when_it_was_last_noted(store: Sto
 
 
 async def test_a_change_that_is_refused_closes_nothing(store: Store) -> None:
-    await store.add_session(session(), None, 1, read())
+    await store.add_session(session(), None, 1, reading=read())
     renamed = await store.change_session(session(), replace(session(), name="mine"))
     with pytest.raises(StaleSession):
         await slept(store, session(), read(10))
@@ -81,30 +81,30 @@ async def test_a_change_that_is_refused_closes_nothing(store: Store) -> None:
 
 async def test_a_create_that_is_refused_opens_nothing(store: Store) -> None:
     with pytest.raises(SessionLimitExceeded):
-        await store.add_session(session(), None, 0, read())
+        await store.add_session(session(), None, 0, reading=read())
     await store.note_usage({"ses_one": read(60)})
     assert await total(store) == NOTHING
 
 
 async def test_a_change_of_anything_else_closes_nothing(store: Store) -> None:
-    await store.add_session(session(), None, 1, read())
-    await store.change_session(session(), replace(session(), metadata={"a": 1}), answer(), read(10))
+    await store.add_session(session(), None, 1, reading=read())
+    await store.change_session(session(), replace(session(), metadata={"a": 1}), answer(), reading=read(10))
     assert await windows(store) == []
 
 
 async def test_another_sandbox_closes_the_window_too(store: Store) -> None:
-    await store.add_session(session(), None, 1, read())
+    await store.add_session(session(), None, 1, reading=read())
     other = replace(session(), sandbox="sb_two")
     begins = replace(read(10, cpu=5), next=Counters("sb_two", 900, 0, 0))
-    await store.change_session(session(), other, None, begins)
+    await store.change_session(session(), other, None, reading=begins)
     await store.note_usage({"ses_one": read(20, cpu=910, sandbox="sb_two")})
     assert [window.amounts for window in await windows(store)] == [Amounts(active=10_000, cpu=5)]
     assert await total(store) == Amounts(active=20_000, cpu=15)
 
 
 async def test_a_delete_closes_the_last_window(store: Store) -> None:
-    await store.add_session(session(), None, 1, read())
-    deleting = await store.change_session(session(), session().after(Event.DELETE), None, read(10))
+    await store.add_session(session(), None, 1, reading=read())
+    deleting = await store.change_session(session(), session().after(Event.DELETE), None, reading=read(10))
     await store.note_usage({"ses_one": read(60)})
     await store.remove_session(deleting.id)
     await store.note_usage({"ses_one": read(70)})
@@ -113,22 +113,24 @@ async def test_a_delete_closes_the_last_window(store: Store) -> None:
 
 
 async def test_a_restore_closes_the_window(store: Store) -> None:
-    await store.add_session(session(), None, 1, read())
-    await store.restore_session(session(), session().down(), snapshot(is_automatic=True), layer(), None, read(10))
+    await store.add_session(session(), None, 1, reading=read())
+    await store.restore_session(
+        session(), session().down(), snapshot(is_automatic=True), layer(), None, reading=read(10)
+    )
     assert [window.amounts for window in await windows(store)] == [Amounts(active=10_000)]
 
 
 async def test_what_the_archive_keeps_counts_from_the_change_on(store: Store) -> None:
-    await store.add_session(session(), None, 1, read())
+    await store.add_session(session(), None, 1, reading=read())
     asleep = await slept(store, session(), read(10))
     saved = replace(asleep, saved=SavedVolume("ses_one/1", MB, NOW), archived=True)
-    await store.change_session(asleep, saved, None, read(30))
+    await store.change_session(asleep, saved, None, reading=read(30))
     await store.note_usage({"ses_one": read(40)})
     assert (await total(store)).archived == 10 * 1024
 
 
 async def test_a_long_window_closes_at_a_note(store: Store) -> None:
-    await store.add_session(session(), None, 1, read())
+    await store.add_session(session(), None, 1, reading=read())
     for minute in range(1, 121):
         await store.note_usage({"ses_one": read(60 * minute, cpu=minute)})
     closed = await windows(store)
@@ -148,7 +150,7 @@ async def test_a_session_from_before_usage_was_counted_begins_at_its_first_note(
 async def test_a_cursor_meets_each_window_once_however_they_are_stored(store: Store) -> None:
     names = [f"ses_{number}" for number in range(20)]
     for name in names:
-        await store.add_session(session(name), None, 100, read(sandbox=f"sb_{name}"))
+        await store.add_session(session(name), None, 100, reading=read(sandbox=f"sb_{name}"))
     changes = [slept(store, session(name), read(10, sandbox=f"sb_{name}")) for name in names]
     running, place = asyncio.gather(*changes), 0
     seen: list[str] = []
@@ -163,7 +165,7 @@ async def test_a_cursor_meets_each_window_once_however_they_are_stored(store: St
 
 async def test_accounts_see_their_own_usage(store: Store) -> None:
     for name, owner in (("ses_one", "acc_one"), ("ses_two", "acc_two")):
-        await store.add_session(session(name, owner), None, 1, read(sandbox=f"sb_{name}"))
+        await store.add_session(session(name, owner), None, 1, reading=read(sandbox=f"sb_{name}"))
         await slept(store, session(name, owner), read(10, sandbox=f"sb_{name}"))
     assert [window.session for window in await windows(store)] == ["ses_one"]
     assert await total(store, "ses_two") == NOTHING
@@ -172,7 +174,7 @@ async def test_accounts_see_their_own_usage(store: Store) -> None:
 
 
 async def test_days_are_those_that_are_asked_for(store: Store) -> None:
-    await store.add_session(session(), None, 1, read())
+    await store.add_session(session(), None, 1, reading=read())
     await slept(store, session(), read())
     hours = 3600 * 24 * 3
     await store.note_usage({"ses_one": read(hours)})
@@ -185,7 +187,7 @@ async def test_days_are_those_that_are_asked_for(store: Store) -> None:
 async def test_sessions_come_in_pages_by_id(store: Store) -> None:
     names = ["ses_a", "ses_b", "ses_c"]
     for name in names:
-        await store.add_session(session(name), None, 9, read(sandbox=f"sb_{name}"))
+        await store.add_session(session(name), None, 9, reading=read(sandbox=f"sb_{name}"))
         await store.note_usage({name: read(60, sandbox=f"sb_{name}")})
     used = [(name, Amounts(active=60_000)) for name in names]
     assert await store.usage_by_session("acc_one", *ALL, "", 2) == used[:2]
@@ -194,9 +196,9 @@ async def test_sessions_come_in_pages_by_id(store: Store) -> None:
 
 
 async def test_dropping_old_usage_keeps_the_places_of_the_rest(store: Store) -> None:
-    await store.add_session(session(), None, 1, read())
+    await store.add_session(session(), None, 1, reading=read())
     asleep = await slept(store, session(), read(10))
-    awake = await store.change_session(asleep, asleep.after(Event.WAKE), None, read(3 * 86400))
+    awake = await store.change_session(asleep, asleep.after(Event.WAKE), None, reading=read(3 * 86400))
     await slept(store, awake, read(3 * 86400 + 5))
     assert await store.drop_usage(DAY + 1) > 0
     assert [window.ordinal for window in await windows(store)] == [2, 3]

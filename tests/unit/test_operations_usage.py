@@ -32,7 +32,7 @@ def usage(store: FakeStore) -> Usage:
 async def use(store: FakeStore, name: str, days: int) -> None:
     """A session is awake from the beginning of TODAY on, for so many days."""
     begin = TODAY * DAY_MS
-    await store.add_session(session(name), None, 9, Reading(Moment(begin, "", begin)))
+    await store.add_session(session(name), None, 9, reading=Reading(Moment(begin, "", begin)))
     end = begin + days * DAY_MS
     await store.note_usage({name: Reading(Moment(end, "", end))})
 

@@ -15,11 +15,19 @@ from buntime.admin import plan_settings
 from buntime.admin.printing import AsJson, print_table, say, shown_time
 from buntime.admin.refusals import CommandRefused, ServerGroup
 from buntime.admin.store import open_store
+from buntime.cause import OPERATOR
 from buntime.config import Config, from_environment
+from buntime.event import EventType, of_account
 from buntime.plan import Plan, load_plans
 from buntime.stores import accounts as sql
+from buntime.stores.events import add_events
 
 ASLEEP = "Its sessions go to deep sleep, which ends their processes and keeps their files."
+_TOLD = {
+    AccountStatus.ACTIVE: EventType.ACCOUNT_RESUMED,
+    AccountStatus.SUSPENDED: EventType.ACCOUNT_SUSPENDED,
+    AccountStatus.DELETED: EventType.ACCOUNT_DELETED,
+}
 accounts = typer.Typer(
     cls=ServerGroup,
     help="Accounts: who may use the server, and how much.",
@@ -51,6 +59,7 @@ def create_account(
     account = new_account(plan, int(time.time()), overrides)
     with open_store(config) as connection:
         sql.add_account(connection, account)
+        add_events(connection, [of_account(account, EventType.ACCOUNT_CREATED, account.created_at, OPERATOR)])
     say(account.id, _told_account(account), as_json)
 
 
@@ -151,17 +160,20 @@ def _count(number: int, noun: str) -> str:
 
 def _set_status(account_id: str, status: AccountStatus) -> None:
     with open_store(from_environment(os.environ)) as connection:
-        require_account(connection, account_id)
+        account = require_account(connection, account_id)
         sql.set_account_status(connection, account_id, status)
+        if account.status is not status:
+            add_events(connection, [of_account(account, _TOLD[status], time.time(), OPERATOR)])
 
 
-def require_account(connection: sqlite3.Connection, account_id: str) -> None:
-    """Raises CommandRefused for an unknown and for a deleted account."""
+def require_account(connection: sqlite3.Connection, account_id: str) -> Account:
+    """The account. Raises CommandRefused for an unknown and for a deleted account."""
     account = sql.get_account(connection, account_id)
     if account is None:
         raise CommandRefused(f"There is no account {account_id}.")
     if account.status is AccountStatus.DELETED:
         raise CommandRefused(f"The account {account_id} is deleted, which is final.")
+    return account
 
 
 def _told_account(account: Account) -> dict[str, object]:

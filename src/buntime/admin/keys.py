@@ -14,12 +14,15 @@ from buntime.admin.accounts import plan_named, require_account
 from buntime.admin.printing import AsJson, print_table, say, shown_time
 from buntime.admin.refusals import CommandRefused, ServerCommand
 from buntime.admin.store import open_store
+from buntime.cause import OPERATOR
 from buntime.config import from_environment
 from buntime.errors import InvalidRequest
+from buntime.event import EventType, of_account, of_new_key, of_revoked_key
 from buntime.plan import FIRST_PLAN
 from buntime.requests import LONGEST_KEY, check_key_name
 from buntime.scope import ACCOUNT_SCOPES, Scope, in_order
 from buntime.stores import accounts as sql
+from buntime.stores.events import add_events
 
 OF_SCOPES = ("name", "scopes", "expiresAt")  # what `create` tells beside the key, its id and its account
 keys = typer.Typer(help="API keys of accounts.", no_args_is_help=True, add_completion=False, rich_markup_mode=None)
@@ -56,9 +59,11 @@ def create_key(
     with open_store(config) as connection:
         if account is not None:
             sql.add_account(connection, account)
+            add_events(connection, [of_account(account, EventType.ACCOUNT_CREATED, now, OPERATOR)])
         else:
             require_account(connection, owner)
         sql.add_key(connection, key)
+        add_events(connection, [of_new_key(key, OPERATOR)])
     told = _told_key(key)
     say(secret, {"key": secret} | {field: told[field] for field in ("id", "account", *OF_SCOPES)}, as_json)
     typer.echo(f"{key.id} of account {owner}. Keep the key: it is not shown again.", err=True)
@@ -110,14 +115,15 @@ def revoke_key(
     Example: buntime keys revoke key_…
     """
     with open_store(from_environment(os.environ)) as connection:
-        key_id: str = key
-        if key.startswith("btk_"):
-            found = sql.find_key(connection, hash_key(key))
-            key_id = found[0].id if found else ""
-        if not sql.revoke_key(connection, key_id, int(time.time())):
+        wanted, now = hash_key(key) if key.startswith("btk_") else key, int(time.time())
+        known = sql.list_keys(connection)
+        found = next((one for one in known if wanted in (one.id, one.hash) and one.revoked_at is None), None)
+        if found is None:
             shown = key[:HINT_LENGTH] + "…" if key.startswith("btk_") else key
             raise CommandRefused(f"There is no key {shown} that is not revoked yet.")
-    say(f"{key_id} is revoked. Its calls are refused from now on.", {"id": key_id, "revoked": True}, as_json)
+        sql.revoke_key(connection, found.id, now)
+        add_events(connection, [of_revoked_key(found, now, OPERATOR)])
+    say(f"{found.id} is revoked. Its calls are refused from now on.", {"id": found.id, "revoked": True}, as_json)
 
 
 def _shown_scopes(key: Key) -> str:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from buntime.account import new_account, new_key
+from buntime.cause import SERVER
+from buntime.event import EventType, of_account, of_new_key
 from buntime.plan import FIRST_PLAN
 from buntime.ports import Store
 
@@ -23,7 +25,8 @@ async def first_key(store: Store) -> str | None:
     account = new_account(FIRST_PLAN, now)
     key, secret = new_key(account.id, now)
     await store.add_account(account)
-    await store.add_key(key)
+    created = of_account(account, EventType.ACCOUNT_CREATED, now, SERVER)
+    await store.add_key(key, events=(created, of_new_key(key, SERVER)))
     return secret
 
 

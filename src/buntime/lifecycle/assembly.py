@@ -56,7 +56,7 @@ def assemble_lifecycle(
     """`plans`: by name. `monitor` is told what happens to sessions. `moment`: by default, what `clock` says."""
     monitor = monitor or Unwatched()
     metering = Metering(store, sandboxes, tasks, moment or moments_of(clock))
-    changes, holds, observations = Changes(store, metering), Holds(), Observations(sandboxes, clock)
+    changes, holds, observations = Changes(store, metering, clock), Holds(), Observations(sandboxes, clock)
     archiving = Archiving(store, sandboxes, saving, changes, holds, tasks)
     saves = (store, sandboxes, saving, changes, holds, archiving)
     checkpoints = Checkpoints(*saves, plans, tasks, clock, monitor)

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from buntime import errors
+from buntime.event import AccountEvent, of_change
 from buntime.lifecycle.metering import Metering
 from buntime.ports import Store
 from buntime.session import Session, State
@@ -15,9 +16,14 @@ from buntime.usage import Reading, closes_window
 
 
 class Changes:
-    def __init__(self, store: Store, metering: Metering) -> None:
+    def __init__(self, store: Store, metering: Metering, clock: Callable[[], float]) -> None:
         self._store = store
         self._metering = metering
+        self._clock = clock
+
+    def events_of(self, before: Session, after: Session) -> tuple[AccountEvent, ...]:
+        """What is stored together with the change."""
+        return of_change(before, after, self._clock())
 
     async def present(self, session_id: str) -> Session:
         """The stored session. Raises SessionNotFound when it is missing or being deleted."""
@@ -51,7 +57,8 @@ class Changes:
             if wanted == before:
                 return before, before
             try:
-                told = reading if closes_window(before, wanted) else self._metering.now(before.id)
-                return before, await self._store.change_session(before, wanted, reading=told)
+                used = reading if closes_window(before, wanted) else self._metering.now(before.id)
+                events = self.events_of(before, wanted)
+                return before, await self._store.change_session(before, wanted, events=events, reading=used)
             except errors.StaleSession:
                 continue

@@ -15,6 +15,7 @@ import structlog
 from buntime.account import AccountStatus
 from buntime.daemon.tasks import Tasks
 from buntime.errors import BuntimeError, SessionNotFound
+from buntime.event import KEPT_SECONDS, MOST_KEPT
 from buntime.lifecycle.assembly import Lifecycle
 from buntime.lifecycle.deadlines import Deadlines
 from buntime.lifecycle.decisions import Asleep, Step, next_due, next_step
@@ -260,5 +261,6 @@ class Keeper:
             await self._store.drop_answers(now - ANSWER_SECONDS)
             await self._store.drop_preview_tokens(now)
             await self._store.drop_usage(now // DAY - KEPT_DAYS)
+            await self._store.drop_events(now - KEPT_SECONDS, MOST_KEPT)
         except BuntimeError as failed:
             log.warning("not_tidied", reason=failed.message)

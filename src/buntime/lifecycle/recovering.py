@@ -111,7 +111,8 @@ class Recovering:
             )
             recovered = Recovered(after, self._saving.age_of(saved))
             try:
-                stored = await self._store.change_session(session, after, answer and answer(recovered))
+                events = self._changes.events_of(session, after)
+                stored = await self._store.change_session(session, after, answer and answer(recovered), events=events)
                 return replace(recovered, session=stored)
             except errors.StaleSession:  # a PATCH came first
                 session = await self._changes.present(session.id)

@@ -133,7 +133,10 @@ class Restoring:
             )
             kept, told = _before_restore(session, before), answer and answer(restored)
             try:
-                return await self._store.restore_session(session, restored, kept, before, told, used)
+                events = self._changes.events_of(session, restored)
+                return await self._store.restore_session(
+                    session, restored, kept, before, told, events=events, reading=used
+                )
             except errors.StaleSession:  # a PATCH came first
                 session = await self._changes.present(session.id)
 

@@ -8,6 +8,7 @@ from buntime.lifecycle.assembly import Lifecycle
 from buntime.lifecycle.sealing import Vault
 from buntime.operations.contexts import Contexts
 from buntime.operations.entrance import Entrance
+from buntime.operations.events import Events
 from buntime.operations.executions import Executions
 from buntime.operations.files import Files
 from buntime.operations.forks import Forks
@@ -22,6 +23,7 @@ from buntime.operations.preview_tokens import PreviewTokens
 from buntime.operations.processes import Processes
 from buntime.operations.sessions import Sessions
 from buntime.operations.snapshots import Snapshots
+from buntime.operations.telling import Telling
 from buntime.operations.terminals import Terminals
 from buntime.operations.usage import Usage
 from buntime.operations.visitors import Visitors
@@ -43,6 +45,7 @@ class Operations:
     images: Images
     keys: Keys
     own_account: OwnAccount
+    events: Events
     usage: Usage
     preview_tokens: PreviewTokens
     executions: Executions
@@ -63,6 +66,7 @@ def assemble_operations(
 ) -> Operations:
     entrance = Entrance(store, sandboxes, lifecycle.leases, clock)
     kept, visitors = Kept(store, lifecycle.layers, clock), Visitors(store, sandboxes, tasks)
+    telling = Telling(store, clock)
     names = Names(store, lifecycle.endings, clock)
     images = Images(store, sandboxes, lifecycle.layers, kept, entrance, tasks, clock)
     sessions = Sessions(store, sandboxes, lifecycle, entrance, images, kept, names, visitors, tasks, clock)
@@ -77,11 +81,12 @@ def assemble_operations(
         images,
         Keys(store, clock),
         OwnAccount(store, clock),
+        Events(store, entrance),
         Usage(store, clock),
         PreviewTokens(store, entrance, visitors, tasks, clock),
-        Executions(entrance, lifecycle.metering.ran),
+        Executions(entrance, telling, lifecycle.metering.ran),
         Processes(entrance, tasks, clock),
-        Contexts(entrance, tasks),
+        Contexts(entrance, telling, tasks),
         Terminals(entrance),
         Files(entrance),
     )

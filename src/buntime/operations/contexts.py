@@ -10,6 +10,7 @@ from buntime.ids import new_id
 from buntime.inside import Context, Evaluation, NewContext, Shows, Sink
 from buntime.operations.entrance import Entrance
 from buntime.operations.executions import LISTED_FILES, raise_for_limits, shown_files
+from buntime.operations.telling import Telling
 from buntime.paths import inside_session
 from buntime.ports import Sandbox
 from buntime.requests import Execute
@@ -26,8 +27,9 @@ class Evaluated:
 
 
 class Contexts:
-    def __init__(self, entrance: Entrance, tasks: Tasks) -> None:
+    def __init__(self, entrance: Entrance, telling: Telling, tasks: Tasks) -> None:
         self._entrance = entrance
+        self._telling = telling
         self._tasks = tasks
 
     async def create(self, caller: Caller, session_id: str, env: Mapping[str, str], working_dir: str) -> Context:
@@ -90,6 +92,7 @@ class Contexts:
             await self._entrance.write(session, sandbox, request.files)
         timeout = float(request.timeout or session.limits.timeout)
         result = await sandbox.contexts.run(context_id, request.code or "", timeout, sink, shows)
+        self._telling.executed(session, result, context_id)
         known = {"contextId": context_id, "contextSurvived": result.survived}
         raise_for_limits("context", session, result, streamed=False, **known)
         written = sorted(shown_files(request.files) | set(result.files_written))

@@ -93,6 +93,18 @@ class Entrance:
             self._streams.subtract(names)
             self._forget(self._streams, names)
 
+    @contextmanager
+    def account_stream(self, caller: Caller) -> Iterator[None]:
+        """Counts one more answer that streams, of no session. Raises ResourceLimitExceeded."""
+        account = caller.account.id
+        self._check("open streams", self._streams[account], caller.plan.streams_per_account, "account", caller)
+        self._streams[account] += 1
+        try:
+            yield
+        finally:
+            self._streams[account] -= 1
+            self._forget(self._streams, (account,))
+
     @asynccontextmanager
     async def place(self, caller: Caller, session: Session, sandbox: Sandbox, kind: Kind) -> AsyncIterator[None]:
         """Reserves a place for one more of the kind, which the block starts. Raises ResourceLimitExceeded."""

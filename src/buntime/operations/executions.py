@@ -8,6 +8,7 @@ from buntime.caller import Caller
 from buntime.inside import Evaluation, FileToWrite, Sink
 from buntime.operations.entrance import Entrance
 from buntime.operations.processes import Processes, Start
+from buntime.operations.telling import Telling
 from buntime.paths import WORKSPACE
 from buntime.ports import Run, RunResult, Sandbox
 from buntime.requests import Execute
@@ -25,9 +26,10 @@ class Executed:
 
 
 class Executions:
-    def __init__(self, entrance: Entrance, ran: Callable[[str], None]) -> None:
+    def __init__(self, entrance: Entrance, telling: Telling, ran: Callable[[str], None]) -> None:
         """`ran` gets the id of a session when an execution begins in it."""
         self._entrance = entrance
+        self._telling = telling
         self._ran = ran
 
     async def execute(self, caller: Caller, request: Execute) -> Executed:
@@ -62,6 +64,7 @@ class Executions:
                 await self._entrance.write(session, sandbox, request.files)
             self._ran(session.id)
             result = await processes.run(caller, session, sandbox, _start_of(session, request), begun, sink)
+        self._telling.executed(session, result)
         raise_for_limits("run", session, result, streamed=True)
         return Executed(result, sorted(shown_files(request.files))[:LISTED_FILES], False)
 
@@ -70,6 +73,7 @@ class Executions:
             await self._entrance.write(session, sandbox, request.files)
         self._ran(session.id)
         result = await sandbox.run(_run_of(session, request), sink)
+        self._telling.executed(session, result)
         raise_for_limits("run", session, result, streamed=sink is not None)
         written = sorted(shown_files(request.files) | set(result.files_written))
         truncated = result.files_written_truncated or len(written) > LISTED_FILES

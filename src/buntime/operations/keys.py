@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from buntime import errors, requests
 from buntime.account import Key, new_key
 from buntime.caller import Caller
+from buntime.event import of_new_key, of_revoked_key
 from buntime.ports import Answer, Store
 from buntime.requests import NewKey
 
@@ -34,7 +35,7 @@ class Keys:
         key, secret = new_key(owner, now, name=new.name, scopes=scopes, expires_at=expires_at, maker=maker)
         made = MadeKey(secret, key)
         try:
-            await self._store.add_key(key, answer and answer(made), KEYS)
+            await self._store.add_key(key, answer and answer(made), KEYS, (of_new_key(key),))
         except errors.ResourceLimitExceeded:
             raise errors.ResourceLimitExceeded("keys", KEYS, "account", caller.plan.name) from None
         return made
@@ -46,8 +47,9 @@ class Keys:
 
     async def revoke(self, caller: Caller, key_id: str) -> None:
         """Its calls are refused from now on, the caller's own key's too. Raises KeyNotFound."""
-        theirs = any(key.id == key_id for key in await self._valid(caller))
-        if not theirs or not await self._store.revoke_key(key_id, int(self._clock())):
+        key = next((key for key in await self._valid(caller) if key.id == key_id), None)
+        now = int(self._clock())
+        if key is None or not await self._store.revoke_key(key_id, now, (of_revoked_key(key, now),)):
             raise errors.KeyNotFound(key_id)
 
     async def _valid(self, caller: Caller) -> Sequence[Key]:

@@ -16,6 +16,7 @@ from buntime import errors, requests
 from buntime.caller import Caller
 from buntime.daemon.steps import reached
 from buntime.daemon.tasks import Tasks
+from buntime.event import of_new_session
 from buntime.ids import new_session_id
 from buntime.image import DEFAULT_IMAGE
 from buntime.lifecycle.assembly import Lifecycle
@@ -237,8 +238,10 @@ class Sessions:
         try:
             if session.network != DEFAULT_NETWORK:
                 await sandbox.restrict(session.network)
-            used = await self._lifecycle.metering.read(session)
-            await self._store.add_session(session, answer and answer(session), plan.sessions, used)
+            created, used = (of_new_session(session),), await self._lifecycle.metering.read(session)
+            await self._store.add_session(
+                session, answer and answer(session), plan.sessions, events=created, reading=used
+            )
         except Exception as failed:  # not when cancelled: it may be stored then, and the next start decides
             await self._sandboxes.destroy(session)
             if isinstance(failed, errors.SessionLimitExceeded):

@@ -6,6 +6,7 @@ from buntime import errors, requests
 from buntime.caller import Caller
 from buntime.daemon.steps import reached
 from buntime.daemon.tasks import Tasks
+from buntime.event import of_snapshot
 from buntime.ids import new_snapshot_id
 from buntime.lifecycle.assembly import Lifecycle
 from buntime.operations.entrance import Entrance
@@ -73,7 +74,8 @@ class Snapshots:
         )
         try:
             with self._kept.naming_plan(caller):
-                await self._store.add_snapshot(made, layer, answer and answer(made), caller.plan.snapshots)
+                limit, events = caller.plan.snapshots, (of_snapshot(made),)
+                await self._store.add_snapshot(made, layer, answer and answer(made), limit, events)
         except Exception:  # not when cancelled: it may be stored then, and the next start decides
             await self._lifecycle.layers.discard(layer.id)
             raise

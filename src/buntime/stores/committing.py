@@ -2,26 +2,29 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from buntime.errors import IdempotencyInProgress
+from buntime.event import AccountEvent
 from buntime.ports import Answer
-from buntime.stores import answers, sessions
+from buntime.stores import answers, events, sessions
 from buntime.stores.writer import Outcome, Writer
 
 TOUCH_SECONDS = 2.0  # how long noted activity may stay unwritten
+NOTED_SECONDS = 1.0  # the same for noted events
+MOST_NOTED = 10_000  # events that wait; the oldest go when the file cannot be written
 INLINE_BODY = 64 << 10  # bytes; a thread compresses larger bodies, so that the loop does not block
 
 
 class Committing:
-    """Commits changes, and passes noted activity along with them."""
+    """Commits changes, and passes noted activity and noted events along with them."""
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
         self._loop = asyncio.get_running_loop()
         self._touched: dict[str, int] = {}  # activity that the writer does not have yet
+        self._noted: list[events.Row] = []  # events that the writer does not have yet
         self._flush: asyncio.TimerHandle | None = None
 
     async def _change[T, R](
@@ -42,7 +45,7 @@ class Committing:
             elif not waiter.done():
                 waiter.set_exception(outcome.failure)
 
-        self._flush_touched()
+        self._flush_noted()
         self._writer.submit(work, settle)
         return await waiter
 
@@ -51,12 +54,15 @@ class Committing:
         answer: Answer | None,
         work: Callable[[sqlite3.Connection], T],
         committed: Callable[[T], R] | None = None,
+        told: Sequence[AccountEvent] = (),
     ) -> R:
-        """The same, together with the answer if any. Raises IdempotencyInProgress if its key has one already."""
+        """The same, together with the answer if any and the events `told`. Raises IdempotencyInProgress if the answer's
+        key has one already."""
         stored = None if answer is None else await packed(answer)
 
         def both(connection: sqlite3.Connection) -> T:
             value = work(connection)
+            events.add_events(connection, told)
             if stored is not None and not answers.add_answer(connection, stored):
                 raise IdempotencyInProgress("Another request with this key just finished. Retry to get its response.")
             return value
@@ -65,34 +71,48 @@ class Committing:
 
     def _note_activity(self, session_id: str, now: int) -> None:
         self._touched[session_id] = now
-        self._flush_later()
+        self._flush_later(TOUCH_SECONDS)
+
+    def _note_events(self, told: Sequence[AccountEvent]) -> None:
+        self._noted += map(events.row_of, told)
+        self._flush_later(NOTED_SECONDS)
 
     async def _end_changes(self) -> None:
-        """Waits for changes that are under way, and stores the last activity."""
-        self._flush_touched()
+        """Waits for changes that are under way, and stores the last activity and the last events."""
+        self._flush_noted()
         await self._writer.close()
         if self._flush is not None:  # set again if the last activity could not be written
             self._flush.cancel()
 
-    def _flush_later(self) -> None:
-        if self._flush is None:
-            self._flush = self._loop.call_later(TOUCH_SECONDS, self._flush_touched)
+    def _flush_later(self, seconds: float) -> None:
+        due = self._loop.time() + seconds
+        if self._flush is not None and self._flush.when() <= due:
+            return
+        if self._flush is not None:
+            self._flush.cancel()
+        self._flush = self._loop.call_at(due, self._flush_noted)
 
-    def _flush_touched(self) -> None:
-        """Passes noted activity to the writer, which adds it to its next commit."""
+    def _flush_noted(self) -> None:
+        """Passes noted activity and events to the writer, which adds them to its next commit."""
         if self._flush is not None:
             self._flush.cancel()
             self._flush = None
-        if not self._touched:
+        if not self._touched and not self._noted:
             return
         touched, self._touched = self._touched, {}
+        noted, self._noted = self._noted, []
+
+        def work(connection: sqlite3.Connection) -> None:
+            sessions.touch_sessions(connection, touched)
+            events.add_rows(connection, noted)
 
         def settle(outcome: Outcome) -> None:
             if outcome.failure is not None:
                 self._touched = touched | self._touched  # retried with the next commit
-                self._flush_later()
+                self._noted = (noted + self._noted)[-MOST_NOTED:]
+                self._flush_later(TOUCH_SECONDS)
 
-        self._writer.submit(partial(sessions.touch_sessions, touched=touched), settle)
+        self._writer.submit(work, settle)
 
 
 async def packed(answer: Answer) -> answers.PackedAnswer:

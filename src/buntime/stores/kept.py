@@ -4,32 +4,33 @@ import sqlite3
 from collections.abc import Sequence, Set
 from functools import partial
 
+from buntime.event import AccountEvent
 from buntime.image import NamedImage
 from buntime.ports import Answer, KeptNumbers
 from buntime.session import SavedVolume
 from buntime.snapshot import Layer, MadeImage, Snapshot
 from buntime.stores import images, layers, made_images, snapshots
-from buntime.stores.committing import Committing
-from buntime.stores.log import LogCleaner
-from buntime.stores.writer import Writer
+from buntime.stores.told import Told
 
 
-class KeptFiles(Committing):
+class KeptFiles(Told):
     """The part of `ports.Store` about snapshots, layers and images.
 
     What is removed here has content of an account, or a key. So each removal lets the log be emptied.
     """
 
-    def __init__(self, reader: sqlite3.Connection, writer: Writer, log: LogCleaner) -> None:
-        super().__init__(writer)
-        self._reader = reader
-        self._log = log
-
     # snapshots
 
-    async def add_snapshot(self, snapshot: Snapshot, layer: Layer | None, answer: Answer | None, limit: int) -> None:
+    async def add_snapshot(
+        self,
+        snapshot: Snapshot,
+        layer: Layer | None,
+        answer: Answer | None,
+        limit: int,
+        events: Sequence[AccountEvent] = (),
+    ) -> None:
         work = partial(snapshots.add_snapshot, snapshot=snapshot, layer=layer, limit=limit)
-        await self._change_and_answer(answer, work)
+        await self._change_and_answer(answer, work, told=events)
 
     async def get_snapshot(self, snapshot_id: str) -> Snapshot | None:
         return snapshots.get_snapshot(self._reader, snapshot_id)

@@ -10,10 +10,10 @@ from buntime.stores import database, usage
 from buntime.stores.index import SessionIndex
 from buntime.stores.kept import KeptFiles
 from buntime.stores.log import LogCleaner
+from buntime.stores.told import DROP_AT_ONCE
 from buntime.stores.writer import Writer
 from buntime.usage import DAY_MS, Amounts, Reading, Window
 
-DROP_AT_ONCE = 500  # windows and days deleted in one commit, so that other changes can run in between
 NOTES_AT_ONCE = 100  # sessions noted in one change, for the same reason
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from buntime.account import Account, AccountStatus, Key
+from buntime.event import AccountEvent
 from buntime.ports import Answer, PreviewToken
 from buntime.session import Session, State
 from buntime.snapshot import Layer, Snapshot
@@ -17,10 +18,9 @@ from buntime.stores.committing import INLINE_BODY, packed
 from buntime.stores.index import SessionIndex
 from buntime.stores.log import LogCleaner
 from buntime.stores.noted import NotedUsage
+from buntime.stores.told import DROP_AT_ONCE
 from buntime.stores.writer import Writer
 from buntime.usage import Reading
-
-DROP_AT_ONCE = 500  # answers deleted in one commit, so that other changes can run in between
 
 
 class SqliteStore(NotedUsage):
@@ -53,7 +53,7 @@ class SqliteStore(NotedUsage):
 
     async def close(self) -> None:
         if self._closing is None:
-            self._flush_touched()
+            self._flush_noted()
             self._closing = asyncio.create_task(self._close(), name="store-close")
         await asyncio.shield(self._closing)
 
@@ -81,14 +81,20 @@ class SqliteStore(NotedUsage):
     async def set_account_status(self, account_id: str, status: AccountStatus) -> bool:
         return await self._change(partial(accounts.set_account_status, account_id=account_id, status=status))
 
-    async def add_key(self, key: Key, answer: Answer | None = None, limit: int | None = None) -> None:
-        await self._change_and_answer(answer, partial(accounts.add_key, key=key, limit=limit))
+    async def add_key(
+        self,
+        key: Key,
+        answer: Answer | None = None,
+        limit: int | None = None,
+        events: Sequence[AccountEvent] = (),
+    ) -> None:
+        await self._change_and_answer(answer, partial(accounts.add_key, key=key, limit=limit), told=events)
 
     async def list_keys(self, account_id: str | None = None) -> Sequence[Key]:
         return accounts.list_keys(self._reader, account_id)
 
-    async def revoke_key(self, key_id: str, now: int) -> bool:
-        return await self._change(partial(accounts.revoke_key, key_id=key_id, now=now))
+    async def revoke_key(self, key_id: str, now: int, events: Sequence[AccountEvent] = ()) -> bool:
+        return await self._change_if_done(partial(accounts.revoke_key, key_id=key_id, now=now), events)
 
     async def find_key(self, key_hash: str) -> tuple[Key, Account] | None:
         self._forget_if_changed()
@@ -100,10 +106,16 @@ class SqliteStore(NotedUsage):
     # sessions
 
     async def add_session(
-        self, session: Session, answer: Answer | None, limit: int, reading: Reading | None = None
+        self,
+        session: Session,
+        answer: Answer | None,
+        limit: int,
+        *,
+        events: Sequence[AccountEvent] = (),
+        reading: Reading | None = None,
     ) -> None:
         work = partial(sessions.add_session, session=session, limit=limit, reading=reading)
-        await self._change_and_answer(answer, work, lambda _: self._index.add(session))
+        await self._change_and_answer(answer, work, lambda _: self._index.add(session), events)
 
     async def get_session(self, session_id: str) -> Session | None:
         return self._index.get(session_id)
@@ -142,7 +154,13 @@ class SqliteStore(NotedUsage):
         return self._index.changed()
 
     async def change_session(
-        self, old: Session, new: Session, answer: Answer | None = None, reading: Reading | None = None
+        self,
+        old: Session,
+        new: Session,
+        answer: Answer | None = None,
+        *,
+        events: Sequence[AccountEvent] = (),
+        reading: Reading | None = None,
     ) -> Session:
         _require_same(old, new)
 
@@ -152,7 +170,7 @@ class SqliteStore(NotedUsage):
             return self._index.change(new, old.version + 1)
 
         work = partial(sessions.change_session, old=old, new=new, reading=reading)
-        return await self._change_and_answer(answer, work, committed)
+        return await self._change_and_answer(answer, work, committed, events)
 
     async def touch_session(self, session_id: str, now: int) -> None:
         if self._index.touch(session_id, now) and self._closing is None:
@@ -172,6 +190,8 @@ class SqliteStore(NotedUsage):
         before: Snapshot,
         layer: Layer,
         answer: Answer | None,
+        *,
+        events: Sequence[AccountEvent] = (),
         reading: Reading | None = None,
     ) -> Session:
         _require_same(old, new)
@@ -181,7 +201,7 @@ class SqliteStore(NotedUsage):
             return self._index.change(new, old.version + 1)
 
         work = partial(snapshots.restore_session, old=old, new=new, before=before, layer=layer, reading=reading)
-        return await self._change_and_answer(answer, work, committed)
+        return await self._change_and_answer(answer, work, committed, events)
 
     # preview tokens
 
@@ -198,6 +218,10 @@ class SqliteStore(NotedUsage):
 
     async def drop_preview_tokens(self, now: int) -> int:
         return await self._change(partial(preview_tokens.drop_preview_tokens, now=now))
+
+    def note_events(self, events: Sequence[AccountEvent]) -> None:
+        if self._closing is None:
+            super().note_events(events)
 
     # idempotency
 
@@ -216,11 +240,7 @@ class SqliteStore(NotedUsage):
         await self._change(partial(answers.change_answer, stored=await packed(answer)))
 
     async def drop_answers(self, before: int) -> int:
-        total, dropped = 0, DROP_AT_ONCE
-        while dropped == DROP_AT_ONCE:
-            dropped = await self._change(partial(answers.drop_answers, before=before, most=DROP_AT_ONCE))
-            total += dropped
-        return total
+        return await self._drop(partial(answers.drop_answers, before=before, most=DROP_AT_ONCE))
 
     def _forget_if_changed(self) -> None:
         seen = self._reader.execute("PRAGMA data_version").fetchone()[0]

@@ -4,32 +4,40 @@ from collections.abc import Iterable, Sequence, Set
 from dataclasses import replace
 
 from buntime.errors import (
-    IdempotencyInProgress,
     ImageNotFound,
     ResourceLimitExceeded,
     SessionNotFound,
     SnapshotNotFound,
 )
+from buntime.event import AccountEvent
 from buntime.image import DEFAULT_IMAGE, OPERATOR, NamedImage, is_always_kept
 from buntime.ports import Answer, KeptNumbers
 from buntime.session import DESTROYED, SavedVolume, Session, State
 from buntime.snapshot import Layer, MadeImage, Snapshot
+from buntime.testing.events import FakeEvents
 
 
-class FakeKeptFiles:
+class FakeKeptFiles(FakeEvents):
     """See `testing.store.FakeStore`."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.sessions: dict[str, Session] = {}
         self.snapshots: dict[str, Snapshot] = {}
         self.layers: dict[str, Layer] = {}
         self.images: dict[tuple[str, str], NamedImage] = {}  # by account and name
         self.made_images: dict[str, MadeImage] = {}
-        self.answers: dict[tuple[str, str], Answer] = {}
 
     # snapshots
 
-    async def add_snapshot(self, snapshot: Snapshot, layer: Layer | None, answer: Answer | None, limit: int) -> None:
+    async def add_snapshot(
+        self,
+        snapshot: Snapshot,
+        layer: Layer | None,
+        answer: Answer | None,
+        limit: int,
+        events: Sequence[AccountEvent] = (),
+    ) -> None:
         session = self.sessions.get(snapshot.session)
         if session is None or session.state is State.DELETING:
             raise SessionNotFound(snapshot.session)
@@ -42,6 +50,7 @@ class FakeKeptFiles:
             self._add_first(answer)
         self._put_layer(layer)
         self.snapshots[snapshot.id] = snapshot
+        self.note_events(events)
 
     async def get_snapshot(self, snapshot_id: str) -> Snapshot | None:
         return self.snapshots.get(snapshot_id)
@@ -229,10 +238,3 @@ class FakeKeptFiles:
             return
         if not any((one.account, one.image) == (session.account, session.image) for one in self._on_images()):
             raise ImageNotFound(session.image_name)
-
-    # idempotency
-
-    def _add_first(self, answer: Answer) -> None:
-        if (answer.account, answer.key) in self.answers:
-            raise IdempotencyInProgress("Another request with this key just finished. Retry to get its response.")
-        self.answers[answer.account, answer.key] = answer

@@ -13,6 +13,7 @@ from buntime.errors import (
     StaleSession,
     TooManyTokens,
 )
+from buntime.event import AccountEvent
 from buntime.ports import Answer, PreviewToken
 from buntime.session import Session, State
 from buntime.snapshot import Layer, Snapshot
@@ -53,7 +54,13 @@ class FakeStore(FakeUsage):
         self.accounts[account_id] = replace(account, status=status)
         return True
 
-    async def add_key(self, key: Key, answer: Answer | None = None, limit: int | None = None) -> None:
+    async def add_key(
+        self,
+        key: Key,
+        answer: Answer | None = None,
+        limit: int | None = None,
+        events: Sequence[AccountEvent] = (),
+    ) -> None:
         theirs = [other for other in self.keys.values() if other.account == key.account]
         valid = [other for other in theirs if other.is_valid(key.created_at)]
         if limit is not None and len(valid) >= limit:
@@ -69,16 +76,18 @@ class FakeStore(FakeUsage):
             for other in ended[limit:]:
                 del self.keys[other.id]
         self.keys[key.id] = key
+        self.note_events(events)
 
     async def list_keys(self, account_id: str | None = None) -> Sequence[Key]:
         found = [key for key in self.keys.values() if account_id in (None, key.account)]
         return sorted(found, key=lambda key: (key.created_at, key.id))
 
-    async def revoke_key(self, key_id: str, now: int) -> bool:
+    async def revoke_key(self, key_id: str, now: int, events: Sequence[AccountEvent] = ()) -> bool:
         key = self.keys.get(key_id)
         if key is None or key.revoked_at is not None:
             return False
         self.keys[key_id] = replace(key, revoked_at=now)
+        self.note_events(events)
         return True
 
     async def find_key(self, key_hash: str) -> tuple[Key, Account] | None:
@@ -90,7 +99,13 @@ class FakeStore(FakeUsage):
     # sessions
 
     async def add_session(
-        self, session: Session, answer: Answer | None, limit: int, reading: Reading | None = None
+        self,
+        session: Session,
+        answer: Answer | None,
+        limit: int,
+        *,
+        events: Sequence[AccountEvent] = (),
+        reading: Reading | None = None,
     ) -> None:
         await self._require_free(session)
         active = await self.count_sessions(session.account)
@@ -102,6 +117,7 @@ class FakeStore(FakeUsage):
         if answer is not None:
             self._add_first(answer)
         self.sessions[session.id] = session
+        self.note_events(events)
         self._begin(session, reading)
 
     async def get_session(self, session_id: str) -> Session | None:
@@ -151,7 +167,13 @@ class FakeStore(FakeUsage):
         return changed
 
     async def change_session(
-        self, old: Session, new: Session, answer: Answer | None = None, reading: Reading | None = None
+        self,
+        old: Session,
+        new: Session,
+        answer: Answer | None = None,
+        *,
+        events: Sequence[AccountEvent] = (),
+        reading: Reading | None = None,
     ) -> Session:
         changed = self._changed(old, new)
         await self._require_free(changed)
@@ -159,6 +181,7 @@ class FakeStore(FakeUsage):
             self._add_first(answer)
         self._follow(self.sessions[old.id], changed, reading)
         self.sessions[old.id] = changed
+        self.note_events(events)
         return changed
 
     def _changed(self, old: Session, new: Session) -> Session:
@@ -188,6 +211,8 @@ class FakeStore(FakeUsage):
         before: Snapshot,
         layer: Layer,
         answer: Answer | None,
+        *,
+        events: Sequence[AccountEvent] = (),
         reading: Reading | None = None,
     ) -> Session:
         if new.image != old.image:
@@ -203,6 +228,7 @@ class FakeStore(FakeUsage):
         self.sessions[new.id] = changed
         self.layers[layer.id] = layer
         self.snapshots = others | {before.id: before}
+        self.note_events(events)
         return changed
 
     # preview tokens

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Sequence
 
 from buntime.caller import Caller
+from buntime.cause import Cause
 from buntime.errors import Unauthorized
 from buntime.operations.identity import Identity
 from buntime.web.exchange import Exchange
-from buntime.web.quota import STRANGER_LIMIT, Quota, counted_address, exceeded
+from buntime.web.quota import STRANGER_LIMIT, Quota, client_address, counted_address, exceeded
 
 KEYS_WORTH = 5  # an account's requests per minute, in those of one key: accounts make keys themselves
 
@@ -21,6 +22,19 @@ def bearer(values: Sequence[bytes]) -> str | None:
     if scheme.lower() != b"bearer":
         raise Unauthorized("The Authorization header must be: Bearer btk_…")
     return secret.strip(b" \t").decode("latin-1")
+
+
+def cause_of(exchange: Exchange, caller: Caller) -> Cause:
+    """What this call does, it has caused."""
+    address = client_address(*_from(exchange))
+    return Cause("key", caller.account.id, exchange.request_id.decode("ascii"), caller.key.id, address)
+
+
+def _from(exchange: Exchange) -> tuple[bytes | None, str]:
+    """The last X-Forwarded-For header, and the peer."""
+    forwarded = exchange.header(b"x-forwarded-for")
+    client = exchange.scope.get("client")
+    return forwarded[-1] if forwarded else None, client[0] if client else "unknown"
 
 
 class Authenticator:
@@ -65,9 +79,7 @@ class Authenticator:
 
     def count_stranger(self, exchange: Exchange) -> None:
         """Counts a call without a valid key against its address. Raises RateLimitExceeded."""
-        forwarded = exchange.header(b"x-forwarded-for")
-        client = exchange.scope.get("client")
-        address = counted_address(forwarded[-1] if forwarded else None, client[0] if client else "unknown")
+        address = counted_address(*_from(exchange))
         standing = self._strangers.take(address, STRANGER_LIMIT)
         if not standing.allowed:
             raise exceeded(

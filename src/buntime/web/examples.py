@@ -125,6 +125,7 @@ NOT_READY = {"ready": False, "checks": {"volumes": True, "rules": True, "room": 
 QUERIES: Mapping[str, Mapping[str, Any]] = {
     "listSessions": {"state": "active"},
     "listSnapshots": {"sessionId": SESSION},
+    "listEvents": {"sessionId": SESSION, "type": "session.deleted"},
     "listProcesses": {"sessionId": SESSION},
     "getProcess": {"sessionId": SESSION, "processId": PROCESS},
     "getProcessLogs": {"sessionId": SESSION, "processId": PROCESS},
@@ -181,6 +182,23 @@ ANSWERS: Mapping[str, Any] = {
     "createKey": _KEY | {"key": "btk_0123456789abcdefghijABCDEFGHIJ01234567"},
     "listKeys": {"keys": [_KEY], "total": 1},
     "revokeKey": {"deleted": True, "keyId": KEY},
+    "listEvents": {
+        "events": [
+            {
+                "eventId": "evt_abc123def456ghi789",
+                "type": "session.deleted",
+                "sessionId": SESSION,
+                "time": "2024-01-19T10:31:00Z",
+                "requestId": "req_0123456789abcdef0123",
+                "data": {
+                    "name": None,
+                    "stateBefore": "active",
+                    "by": {"actor": "key", "keyId": KEY, "address": "192.0.2.7"},
+                },
+            }
+        ],
+        "cursor": "evc_2a",
+    },
     "createPreviewToken": {
         "url": f"https://ses-abc123def456ghi789-3000.example.com/?buntime_token={TOKEN}",
         "token": TOKEN,

@@ -36,6 +36,7 @@ TAGS = {  # name → what it is about
     "Snapshots": "A snapshot keeps the files of a session as they were at one moment. It outlives the session.",
     "Images": "An image is what a session stands on: its programs and libraries.",
     "Account": "An account has a plan, and keys. A key does what its scopes allow.",
+    "Events": "An event says what happened in an account, and who caused it.",
     "Previews": "A preview is the URL of a port of a session. A token opens a private one.",
     "Execution": "Run code and wait for its result, or open a terminal.",
     "Processes": "Start programs in the background of a session, and read their output later.",

@@ -50,14 +50,20 @@ def exceeded(message: str, limit: int, retry_after: int, **details: object) -> R
     return RateLimitExceeded(message, limit=limit, retryAfter=retry_after, **details)
 
 
-def counted_address(forwarded: bytes | None, peer: str) -> str:
-    """The source of an unauthenticated call: the last X-Forwarded-For element, which the edge sets, or else the peer.
-
-    An IPv6 address counts by its /64, which providers give to one customer.
-    """
+def client_address(forwarded: bytes | None, peer: str) -> str:
+    """Where a call comes from: the last X-Forwarded-For element, which the edge sets, or else the peer."""
     text = (forwarded or b"").rpartition(b",")[2].strip().decode("latin-1") or peer
     try:
-        address = ipaddress.ip_address(text)
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        return peer
+
+
+def counted_address(forwarded: bytes | None, peer: str) -> str:
+    """The source of an unauthenticated call. An IPv6 address counts by its /64, which providers give to one
+    customer."""
+    try:
+        address = ipaddress.ip_address(client_address(forwarded, peer))
     except ValueError:
         return peer
     if isinstance(address, ipaddress.IPv6Address):

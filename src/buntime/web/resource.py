@@ -8,12 +8,13 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from buntime.caller import Caller
+from buntime.cause import caused_by
 from buntime.config import Config
 from buntime.daemon.room import belongs_to
 from buntime.errors import ExecutionTimeout, InvalidRequest, MethodNotAllowed
 from buntime.operations.assembly import Operations
 from buntime.web import idempotent
-from buntime.web.auth import Authenticator
+from buntime.web.auth import Authenticator, cause_of
 from buntime.web.bodies import BodyMemory, declared_length, received, received_unused, require_json
 from buntime.web.decoding import decode_body, decode_query
 from buntime.web.exchange import Exchange, Reply
@@ -62,7 +63,8 @@ class Resource:
             exchange.headers.append(self._allow)
             raise MethodNotAllowed(f"This path accepts {self._allow[1].decode()}.")
         caller.require(operation.scope)
-        await self._perform(operation, exchange, caller, receive, send)
+        with caused_by(cause_of(exchange, caller)):
+            await self._perform(operation, exchange, caller, receive, send)
 
     async def _perform(
         self, operation: Operation, exchange: Exchange, caller: Caller, receive: Receive, send: Send

@@ -15,6 +15,7 @@ from starlette.types import Scope as AsgiScope
 
 from buntime import errors
 from buntime.caller import Caller
+from buntime.cause import caused_by
 from buntime.daemon.room import belongs_to
 from buntime.daemon.tasks import begun, within
 from buntime.errors import BuntimeError, ExecutionTimeout, InvalidRequest, Unavailable
@@ -23,6 +24,7 @@ from buntime.operations.terminals import Opened, OpenTerminal, Terminals
 from buntime.ports import SandboxGone
 from buntime.scope import Scope
 from buntime.web.api.ids import session_id, terminal_id
+from buntime.web.auth import cause_of
 from buntime.web.decoding import decode_body, decode_query
 from buntime.web.exchange import ClientLeft, Exchange
 from buntime.web.failures import reply_to
@@ -56,7 +58,11 @@ class TerminalSocket:
         caller = await self._world.authenticator.caller_of(exchange)
         belongs_to(caller.account.id)
         caller.require(terminal.scope)
-        query, _ = decode_query(TerminalQuery, scope["query_string"], filters=False)
+        with caused_by(cause_of(exchange, caller)):
+            await self._serve(exchange, caller, receive, send)
+
+    async def _serve(self, exchange: Exchange, caller: Caller, receive: Receive, send: Send) -> None:
+        query, _ = decode_query(TerminalQuery, exchange.scope["query_string"], filters=False)
         terminals = self._world.operations.terminals
         named = await self._world.operations.names.id_of(caller.account.id, exchange.path_params["sessionId"])
         exchange.note_session(named)

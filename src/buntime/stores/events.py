@@ -1,0 +1,87 @@
+"""Events in SQL. Each is added in the transaction of the change that it tells of.
+
+One connection writes at a time, so numbers grow in the order of commits. No row with a smaller number appears later.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+
+from buntime.cause import Cause
+from buntime.event import AccountEvent, EventType
+from buntime.ports import NumberedEvent
+
+Row = tuple[object, ...]
+
+_ADD = """
+INSERT INTO events (id, account, type, time, session, data, actor, request, key, address)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
+_OLD = """
+DELETE FROM events
+WHERE seq IN (SELECT seq FROM (SELECT seq, time FROM events ORDER BY seq LIMIT :most) WHERE time < :before)
+"""
+
+_TOO_MANY = "SELECT account, events FROM event_counts WHERE events > ? LIMIT 1"
+
+_OLDEST = "DELETE FROM events WHERE seq IN (SELECT seq FROM events WHERE account = ? ORDER BY seq LIMIT ?)"
+
+
+def row_of(event: AccountEvent) -> Row:
+    """Raises TypeError for data that is not JSON."""
+    cause = event.cause
+    data = json.dumps(event.data, default=dict)
+    who = (cause.actor, cause.request, cause.key, cause.address)
+    return (event.id, event.account, event.type.value, event.time, event.session, data, *who)
+
+
+def add_rows(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
+    connection.executemany(_ADD, rows)
+
+
+def add_events(connection: sqlite3.Connection, events: Iterable[AccountEvent]) -> None:
+    add_rows(connection, map(row_of, events))
+
+
+def list_events(
+    connection: sqlite3.Connection,
+    account_id: str | None,
+    after: int,
+    session: str | None,
+    what: EventType | None,
+    limit: int,
+) -> Sequence[NumberedEvent]:
+    """See `ports.Store`."""
+    wanted = {"account": account_id, "session": session, "type": what}
+    conditions = ["seq > :after", *(f"{column} = :{column}" for column, value in wanted.items() if value is not None)]
+    query = f"SELECT * FROM events WHERE {' AND '.join(conditions)} ORDER BY seq LIMIT :limit"
+    rows = connection.execute(query, wanted | {"after": after, "limit": limit})
+    return [NumberedEvent(row["seq"], event_of(row)) for row in rows]
+
+
+def newest_event(connection: sqlite3.Connection, account_id: str) -> int:
+    return int(
+        connection.execute("SELECT coalesce(max(seq), 0) FROM events WHERE account = ?", (account_id,)).fetchone()[0]
+    )
+
+
+def drop_old_events(connection: sqlite3.Connection, before: int, most: int) -> int:
+    """Removes at most `most`. Looks at that many of the oldest alone. Returns how many."""
+    return connection.execute(_OLD, {"before": before, "most": most}).rowcount
+
+
+def drop_surplus_events(connection: sqlite3.Connection, kept: int, most: int) -> int:
+    """Removes the oldest of one account that has more than `kept`, at most `most`. Returns how many."""
+    found = connection.execute(_TOO_MANY, (kept,)).fetchone()
+    if found is None:
+        return 0
+    surplus = min(found["events"] - kept, most)
+    return connection.execute(_OLDEST, (found["account"], surplus)).rowcount
+
+
+def event_of(row: sqlite3.Row) -> AccountEvent:
+    account, actor = row["account"], row["actor"]
+    cause = Cause(actor, account if actor == "key" else "", row["request"], row["key"], row["address"])
+    data = json.loads(row["data"])
+    return AccountEvent(row["id"], account, EventType(row["type"]), row["time"], row["session"], data, cause)

@@ -1,0 +1,119 @@
+"""Events, webhooks and deliveries in the SQLite file: what is told of the changes."""
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from buntime.event import AccountEvent, EventType
+from buntime.ports import Answer, EventDelivery, NumberedEvent
+from buntime.stores import events as sql
+from buntime.stores import webhooks
+from buntime.stores.committing import Committing
+from buntime.stores.log import LogCleaner
+from buntime.stores.writer import Writer
+from buntime.webhook import Delivery, Webhook
+
+DROP_AT_ONCE = 500  # rows deleted in one commit, so that other changes can run in between
+
+
+class Told(Committing):
+    """The part of `ports.Store` about events, webhooks and deliveries."""
+
+    def __init__(self, reader: sqlite3.Connection, writer: Writer, log: LogCleaner) -> None:
+        super().__init__(writer)
+        self._reader = reader
+        self._log = log
+
+    # events
+
+    def note_events(self, events: Sequence[AccountEvent]) -> None:
+        self._note_events(events)
+
+    async def list_events(
+        self,
+        account_id: str | None,
+        *,
+        after: int = 0,
+        session: str | None = None,
+        what: EventType | None = None,
+        limit: int = 100,
+    ) -> Sequence[NumberedEvent]:
+        return sql.list_events(self._reader, account_id, after, session, what, limit)
+
+    async def newest_event(self, account_id: str) -> int:
+        return sql.newest_event(self._reader, account_id)
+
+    async def drop_events(self, before: int, kept: int) -> int:
+        total = await self._drop(partial(sql.drop_old_events, before=before, most=DROP_AT_ONCE))
+        total += await self._drop_surplus(kept)
+        if total:
+            self._log.due()
+        return total
+
+    async def _drop_surplus(self, kept: int) -> int:
+        """The oldest events of each account that has more than `kept`. Returns how many."""
+        total, dropped = 0, 1
+        while dropped:
+            dropped = await self._change(partial(sql.drop_surplus_events, kept=kept, most=DROP_AT_ONCE))
+            total += dropped
+        return total
+
+    async def _drop(self, some: Callable[[sqlite3.Connection], int]) -> int:
+        """Calls `some`, which drops at most DROP_AT_ONCE rows, until it drops fewer. Returns how many it dropped."""
+        total, dropped = 0, DROP_AT_ONCE
+        while dropped == DROP_AT_ONCE:
+            dropped = await self._change(some)
+            total += dropped
+        return total
+
+    # webhooks
+
+    async def add_webhook(
+        self, webhook: Webhook, answer: Answer | None, limit: int, events: Sequence[AccountEvent] = ()
+    ) -> None:
+        await self._change_and_answer(answer, partial(webhooks.add_webhook, webhook=webhook, limit=limit), told=events)
+
+    async def get_webhook(self, webhook_id: str) -> Webhook | None:
+        return webhooks.get_webhook(self._reader, webhook_id)
+
+    async def list_webhooks(self, account_id: str) -> Sequence[Webhook]:
+        return webhooks.list_webhooks(self._reader, account_id)
+
+    async def change_webhook(self, old: Webhook, new: Webhook, events: Sequence[AccountEvent] = ()) -> bool:
+        work = partial(webhooks.change_webhook, new=new, expected=old.version)
+        return await self._change_if_done(work, events)
+
+    async def remove_webhook(self, webhook_id: str, events: Sequence[AccountEvent] = ()) -> bool:
+        work = partial(webhooks.remove_webhook, webhook_id=webhook_id)
+        removed = await self._change_if_done(work, events)
+        if removed:
+            self._log.due()  # its secrets
+        return removed
+
+    async def waiting_webhooks(self, now: int) -> Sequence[str]:
+        return webhooks.waiting_webhooks(self._reader, now)
+
+    async def due_deliveries(self, webhook_id: str, now: int, limit: int) -> Sequence[EventDelivery]:
+        return webhooks.due_deliveries(self._reader, webhook_id, now, limit)
+
+    async def settle_delivery(self, delivery: Delivery) -> bool:
+        return await self._change(partial(webhooks.settle_delivery, delivery=delivery))
+
+    async def list_deliveries(self, webhook_id: str, limit: int, offset: int) -> tuple[Sequence[EventDelivery], int]:
+        return webhooks.list_deliveries(self._reader, webhook_id, limit, offset)
+
+    async def redeliver(self, webhook_id: str, delivery_id: str, now: int) -> bool:
+        work = partial(webhooks.redeliver, webhook_id=webhook_id, delivery_id=delivery_id, now=now)
+        return await self._change(work)
+
+    async def _change_if_done(self, work: Callable[[sqlite3.Connection], bool], told: Sequence[AccountEvent]) -> bool:
+        """Commits the work, together with the events `told` if it returns True."""
+        return await self._change(partial(_told_if_done, work=work, told=told))
+
+
+def _told_if_done(
+    connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], bool], told: Sequence[AccountEvent]
+) -> bool:
+    done = work(connection)
+    sql.add_events(connection, told if done else ())
+    return done

@@ -1,0 +1,157 @@
+"""The part of the fake store about events, webhooks and deliveries."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from buntime.errors import IdempotencyInProgress, ResourceLimitExceeded
+from buntime.event import AccountEvent, EventType
+from buntime.ids import new_id
+from buntime.ports import Answer, EventDelivery, NumberedEvent
+from buntime.webhook import Delivery, DeliveryState, Webhook
+
+
+class FakeEvents:
+    """See `testing.store.FakeStore`."""
+
+    def __init__(self) -> None:
+        self.events: list[NumberedEvent] = []
+        self.webhooks: dict[str, Webhook] = {}
+        self.deliveries: dict[str, tuple[NumberedEvent, Delivery]] = {}  # by the delivery's id
+        self.answers: dict[tuple[str, str], Answer] = {}
+        self._last = 0
+
+    def note_events(self, events: Sequence[AccountEvent]) -> None:
+        for event in events:
+            json.dumps(event.data, default=dict)
+        for event in events:
+            self._last += 1
+            numbered = NumberedEvent(self._last, event)
+            self.events.append(numbered)
+            for webhook in self.webhooks.values():
+                if webhook.gets(event.account, event.type):
+                    delivery = Delivery(new_id("dlv_"), webhook.id, DeliveryState.PENDING, 0, event.time)
+                    self.deliveries[delivery.id] = (numbered, delivery)
+
+    async def list_events(
+        self,
+        account_id: str | None,
+        *,
+        after: int = 0,
+        session: str | None = None,
+        what: EventType | None = None,
+        limit: int = 100,
+    ) -> Sequence[NumberedEvent]:
+        found = [
+            numbered
+            for numbered in self.events
+            if numbered.number > after
+            and account_id in (None, numbered.event.account)
+            and session in (None, numbered.event.session)
+            and what in (None, numbered.event.type)
+        ]
+        return found[:limit]
+
+    async def newest_event(self, account_id: str) -> int:
+        return max((numbered.number for numbered in self.events if numbered.event.account == account_id), default=0)
+
+    async def drop_events(self, before: int, kept: int) -> int:
+        young = [numbered for numbered in self.events if numbered.event.time >= before]
+        left: Counter[str] = Counter(numbered.event.account for numbered in young)
+        stays = []
+        for numbered in young:
+            if left[numbered.event.account] > kept:
+                left[numbered.event.account] -= 1
+            else:
+                stays.append(numbered)
+        dropped, self.events = len(self.events) - len(stays), stays
+        self.deliveries = {name: pair for name, pair in self.deliveries.items() if pair[0] in stays}
+        return dropped
+
+    # webhooks
+
+    async def add_webhook(
+        self, webhook: Webhook, answer: Answer | None, limit: int, events: Sequence[AccountEvent] = ()
+    ) -> None:
+        if len(await self.list_webhooks(webhook.account)) >= limit:
+            raise ResourceLimitExceeded("webhooks", limit, "account", "")
+        if webhook.id in self.webhooks:
+            raise ValueError(f"webhook id {webhook.id} is taken")
+        if answer is not None:
+            self._add_first(answer)
+        self.webhooks[webhook.id] = webhook
+        self.note_events(events)
+
+    async def get_webhook(self, webhook_id: str) -> Webhook | None:
+        return self.webhooks.get(webhook_id)
+
+    async def list_webhooks(self, account_id: str) -> Sequence[Webhook]:
+        found = [webhook for webhook in self.webhooks.values() if webhook.account == account_id]
+        return sorted(found, key=lambda webhook: (webhook.created_at, webhook.id))
+
+    async def change_webhook(self, old: Webhook, new: Webhook, events: Sequence[AccountEvent] = ()) -> bool:
+        stored = self.webhooks.get(old.id)
+        if stored is None or stored.version != old.version:
+            return False
+        since = None if stored.off is not None and new.off is None else stored.failing_since
+        self.webhooks[old.id] = replace(new, version=old.version + 1, failing_since=since)
+        self.note_events(events)
+        return True
+
+    async def remove_webhook(self, webhook_id: str, events: Sequence[AccountEvent] = ()) -> bool:
+        if self.webhooks.pop(webhook_id, None) is None:
+            return False
+        self.deliveries = {name: pair for name, pair in self.deliveries.items() if pair[1].webhook != webhook_id}
+        self.note_events(events)
+        return True
+
+    async def waiting_webhooks(self, now: int) -> Sequence[str]:
+        found = [webhook for webhook in self.webhooks.values() if await self.due_deliveries(webhook.id, now, 1)]
+        return [webhook.id for webhook in sorted(found, key=lambda webhook: (webhook.created_at, webhook.id))]
+
+    async def due_deliveries(self, webhook_id: str, now: int, limit: int) -> Sequence[EventDelivery]:
+        webhook = self.webhooks.get(webhook_id)
+        if webhook is None or webhook.off is not None:
+            return []
+        found = [
+            EventDelivery(delivery, numbered.event)
+            for numbered, delivery in self._of(webhook_id)
+            if delivery.state is DeliveryState.PENDING and delivery.due_at <= now
+        ]
+        return found[:limit]
+
+    async def settle_delivery(self, delivery: Delivery) -> bool:
+        stored = self.deliveries.get(delivery.id)
+        if stored is None:
+            return False
+        self.deliveries[delivery.id] = (stored[0], delivery)
+        webhook = self.webhooks[delivery.webhook]
+        since = delivery.tried_at if webhook.failing_since is None else webhook.failing_since
+        worked = delivery.state is DeliveryState.DELIVERED
+        self.webhooks[webhook.id] = replace(webhook, failing_since=None if worked else since)
+        return True
+
+    async def list_deliveries(self, webhook_id: str, limit: int, offset: int) -> tuple[Sequence[EventDelivery], int]:
+        found = [EventDelivery(delivery, numbered.event) for numbered, delivery in reversed(self._of(webhook_id))]
+        return found[offset : offset + limit], len(found)
+
+    async def redeliver(self, webhook_id: str, delivery_id: str, now: int) -> bool:
+        stored = self.deliveries.get(delivery_id)
+        if stored is None or stored[1].webhook != webhook_id:
+            return False
+        again = replace(stored[1], state=DeliveryState.PENDING, attempts=0, due_at=now)
+        self.deliveries[delivery_id] = (stored[0], again)
+        return True
+
+    def _of(self, webhook_id: str) -> list[tuple[NumberedEvent, Delivery]]:
+        """In the order of their events."""
+        found = [pair for pair in self.deliveries.values() if pair[1].webhook == webhook_id]
+        return sorted(found, key=lambda pair: pair[0].number)
+
+    # idempotency
+
+    def _add_first(self, answer: Answer) -> None:
+        if (answer.account, answer.key) in self.answers:
+            raise IdempotencyInProgress("Another request with this key just finished. Retry to get its response.")
+        self.answers[answer.account, answer.key] = answer
