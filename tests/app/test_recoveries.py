@@ -293,9 +293,9 @@ async def test_the_answer_is_stored_together_with_the_change(
     await lose_and_start(api, session)
     change, answers = api.store.change_session, []
 
-    async def noted(*changed: object) -> object:
+    async def noted(*changed: object, **more: object) -> object:
         answers.append(changed[2])
-        return await change(*changed)  # type: ignore[arg-type]
+        return await change(*changed, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(api.store, "change_session", noted)
     told = await recover(api, session, Idempotency_Key="once")

@@ -170,7 +170,7 @@ async def test_the_old_volume_and_its_objects_go(api: Api) -> None:
 async def test_a_failing_store_leaves_the_session_as_it_was(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     from buntime.errors import Unavailable
 
-    async def fails(*_: object) -> None:
+    async def fails(*_: object, **__: object) -> None:
         raise Unavailable("no disk")
 
     session = await awake(api)
