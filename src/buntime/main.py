@@ -19,6 +19,7 @@ from buntime.admin.plan_settings import plans_of
 from buntime.admin.welcome import first_key, welcome
 from buntime.archives.opening import archive_of, is_directory
 from buntime.config import BadSetting, Config
+from buntime.daemon.collecting import keep_collected
 from buntime.daemon.limits import raise_limits
 from buntime.daemon.logs import configure_logs
 from buntime.daemon.moments import host_moments
@@ -132,6 +133,7 @@ def _keep(config: Config, store: SqliteStore, sandboxes: LocalSandboxes, lifecyc
     tasks.start_daemon(sandboxes.keep_room_for_metadata(), "room for metadata")
     tasks.start_daemon(sandboxes.keep_quotas(), "quotas")
     tasks.start_daemon(keep_trimmed(), "trimming")
+    tasks.start_daemon(keep_collected(), "collection of garbage")
     tasks.start_daemon(keep_names(config), "name server")
 
 

@@ -47,6 +47,18 @@ def test_a_quiet_session_is_suspended_with_its_processes_and_goes_on_with_the_ne
     assert float(session.output(GAPS).splitlines()[0]) > 1, "its processes must not run meanwhile"
 
 
+def test_a_suspended_session_has_no_process_that_only_waits(servers: Servers) -> None:
+    server = servers.start()
+    client = server.new_client()
+    session = client.open()
+    session.output("true")
+    sandbox = traces.sandbox_of(server.config, session.id)
+    _until(lambda: len(traces.all_processes(server.config, sandbox)) > 2, "a process that waits for the next run")
+    client.call("POST", f"/sessions/{session.id}/sleep", json_body={}).done()
+    assert len(traces.all_processes(server.config, sandbox)) == 2  # its init and its guest
+    assert session.output("echo on") == "on\n"
+
+
 def test_a_request_in_flight_is_never_suspended(servers: Servers) -> None:
     server = servers.start(BUNTIME_IDLE_AFTER="1", BUNTIME_TICK_MS="50")
     session = server.new_client().open()

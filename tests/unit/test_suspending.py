@@ -250,12 +250,20 @@ async def test_the_freeze_waits_for_a_spare_that_is_being_made(rig: Rig) -> None
     await _until(lambda: rig.asked)
     assert await rig.sandbox.freeze()
     assert rig.answered == ["/spares"]
-    assert len(rig.launcher.parked()) == 1
+    assert rig.launcher.parked() == []
     await _long()
     await rig.sandbox.thaw()
     rig.seconds = 0.0
     await _runs(rig)
     assert (rig.asked_frozen, rig.kills) == ([], 0)
+
+
+async def test_a_frozen_sandbox_has_no_spare_and_a_thawed_one_gets_it_before_it_runs(rig: Rig) -> None:
+    await rig.launcher.ready_spare(counted=True)
+    assert await rig.sandbox.freeze()
+    assert rig.launcher.parked() == []
+    await rig.sandbox.thaw()
+    await _until(lambda: len(rig.launcher.parked()) == 1)
 
 
 @pytest.mark.parametrize("thawed", [False, True])

@@ -173,6 +173,7 @@ class LocalSandbox:
 
     async def thaw(self) -> None:
         self._let_go()
+        self._machinery.tasks.start(self._launcher.keep_spare(), f"spare for {self.id} after its sleep")
 
     def _let_go(self) -> None:
         self.is_frozen = self.is_quiet = False

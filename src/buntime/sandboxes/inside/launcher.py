@@ -375,10 +375,12 @@ class Launcher:
     # --- sleep ---
 
     async def fall_asleep(self) -> None:
-        """To be called before the freeze. No spare is made from now on until `wake`."""
+        """To be called before the freeze. Ends the spare; none is made from now on until `wake`."""
         self._sleeps = True
         async with self._preparing:
-            pass
+            spare, self._spare = self._spare, None
+            if spare is not None:
+                await asyncio.to_thread(self.end, spare.run)
 
     def wake(self) -> None:
         """To be called after a thaw, and when a freeze failed."""
