@@ -19,7 +19,7 @@ Every class here that makes calls has an async twin named `Async…`, which you 
 """
 NOUNS = (
     "Buntime", "Sessions", "Session", "RunStream", "Files", "FileWatch", "Processes", "Process", "Contexts", "Context",
-    "Terminal", "Images", "Keys", "Snapshots", "Pages",
+    "Terminal", "Images", "Keys", "Snapshots", "Usage", "Pages", "CursorPages",
 )  # fmt: skip
 ANSWER = re.compile(r"\bNow\[(\w+)\]")
 

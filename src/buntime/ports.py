@@ -268,8 +268,9 @@ class Store(Protocol):
         ...
 
     async def list_windows(self, account_id: str, after: int, limit: int) -> tuple[Sequence[Window], int]:
-        """Closed windows of an account after a place, and the place of the last of them (or `after`). The first place
-        is 0. A window that is stored later always comes after those that were returned."""
+        """Closed windows of an account after a place, and the place of the last of them. If there are none: `after`, or
+        the place of the newest window if that is lower. The first window has place 1. A window that is stored later
+        always comes after those that were returned."""
         ...
 
     async def usage_by_day(
@@ -281,14 +282,15 @@ class Store(Protocol):
 
     async def usage_by_session(
         self, account_id: str, first: int, last: int, after: str, limit: int
-    ) -> Sequence[tuple[str, Amounts]]:
-        """The same for all these days together, by session id: a page of those after `after`, in their order. Has
-        sessions that are gone."""
+    ) -> tuple[Sequence[tuple[str, Amounts]], str | None]:
+        """The same for all these days together, by session id: at most `limit` of those after `after`, in their order,
+        and the id to go on after, or None at the end. A page may be short, or empty, although more follow. Has sessions
+        that are gone."""
         ...
 
     async def drop_usage(self, before_day: int) -> int:
-        """Removes windows that have ended, and days, before this day. Returns how many. The places of the windows that
-        stay do not change."""
+        """Removes windows that have ended before this day, and days before its month. Returns how many rows. The places
+        of the windows that stay do not change."""
         ...
 
     # preview tokens

@@ -11,8 +11,9 @@ another sandbox is never compared with that of the one before. Those of one sand
 stored in another order than they were made, and then the lower one adds nothing.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from datetime import date, timedelta
 from types import MappingProxyType
 from typing import Self
 
@@ -23,6 +24,7 @@ KEPT_DAYS = 396  # 13 months
 NOTE_SECONDS: Mapping[State, int] = MappingProxyType({State.ACTIVE: 60, State.IDLE: 60, State.DEEP_SLEEP: 3600})
 LONGEST_SECONDS: Mapping[State, int] = MappingProxyType({State.ACTIVE: 3600, State.IDLE: 3600, State.DEEP_SLEEP: 86400})
 _KIB_SECOND = 1024 * 1000  # bytes times milliseconds
+_FIRST_DAY = date(1970, 1, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,10 @@ class Reading:
     next: Counters | None = None  # of the one that serves it from now on, where that is another one
     disk: int | None = None  # bytes of its volume on this host
     runs: Runs | None = None
+
+    def of(self, sandbox: str) -> Self:
+        """The reading for a session that this sandbox serves by now: counters of another one say nothing."""
+        return self if self.counters is None or self.counters.sandbox == sandbox else replace(self, counters=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +233,26 @@ def days_of(used: Amounts, until: int) -> Iterator[tuple[int, Amounts]]:
         yield day, so_far - given
         given = so_far
     yield last, used - given
+
+
+def month_of(day: int) -> int:
+    """The month that a day is in. Both count from January 1970."""
+    found = _FIRST_DAY + timedelta(days=day)
+    return 12 * (found.year - _FIRST_DAY.year) + found.month - 1
+
+
+def first_day_of(month: int) -> int:
+    year, place = divmod(month, 12)
+    return (date(_FIRST_DAY.year + year, place + 1, 1) - _FIRST_DAY).days
+
+
+def parts_of(first: int, last: int) -> tuple[range, Sequence[tuple[int, int]]]:
+    """The whole months between two days, and the first and last day of what is before and after those months."""
+    months = range(month_of(first - 1) + 1, month_of(last + 1))
+    if not months:
+        return months, [(first, last)]
+    rest = (first, first_day_of(months.start) - 1), (first_day_of(months.stop), last)
+    return months, [(begin, end) for begin, end in rest if begin <= end]
 
 
 def _used(window: OpenWindow, reading: Reading) -> Amounts:

@@ -19,9 +19,11 @@ RETRY_AFTER = 30
 IMAGE = "0123456789abcdef0123456789abcdef"
 
 _ID = re.compile(r"\b(ses|proc|ctx|term|snp)([_-])([a-z0-9]{18})\b")
+_WINDOW_ID = re.compile(r"\bwin_([a-z0-9]{18})_")
 _HOST = re.compile(r"http://(ses-[a-z0-9]{18}(?:-\d+)?)\.localhost:\d+")
 _TOKEN = re.compile(r"\bbpt_[0-9A-Za-z]{32}\b")
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3})?Z")
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _IMAGE = re.compile(r"\b(root-|img_)[0-9a-f]{32}\b")
 _ACCOUNT_ID = re.compile(r"\bacc_[a-z0-9]{16}\b")
 _KEY_ID = re.compile(r"\bkey_([a-z0-9]{12})\b")
@@ -40,6 +42,8 @@ _TIMES = {  # seconds after _CREATED
     "time": 61,
     "endedAt": 65,
     "expiresAt": 3600,  # if there is no createdAt beside it
+    "from": 0,
+    "to": 60,
 }
 _NUMBERS = {
     "executionTime": 45,
@@ -50,6 +54,17 @@ _NUMBERS = {
     "pid": 12,
     "sizeBytes": 16384,
     "retryAfter": RETRY_AFTER,
+}
+_USED = {  # may be 0, or have a fraction
+    "active": 60,
+    "idle": 1.5,
+    "deepSleep": 2.5,
+    "cpuSeconds": 0.125,
+    "memoryByteSeconds": 1048576000,
+    "diskByteSeconds": 1048576,
+    "archivedByteSeconds": 4096,
+    "bytesOut": 1024,
+    "weightedSeconds": 60.425,
 }
 _DIRECTORY_SIZE = 4096  # the real size depends on the file system
 _WHOLE_MINUTE = 60  # seconds; rounding hides the time between a create and a PATCH
@@ -66,6 +81,7 @@ class Constants:
             case dict():
                 created = value.get("createdAt")
                 made = {name: self._field(name, item, created) for name, item in value.items()}
+                made |= _used(made) if "cpuSeconds" in made else {}
                 return made | {"size": _DIRECTORY_SIZE} if _is_directory(made) else made
             case list():
                 return _joined([self.value(item) for item in sorted(value, key=_is_failure)])
@@ -78,6 +94,7 @@ class Constants:
         text = _TOKEN.sub(PREVIEW_TOKEN, text)
         text = _ACCOUNT_ID.sub(ACCOUNT, _SECRET.sub(API_KEY, text))
         text = _KEY_ID.sub(lambda found: "key_" + self._id("key", found[1]), text)
+        text = _WINDOW_ID.sub(lambda found: f"win_{self._id('ses', found[1])}_", text)
         text = _IMAGE.sub(lambda found: found[1] + IMAGE, text)
         return _ID.sub(lambda found: f"{found[1]}{found[2]}{self._id(found[1], found[3])}", text)
 
@@ -102,6 +119,8 @@ class Constants:
             return _time(name, value, created)
         if name in _NUMBERS and type(value) is int and value >= 0:
             return _NUMBERS[name]
+        if name == "day" and isinstance(value, str) and _DATE.fullmatch(value):
+            return f"{_CREATED:%Y-%m-%d}"
         if name == "hint" and isinstance(value, str) and _HINT.fullmatch(value):
             return API_KEY[:8]
         return self.value(value)
@@ -133,6 +152,10 @@ def _is_failure(item: object) -> bool:
     return isinstance(item, dict) and item.keys() == {"error"}
 
 
+def _used(made: dict[str, Any]) -> dict[str, float]:
+    return {name: used for name, used in _USED.items() if type(made.get(name)) in (int, float) and made[name] >= 0}
+
+
 def _is_directory(made: dict[str, Any]) -> bool:
     return made.get("type") == "directory" and type(made.get("size")) is int
 
@@ -142,7 +165,7 @@ def _time(name: str, value: str, created: object) -> str:
     if name == "expiresAt" and isinstance(created, str):
         lasts = datetime.fromisoformat(value) - datetime.fromisoformat(created)
         after = timedelta(seconds=lasts.total_seconds() // _WHOLE_MINUTE * _WHOLE_MINUTE)
-    return (_CREATED + after).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return (_CREATED + after).strftime("%Y-%m-%dT%H:%M:%S.000Z" if "." in value else "%Y-%m-%dT%H:%M:%SZ")
 
 
 def archive(content: bytes) -> str:

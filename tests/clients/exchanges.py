@@ -25,6 +25,7 @@ ACCOUNTS: Mapping[str, tuple[str, ...]] = {  # plan, and limits that differ from
     "paid": ("paid",),
     "free": ("free",),
     "keys": ("paid",),
+    "used": ("paid",),
     "single": ("paid", "sessions=1", "contexts_per_session=1"),
     "few": ("paid", "sessions=2"),
     "slow": ("paid", "requests_per_minute=1"),

@@ -91,6 +91,25 @@ KEYS = (
     keyed("create-key-of-the-operator", "/keys/create", {"scopes": ["operator"]}, account="keys", status=403),
 )
 
+OF_USED = {"sessionId": "$used"}
+USAGE = (
+    keyed("", "/sessions/create", {}, account="used", keep={"used": "sessionId"}),
+    post("", "/execute", {**OF_USED, "command": "echo used"}, account="used"),
+    post("", "/sessions/$used/sleep", {"depth": "deep-sleep"}, account="used"),
+    get("list-usage-windows", "/usage/windows", account="used", limit="1", keep={"place": "cursor"}),
+    get("list-usage-windows-from-cursor", "/usage/windows", account="used", query={"cursor": "$place", "limit": "1"}),
+    get(
+        "list-usage-windows-from-a-wrong-cursor",
+        "/usage/windows",
+        account="used",
+        query={"cursor": "1", "limit": "1"},
+        status=400,
+    ),
+    get("get-usage", "/usage", account="used"),
+    get("get-usage-of-session", "/usage", account="used", query={**OF_USED, "groupBy": "day"}),
+    get("get-usage-by-session", "/usage", account="used", query={"groupBy": "session", "limit": "1"}),
+)
+
 TYPESCRIPT = "interface Sum { of: number[] }\nconst sum: Sum = { of: [1, 2, 3, 4, 5] }\n"
 BUSY = post("session-busy", "/sessions/$session/sleep", {"depth": "idle"}, status=409)
 MANY = (
@@ -336,4 +355,4 @@ PROCESSES = (
     delete("", "/sessions/$session"),
 )
 
-SCENARIO: Sequence[Step] = SESSIONS + KEYS + RUNS + CONTEXTS + FILES + SNAPSHOTS + PROCESSES
+SCENARIO: Sequence[Step] = SESSIONS + KEYS + USAGE + RUNS + CONTEXTS + FILES + SNAPSHOTS + PROCESSES

@@ -640,9 +640,12 @@ def test_every_result_is_json_as_in_the_api(user: User, client: Client, session:
     assert told("sleep", "told")["state"] == "idle"
     woken = told("wake", "told")
     assert (woken["state"], woken["wokeFrom"]) == ("active", "idle")
-    usage = told("usage")
+    usage = told("usage", "--now")
     assert usage["sessions"]["all"]["sessions"] >= 2
     assert set(usage["rateLimit"]) == {"limit", "remaining", "reset"}
+    used = told("usage", "--session", "told", "--by", "session")
+    assert [group["sessionId"] for group in used["groups"]] == [made["sessionId"]]
+    assert used["total"]["executions"] >= 1
     assert told("rm", "told") == {"deleted": [made["sessionId"]]}
 
 

@@ -54,6 +54,7 @@ BOTH = (  # pages with code in both languages
     "docs/previews.md",
     "docs/sdks.md",
     "docs/snapshots.md",
+    "docs/usage.md",
     "docs/moving.md",
 )
 PYTHON = [block for page in (*BOTH, "docs/python.md", "sdk/python/README.md") for block in blocks(page, "python")]

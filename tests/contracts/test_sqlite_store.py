@@ -528,7 +528,7 @@ async def test_a_store_without_snapshots_keeps_what_it_has(
             insert_answer_of_version_9(connection, answer(body=b"big" * 10_000))
     async with opened(store_path) as store:
         with closing(database.connect(store_path)) as connection:
-            assert connection.execute("PRAGMA user_version").fetchone()[0] == 14
+            assert connection.execute("PRAGMA user_version").fetchone()[0] == 18
         assert await store.find_key(key().hash) == (key(), account())
         assert {found.id: found for found in await store.all_sessions()} == {full.id: full, on_image.id: on_image}
         assert await store.list_images("acc_two") == [NamedImage("a", "root-1", 5, NOW)]
@@ -723,6 +723,24 @@ async def test_a_store_without_usage_keeps_its_sessions_and_counts_from_the_firs
         await store.note_usage({"ses_one": usage_read(60)})
         await store.note_usage({"ses_one": usage_read(70)})
         assert await used(store) == Amounts(active=10_000)
+
+
+async def test_an_upgrade_adds_up_the_months_of_the_days_that_were_counted(
+    store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days = {20_088: 5, 20_089: 7, 20_120: 11}  # 31 December 2024, and two days of 2025
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "MIGRATIONS", migrations_until(14, tmp_path / "old"))
+        async with opened(store_path):
+            pass
+        with closing(sqlite3.connect(store_path, autocommit=True)) as connection:
+            for of in ("", "ses_one"):
+                rows = [("acc_one", of, day, cpu) for day, cpu in days.items()]
+                connection.executemany("INSERT INTO usage_days VALUES (?, ?, ?, 0, 0, 0, ?, 0, 0, 0, 0, 0)", rows)
+    async with opened(store_path) as store:
+        for first, last, cpu in ((20_088, 20_120, 23), (20_089, 20_119, 7), (20_000, 30_000, 23)):
+            page = await store.usage_by_session("acc_one", first, last, "", 10)
+            assert page == ([("ses_one", Amounts(cpu=cpu))], None)
 
 
 def insert_session_of_version_12(connection: sqlite3.Connection, added: Session) -> None:

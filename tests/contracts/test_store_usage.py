@@ -9,7 +9,18 @@ import pytest
 from buntime.errors import SessionLimitExceeded, StaleSession
 from buntime.ports import Store
 from buntime.session import Event, SavedVolume, Session, State
-from buntime.usage import DAY_MS, NOTHING, Amounts, Counters, Moment, Reading, Runs, Window
+from buntime.usage import (
+    DAY_MS,
+    NOTHING,
+    Amounts,
+    Counters,
+    Moment,
+    Reading,
+    Runs,
+    Window,
+    first_day_of,
+    month_of,
+)
 from tests.contracts.examples import NOW, answer, layer, session, snapshot
 
 MB = 1 << 20
@@ -161,6 +172,8 @@ async def test_a_cursor_meets_each_window_once_however_they_are_stored(store: St
     await running
     assert sorted(seen) == sorted(f"win_{name.removeprefix('ses_')}_1" for name in names)
     assert await store.list_windows("acc_one", place, 3) == ([], place)
+    assert await store.list_windows("acc_one", place + 5, 3) == ([], place)
+    assert await store.list_windows("acc_none", 5, 3) == ([], 0)
 
 
 async def test_accounts_see_their_own_usage(store: Store) -> None:
@@ -169,7 +182,8 @@ async def test_accounts_see_their_own_usage(store: Store) -> None:
         await slept(store, session(name, owner), read(10, sandbox=f"sb_{name}"))
     assert [window.session for window in await windows(store)] == ["ses_one"]
     assert await total(store, "ses_two") == NOTHING
-    assert [name for name, _ in await store.usage_by_session("acc_two", *ALL, "", 10)] == ["ses_two"]
+    found, _ = await store.usage_by_session("acc_two", *ALL, "", 10)
+    assert [name for name, _ in found] == ["ses_two"]
     assert await total(store, account="acc_none") == NOTHING
 
 
@@ -190,9 +204,45 @@ async def test_sessions_come_in_pages_by_id(store: Store) -> None:
         await store.add_session(session(name), None, 9, reading=read(sandbox=f"sb_{name}"))
         await store.note_usage({name: read(60, sandbox=f"sb_{name}")})
     used = [(name, Amounts(active=60_000)) for name in names]
-    assert await store.usage_by_session("acc_one", *ALL, "", 2) == used[:2]
-    assert await store.usage_by_session("acc_one", *ALL, "ses_b", 2) == used[2:]
-    assert await store.usage_by_session("acc_one", 0, DAY - 1, "", 2) == []
+    assert await store.usage_by_session("acc_one", *ALL, "", 2) == (used[:2], "ses_b")
+    assert await store.usage_by_session("acc_one", *ALL, "ses_b", 2) == (used[2:], None)
+    assert await store.usage_by_session("acc_one", 0, DAY - 1, "", 2) == ([], None)
+
+
+async def test_sessions_of_some_days_are_found_among_many(store: Store) -> None:
+    names = [f"ses_{number:03}" for number in range(90)]
+    for name in names:
+        later = 86_400 * 5 if name in ("ses_030", "ses_031", "ses_089") else 0
+        reading = read(later, sandbox=f"sb_{name}")
+        await store.add_session(session(name), None, 100, reading=reading)
+        await store.note_usage({name: read(later + 60, sandbox=f"sb_{name}")})
+    found: list[str] = []
+    after: str | None = ""
+    while after is not None:
+        page, after = await store.usage_by_session("acc_one", DAY + 4, DAY + 6, after, 2)
+        assert len(page) <= 2
+        found += [name for name, _ in page]
+    assert found == ["ses_030", "ses_031", "ses_089"]
+
+
+async def test_sessions_and_days_add_up_to_the_same_over_any_months(store: Store) -> None:
+    await store.add_session(session(), None, 1, reading=read())
+    asleep = await slept(store, session(), read(100, cpu=7))
+    await store.note_usage({asleep.id: read(86_400 * 100)})
+    for first, last in ((DAY, DAY + 100), (DAY + 1, DAY + 50), (DAY + 20, DAY + 21), (DAY + 13, DAY + 41), (0, 90_000)):
+        days = await store.usage_by_day("acc_one", first, last)
+        page, _ = await store.usage_by_session("acc_one", first, last, "", 9)
+        assert page == [("ses_one", sum((used for _, used in days), NOTHING))]
+
+
+async def test_counters_of_a_sandbox_that_the_session_left_are_not_taken_for_those_of_the_next(store: Store) -> None:
+    await store.add_session(session(), None, 1, reading=read())
+    other = replace(session(), sandbox="sb_two")
+    begins = replace(read(10, cpu=5), next=Counters("sb_two", 900, 0, 0))
+    await store.change_session(session(), other, None, reading=begins)
+    await store.note_usage({"ses_one": read(20, cpu=6)})  # was read before the change
+    await store.note_usage({"ses_one": read(30, cpu=940, sandbox="sb_two")})
+    assert await total(store) == Amounts(active=30_000, cpu=45)
 
 
 async def test_dropping_old_usage_keeps_the_places_of_the_rest(store: Store) -> None:
@@ -200,8 +250,12 @@ async def test_dropping_old_usage_keeps_the_places_of_the_rest(store: Store) -> 
     asleep = await slept(store, session(), read(10))
     awake = await store.change_session(asleep, asleep.after(Event.WAKE), None, reading=read(3 * 86400))
     await slept(store, awake, read(3 * 86400 + 5))
+    month = first_day_of(month_of(DAY))
     assert await store.drop_usage(DAY + 1) > 0
     assert [window.ordinal for window in await windows(store)] == [2, 3]
     assert [window.ordinal for window in await windows(store, after=2)] == [3]
-    assert [day for day, _ in await store.usage_by_day("acc_one", *ALL)] == [DAY + 1, DAY + 2, DAY + 3]
+    assert [day for day, _ in await store.usage_by_day("acc_one", *ALL)] == [DAY, DAY + 1, DAY + 2, DAY + 3]
     assert await store.drop_usage(DAY + 1) == 0
+    assert await store.drop_usage(month + 40) > 0
+    assert await store.usage_by_day("acc_one", *ALL) == []
+    assert await store.usage_by_session("acc_one", *ALL, "", 9) == ([], None)

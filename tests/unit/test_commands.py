@@ -192,7 +192,7 @@ def test_control_characters_in_names_are_replaced() -> None:
 
 def test_usage_is_summed_by_state() -> None:
     asleep = session(SECOND, state="deep-sleep", activeProcesses=0)
-    done = Server({"GET /sessions": listed(session(FIRST), asleep)}).runs("usage", "--json")
+    done = Server({"GET /sessions": listed(session(FIRST), asleep)}).runs("usage", "--now", "--json")
     told = json.loads(done.stdout)
     one = {"sessions": 1, "memory": 1024, "cpu": 0.25, "disk": 1024, "files": 2}
     assert told["sessions"]["active"] == {**one, "processes": 1}

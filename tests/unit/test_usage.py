@@ -21,7 +21,10 @@ from buntime.usage import (
     archived_bytes,
     closes_window,
     days_of,
+    first_day_of,
     first_window,
+    month_of,
+    parts_of,
 )
 
 MB = 1 << 20
@@ -227,6 +230,16 @@ def test_the_shares_of_days_add_up(used: Amounts, until: int) -> None:
     assert sum((share for _, share in shares), NOTHING) == used
     assert all(min(share.values) >= 0 for _, share in shares)
     assert [day for day, _ in shares] == sorted({day for day, _ in shares})
+
+
+@given(first=st.integers(0, 40_000), days=st.integers(0, 900))
+def test_whole_months_and_the_rest_are_all_the_days(first: int, days: int) -> None:
+    last = first + days
+    months, rest = parts_of(first, last)
+    found = [day for month in months for day in range(first_day_of(month), first_day_of(month + 1))]
+    found += [day for begin, end in rest for day in range(begin, end + 1)]
+    assert sorted(found) == list(range(first, last + 1))
+    assert all(len({month_of(day) for day in (begin, end)}) <= 2 for begin, end in rest)
 
 
 @given(steps=st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 9), st.sampled_from([None, *State])), max_size=30))

@@ -7,7 +7,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from buntime_sdk import AsyncFileWatch, BuntimeError, File, FileWatch, NetworkSettings, PreviewSettings, SleepPolicy
+from buntime_sdk import (
+    AsyncCursorPages,
+    AsyncFileWatch,
+    BuntimeError,
+    CursorPages,
+    File,
+    FileWatch,
+    NetworkSettings,
+    PreviewSettings,
+    SleepPolicy,
+)
 
 SESSION = "ses_abc123def456ghi789"
 PROCESS = "proc_abc123def456ghi789"
@@ -59,6 +69,43 @@ def listed(name: str) -> Told:
 
 def paged(name: str) -> Told:
     return lambda page, on: {name: page[0], "total": page[1]}
+
+
+class Timed:
+    """What has `since` and `until` where the server has `from` and `to`."""
+
+    def __init__(self, value: Any, form: str) -> None:
+        self._value = value
+        self.from_path, self.to = value.since.strftime(form), value.until.strftime(form)  # as the tests find `from`
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._value, name)
+
+
+def report(told: Any, on: Any) -> Any:
+    return Timed(told, "%Y-%m-%dT%H:%M:%SZ")
+
+
+def windows(pages: Any, on: Any) -> Any:
+    return {"windows": [Timed(one, "%Y-%m-%dT%H:%M:%S.000Z") for one in pages.items], "cursor": pages.cursor}
+
+
+@dataclass
+class Taken:
+    """A page, and the cursor behind it."""
+
+    items: Any
+    cursor: Any
+
+
+def page(pages: CursorPages[Any] | AsyncCursorPages[Any]) -> Any:
+    if isinstance(pages, CursorPages):
+        return Taken(pages.page(), pages.cursor)
+
+    async def take() -> Taken:
+        return Taken(await pages.page(), pages.cursor)
+
+    return take()
 
 
 def deleted(**names: str) -> Told:
@@ -128,6 +175,20 @@ SESSIONS: Mapping[str, Exchange] = {
     "list-keys": Exchange("client", lambda client: client.keys.list(), listed("keys")),
     "delete-key": Exchange("client", lambda client: client.keys.delete(KEY), deleted(keyId=KEY)),
     "key-not-found": Exchange("client", lambda client: client.keys.delete(KEY)),
+    "list-usage-windows": Exchange("client", lambda client: page(client.usage.windows(page_size=1)), windows),
+    "list-usage-windows-from-cursor": Exchange(
+        "client", lambda client: page(client.usage.windows(cursor="uwc_1", page_size=1)), windows
+    ),
+    "list-usage-windows-from-a-wrong-cursor": Exchange(
+        "client", lambda client: page(client.usage.windows(cursor="1", page_size=1))
+    ),
+    "get-usage": Exchange("client", lambda client: client.usage.get(), report),
+    "get-usage-of-session": Exchange(
+        "client", lambda client: client.usage.get(session_id=SESSION, group_by="day"), report
+    ),
+    "get-usage-by-session": Exchange(
+        "client", lambda client: client.usage.get(group_by="session", page_size=1), report
+    ),
     "list-images": Exchange("client", lambda client: client.images.list(), listed("images")),
     "delete-image-of-the-operator": Exchange("client", lambda client: client.images.delete("small")),
     "rate-limit-exceeded": Exchange("client", lambda client: client.sessions.list()),

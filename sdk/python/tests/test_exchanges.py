@@ -6,7 +6,7 @@ import json
 import re
 import tarfile
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +163,9 @@ def wire(value: Any, expected: Any) -> Any:
         case list():
             assert len(value) == len(expected)
             return [wire(one, told) for one, told in zip(value, expected, strict=True)]
-    return value.strftime("%Y-%m-%dT%H:%M:%SZ") if isinstance(value, datetime) else value
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return value.isoformat() if isinstance(value, date) else value
 
 
 def found(value: Any, name: str) -> Any:

@@ -52,6 +52,10 @@ CONVERSATION = """
 """
 
 
+USAGE = """
+    create-session execute-code sleep-session-deeply list-usage-windows list-usage-windows-from-cursor get-usage
+    get-usage-of-session get-usage-by-session
+"""
 LOST = ("recover-session", "recover-session-replayed")  # a fake loses no files
 REPLAYED = ("create-session-replayed", "execute-replayed", "restore-session-replayed")
 RUN_AGAIN = ("execute-with-key", "execute-replayed")
@@ -156,6 +160,12 @@ def test_the_fake_returns_the_same_fields_as_a_server() -> None:
         check(conversation.say(name), name)
 
 
+def test_the_fakes_usage_has_the_servers_fields() -> None:
+    conversation = Conversation()
+    for name in USAGE.split():
+        check(conversation.say(name), name)
+
+
 @pytest.mark.parametrize("name", ["sessions", "processes", "files", "snapshots"])
 def test_pages_are_split_as_by_the_server(name: str) -> None:
     conversation = Conversation()
@@ -208,6 +218,6 @@ def test_file_changes_have_the_servers_fields() -> None:
 
 def test_every_exchange_is_compared_except_those_listed() -> None:
     """The others are pages, which have their own test above, and an error in a stream."""
-    compared = {*CONVERSATION.split(), *REFUSED, *REPLAYED, *LOST, "watch-files"}
+    compared = {*CONVERSATION.split(), *USAGE.split(), *REFUSED, *REPLAYED, *LOST, "watch-files"}
     rest = RESPONSES.keys() - compared
     assert {name for name in rest if not name.endswith("-page")} == {"stream-memory-limit-exceeded"}

@@ -17,6 +17,7 @@ import { Sessions } from "./sessions.js";
 import { Snapshots } from "./snapshots.js";
 import type { ExecuteRequest, RateLimit } from "./shapes.js";
 import type { Transport } from "./transport.js";
+import { Usage } from "./usage.js";
 import { upgrade } from "./upgrade.js";
 
 export interface BuntimeOptions {
@@ -70,6 +71,8 @@ export class Buntime {
   readonly snapshots: Snapshots;
   /** The API keys of the account. */
   readonly keys: Keys;
+  /** What the account used. */
+  readonly usage: Usage;
   /** Files by session id. `session.files` can do more. */
   readonly files: ClientFiles;
   readonly #calls: Calls;
@@ -99,6 +102,7 @@ export class Buntime {
     this.images = new Images(this.#calls);
     this.snapshots = new Snapshots(this.#calls);
     this.keys = new Keys(this.#calls);
+    this.usage = new Usage(this.#calls);
     this.files = new ClientFiles(this.#calls);
   }
 

@@ -7,6 +7,7 @@ export type { CallOptions, KeyedOptions } from "./calls.js";
 export { Sessions, type ListSessions, type SessionId } from "./sessions.js";
 export { Images, type ListImages } from "./images.js";
 export { Keys, type ListKeys } from "./keys.js";
+export { Usage, type GetUsage, type ListWindows, type UsageTimes } from "./usage.js";
 export { Snapshots, type ListSnapshots } from "./snapshots.js";
 export { Session, SessionHandle } from "./session.js";
 export { ExecutionResult, type Evaluation } from "./results.js";
@@ -17,11 +18,13 @@ export { Process, Processes, type StartOptions, type StartProcess, type WaitFor 
 export { Context, Contexts, type CreateContext, type EvaluateOptions } from "./contexts.js";
 export { Terminal, type TerminalEnd, type TerminalOptions } from "./terminal.js";
 export { Pages, type Page } from "./pages.js";
+export { CursorPages } from "./cursors.js";
 export { ClientFiles, type DeleteFile, type ListFiles, type ReadFile, type WriteFile } from "./client_files.js";
 export type { Answer, Ask, Body, Socket, Transport } from "./transport.js";
 export type * from "./shapes.js";
 export type * from "./kept_shapes.js";
 export type * from "./account_shapes.js";
+export type * from "./usage_shapes.js";
 export {
   BuntimeError,
   ConnectionFailed,

@@ -1,7 +1,8 @@
 import { expect, test } from "bun:test";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { BuntimeError, Session, type Buntime, type ExecuteRequest, type Process, type WriteFile } from "../src/index";
+import { BuntimeError, Session } from "../src/index";
+import type { Buntime, CursorPages, ExecuteRequest, Process, UsageWindow, WriteFile } from "../src/index";
 import { joined } from "../src/frames";
 import { StandIn } from "./stand_in";
 
@@ -71,6 +72,9 @@ const secondPage = async (pages: { pages(): AsyncIterable<unknown> }) => {
   for await (const page of pages.pages()) if (seen.push(page) === 2) return page;
 };
 
+/** Returns a page with the cursor behind it. */
+const taken = async (pages: CursorPages<UsageWindow>) => ({ windows: await pages.page(), cursor: pages.cursor });
+
 /** Returns forks as the server shows them. */
 const forked = (all: (Session | BuntimeError)[]) =>
   all.map((one) => (one instanceof Session ? { session: { ...one, sessionId: one.id } } : { error: shownError(one) }));
@@ -116,6 +120,12 @@ const CALLS: Record<string, Calling> = {
   "list-keys": ({ keys }) => firstPage(keys.list()),
   "delete-key": ({ keys }) => keys.delete("key_abc123def456"),
   "key-not-found": ({ keys }) => keys.delete("key_abc123def456"),
+  "list-usage-windows": ({ usage }) => taken(usage.windows({ pageSize: 1 })),
+  "list-usage-windows-from-cursor": ({ usage }, { cursor }) => taken(usage.windows({ cursor, pageSize: 1 })),
+  "list-usage-windows-from-a-wrong-cursor": ({ usage }, { cursor }) => usage.windows({ cursor, pageSize: 1 }).page(),
+  "get-usage": ({ usage }) => usage.get(),
+  "get-usage-of-session": ({ usage }) => usage.get({ sessionId: S, groupBy: "day" }),
+  "get-usage-by-session": ({ usage }) => usage.get({ groupBy: "session", pageSize: 1 }),
   "list-images": ({ images }) => firstPage(images.list()),
   "delete-image-of-the-operator": ({ images }) => images.delete("small"),
   "create-session-from-snapshot": create,

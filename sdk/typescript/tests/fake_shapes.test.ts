@@ -115,3 +115,10 @@ test("the fake returns the same fields as a server", async () => {
   ].flat();
   for (const name of names) await conversation.says(name);
 });
+
+test("the fake's usage has the server's fields", async () => {
+  const conversation = new Conversation();
+  const names = ["create-session", "execute-code", "sleep-session-deeply", "list-usage-windows", "get-usage"];
+  names.push("list-usage-windows-from-cursor", "get-usage-of-session", "get-usage-by-session");
+  for (const name of names) await conversation.says(name);
+});

@@ -7,10 +7,12 @@ from buntime import errors
 from buntime.caller import Caller
 from buntime.plan import Plan
 from buntime.ports import Store
-from buntime.usage import NOTHING, Amounts, Window
+from buntime.session import State
+from buntime.usage import KEPT_DAYS, NOTHING, Amounts, Window
 
 DAY = 86_400
 MOST_DAYS = 400  # in one request
+MOST_KEPT = KEPT_DAYS + 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +25,12 @@ class Days:
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """`groups`: what each session or day has of it, where that was asked for."""
+    """`groups`: what each session (by id) or day (from 1970) has of it, where that was asked for. `after`: where the
+    next page of sessions begins, or None where none follows."""
 
-    days: Days
     amounts: Amounts
     groups: Sequence[tuple[str | int, Amounts]] = ()
+    after: str | None = None
 
 
 class Usage:
@@ -47,27 +50,37 @@ class Usage:
             raise errors.InvalidRequest("from", f"from and to must be at most {MOST_DAYS} days apart.")
         return Days(first, last)
 
-    async def total(self, caller: Caller, days: Days, session_id: str | None = None) -> Total:
-        """Of one session, which may be gone, or of the whole account."""
-        by_day = await self._by_day(caller, days, session_id)
-        return Total(days, _sum(by_day))
-
     async def by_day(self, caller: Caller, days: Days, session_id: str | None = None) -> Total:
-        by_day = await self._by_day(caller, days, session_id)
-        return Total(days, _sum(by_day), by_day)
+        """Of one session, which may be gone, or of the whole account. Raises SessionNotFound."""
+        found = await self._store.usage_by_day(caller.account.id, days.first, days.last, session_id)
+        if session_id is not None and not found:
+            await self._require_known(caller, session_id)
+        return Total(_sum(found), found)
 
-    async def by_session(self, caller: Caller, days: Days, after: str, limit: int) -> Total:
-        """The total is that of the account. `groups` has the page of the sessions after `after`, by id."""
-        account = caller.account.id
-        groups = await self._store.usage_by_session(account, days.first, days.last, after, limit)
-        return Total(days, _sum(await self._by_day(caller, days, None)), groups)
+    async def by_session(self, caller: Caller, days: Days, session_id: str | None, after: str, limit: int) -> Total:
+        """The total as in `by_day`. `groups` has the one session, or the page of the sessions after `after`, by id."""
+        total = await self.by_day(caller, days, session_id)
+        if session_id is not None:
+            return Total(total.amounts, [(session_id, total.amounts)] if total.groups else [])
+        page = await self._store.usage_by_session(caller.account.id, days.first, days.last, after, limit)
+        return Total(total.amounts, *page)
 
     async def windows(self, caller: Caller, after: int, limit: int) -> tuple[Sequence[Window], int]:
-        """Closed windows after a place, and the place of the last of them."""
-        return await self._store.list_windows(caller.account.id, after, limit)
+        """Closed windows after a place, and the place of the last of them. Raises InvalidRequest for a place that no
+        window has yet: whoever got there has read another store than this one, and would miss what comes next."""
+        found, place = await self._store.list_windows(caller.account.id, after, limit)
+        if place < after:
+            raise errors.InvalidRequest("cursor", "cursor is beyond the newest window of this server.")
+        return found, place
 
-    async def _by_day(self, caller: Caller, days: Days, session_id: str | None) -> Sequence[tuple[int, Amounts]]:
-        return await self._store.usage_by_day(caller.account.id, days.first, days.last, session_id)
+    async def _require_known(self, caller: Caller, session_id: str) -> None:
+        """Whether the account has the session, or had it as far back as usage is kept. Raises SessionNotFound."""
+        session = await self._store.get_session(session_id)
+        if session is not None and session.account == caller.account.id and session.state is not State.DELETING:
+            return
+        today = int(self._clock()) // DAY
+        if not await self._store.usage_by_day(caller.account.id, today - MOST_KEPT, today + 1, session_id):
+            raise errors.SessionNotFound(session_id)
 
 
 def weighted_seconds(used: Amounts, plan: Plan) -> float:

@@ -12,7 +12,7 @@ from buntime.stores.kept import KeptFiles
 from buntime.stores.log import LogCleaner
 from buntime.stores.told import DROP_AT_ONCE
 from buntime.stores.writer import Writer
-from buntime.usage import DAY_MS, Amounts, Reading, Window
+from buntime.usage import DAY_MS, Amounts, Reading, Window, month_of
 
 NOTES_AT_ONCE = 100  # sessions noted in one change, for the same reason
 
@@ -47,14 +47,14 @@ class NotedUsage(KeptFiles):
 
     async def usage_by_session(
         self, account_id: str, first: int, last: int, after: str, limit: int
-    ) -> Sequence[tuple[str, Amounts]]:
+    ) -> tuple[Sequence[tuple[str, Amounts]], str | None]:
         read = partial(usage.by_session, account_id=account_id, first=first, last=last, after=after, limit=limit)
         return await self._read(read)
 
     async def drop_usage(self, before_day: int) -> int:
-        before, total, dropped = before_day * DAY_MS, 0, 1
+        before, before_month, total, dropped = before_day * DAY_MS, month_of(before_day), 0, 1
         while dropped:
-            work = partial(usage.drop, before=before, before_day=before_day, most=DROP_AT_ONCE)
+            work = partial(usage.drop, before=before, before_month=before_month, most=DROP_AT_ONCE)
             dropped = await self._change(work)
             total += dropped
         return total

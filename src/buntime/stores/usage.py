@@ -19,12 +19,16 @@ from buntime.usage import (
     archived_bytes,
     closes_window,
     days_of,
+    first_day_of,
     first_window,
+    month_of,
+    parts_of,
 )
 
 _COLUMNS = ", ".join(AMOUNTS)
 _VALUES = ", ".join("?" * len(AMOUNTS))
 _SUMS = ", ".join(f"sum({name})" for name in AMOUNTS)
+_ADDED = ", ".join(f"{name} = {name} + excluded.{name}" for name in AMOUNTS)
 _WHOLE_ACCOUNT = ""  # in place of a session
 
 _PUT_OPEN = f"INSERT OR REPLACE INTO usage_open VALUES ({', '.join('?' * 14)})"
@@ -37,32 +41,32 @@ _ADD_WINDOW = f"INSERT INTO usage_windows VALUES (?, ?, ?, ?, ?, ?, ?, {_VALUES}
 
 _ADD_TO_DAY = f"""
 INSERT INTO usage_days VALUES (?, ?, ?, {_VALUES})
-ON CONFLICT (account, session, day) DO UPDATE SET {", ".join(f"{name} = {name} + excluded.{name}" for name in AMOUNTS)}
+ON CONFLICT (account, session, day) DO UPDATE SET {_ADDED}
 """
 
 _BY_DAY = f"""
 SELECT day, {_COLUMNS} FROM usage_days WHERE account = ? AND session = ? AND day BETWEEN ? AND ? ORDER BY day
 """
 
-# goes from one session to the next one with two look-ups, and not over all of its days
-_BY_SESSION = f"""
-WITH RECURSIVE
-  ids (session) AS (
-    SELECT min(session) FROM usage_days WHERE account = :account AND session > :after
-    UNION ALL
-    SELECT (SELECT min(session) FROM usage_days WHERE account = :account AND session > ids.session)
-    FROM ids WHERE ids.session IS NOT NULL
-  ),
-  page (session) AS (
-    SELECT session FROM ids
-    WHERE EXISTS (SELECT 1 FROM usage_days AS d
-                  WHERE d.account = :account AND d.session = ids.session AND d.day BETWEEN :first AND :last)
-    LIMIT :limit
-  )
-SELECT page.session, {_SUMS}
-FROM page CROSS JOIN usage_days AS d
-WHERE d.account = :account AND d.session = page.session AND d.day BETWEEN :first AND :last
-GROUP BY page.session ORDER BY page.session
+_ADD_TO_MONTH = f"""
+INSERT INTO usage_months VALUES (?, ?, ?, {_VALUES})
+ON CONFLICT (month, account, session) DO UPDATE SET {_ADDED}
+"""
+
+_SESSIONS = "SELECT session FROM usage_months WHERE account = ? AND month = ? AND session > ? ORDER BY session LIMIT ?"
+
+_OF_MONTHS = f"""
+SELECT u.session, {_SUMS}
+FROM json_each(:months) AS m CROSS JOIN usage_months AS u
+WHERE u.account = :account AND u.month = m.value AND u.session BETWEEN :first AND :last
+GROUP BY u.session
+"""
+
+_OF_DAYS = f"""
+SELECT d.session, {_SUMS}
+FROM json_each(:sessions) AS s CROSS JOIN usage_days AS d
+WHERE d.account = :account AND d.session = s.value AND d.day BETWEEN :first AND :last
+GROUP BY d.session
 """
 
 _WINDOWS = "SELECT * FROM usage_windows WHERE account = ? AND number > ? ORDER BY number LIMIT ?"
@@ -76,6 +80,13 @@ _DROP_DAYS = """
 DELETE FROM usage_days
 WHERE (account, session, day) IN (SELECT account, session, day FROM usage_days WHERE day < ? LIMIT ?)
 """
+
+_DROP_MONTHS = """
+DELETE FROM usage_months
+WHERE (month, account, session) IN (SELECT month, account, session FROM usage_months WHERE month < ? LIMIT ?)
+"""
+
+_LOOKS = 20  # pages of sessions that one read looks through for those with something in the days that are asked for
 
 
 def begin(connection: sqlite3.Connection, session: Session, reading: Reading | None) -> None:
@@ -114,11 +125,12 @@ def end(connection: sqlite3.Connection, session_id: str) -> None:
 def note(connection: sqlite3.Connection, readings: Sequence[tuple[Session, Reading]]) -> None:
     """Notes what was used in the open windows of these sessions, and closes those that are long."""
     for session, reading in readings:
-        window = _get(connection, session.id)
+        stored = connection.execute("SELECT state, sandbox FROM sessions WHERE id = ?", (session.id,)).fetchone()
+        if stored is None or stored["state"] == State.DELETING:
+            continue
+        reading, window = reading.of(stored["sandbox"]), _get(connection, session.id)
         if window is None:
-            state = connection.execute("SELECT state FROM sessions WHERE id = ?", (session.id,)).fetchone()
-            if state is not None and state["state"] != State.DELETING:
-                begin(connection, replace(session, state=State(state["state"])), reading)
+            begin(connection, replace(session, state=State(stored["state"])), reading)
             continue
         window = _noted(connection, window, reading)
         if window.is_long:
@@ -130,9 +142,12 @@ def note(connection: sqlite3.Connection, readings: Sequence[tuple[Session, Readi
 def list_windows(
     connection: sqlite3.Connection, account_id: str, after: int, limit: int
 ) -> tuple[Sequence[Window], int]:
-    """The windows with the next numbers, and the last of these."""
+    """The windows with the next numbers, and the last of these. With none, `after`, or the newest if that is lower."""
     rows = connection.execute(_WINDOWS, (account_id, after, limit)).fetchall()
-    return [_window(row) for row in rows], rows[-1]["number"] if rows else after
+    if rows:
+        return [_window(row) for row in rows], rows[-1]["number"]
+    newest = connection.execute("SELECT number FROM usage_numbers WHERE account = ?", (account_id,)).fetchone()
+    return [], min(after, newest["number"] if newest else 0)
 
 
 def by_day(
@@ -144,30 +159,63 @@ def by_day(
 
 def by_session(
     connection: sqlite3.Connection, account_id: str, first: int, last: int, after: str, limit: int
+) -> tuple[Sequence[tuple[str, Amounts]], str | None]:
+    months = range(month_of(first), month_of(last) + 1)
+    found: list[tuple[str, Amounts]] = []
+    for _ in range(_LOOKS):
+        sessions = _sessions(connection, account_id, months, after, limit + 1)
+        found += _of_sessions(connection, account_id, sessions[:limit], first, last)
+        if len(found) > limit:
+            return found[:limit], found[limit - 1][0]
+        if len(sessions) <= limit:
+            return found, None
+        after = sessions[limit - 1]
+        if len(found) == limit:
+            break
+    return found, after
+
+
+def drop(connection: sqlite3.Connection, before: int, before_month: int, most: int) -> int:
+    """Removes at most `most` windows, and as many days and months. Returns how many."""
+    asked = (_DROP_WINDOWS, before), (_DROP_DAYS, first_day_of(before_month)), (_DROP_MONTHS, before_month)
+    return sum(connection.execute(statement, (bound, most)).rowcount for statement, bound in asked)
+
+
+def _sessions(
+    connection: sqlite3.Connection, account_id: str, months: Sequence[int], after: str, limit: int
+) -> Sequence[str]:
+    """The next sessions with something in one of these months."""
+    asked = (connection.execute(_SESSIONS, (account_id, month, after, limit)) for month in months)
+    return sorted({row["session"] for rows in asked for row in rows})[:limit]
+
+
+def _of_sessions(
+    connection: sqlite3.Connection, account_id: str, sessions: Sequence[str], first: int, last: int
 ) -> Sequence[tuple[str, Amounts]]:
-    asked = {"account": account_id, "first": first, "last": last, "after": after, "limit": limit}
-    return [(session, Amounts(*amounts)) for session, *amounts in connection.execute(_BY_SESSION, asked)]
-
-
-def drop(connection: sqlite3.Connection, before: int, before_day: int, most: int) -> int:
-    """Removes at most `most` windows, and as many days. Returns how many."""
-    windows = connection.execute(_DROP_WINDOWS, (before, most)).rowcount
-    return windows + connection.execute(_DROP_DAYS, (before_day, most)).rowcount
+    """What each of these has used. They must be neighbours: all of the account's sessions from the first to the last of
+    them with something in these months."""
+    if not sessions:
+        return []
+    months, days = parts_of(first, last)
+    whole = {"account": account_id, "months": json.dumps([*months]), "first": sessions[0], "last": sessions[-1]}
+    rows = connection.execute(_OF_MONTHS, whole).fetchall()
+    for begin, end in days:
+        part = {"account": account_id, "sessions": json.dumps([*sessions]), "first": begin, "last": end}
+        rows += connection.execute(_OF_DAYS, part).fetchall()
+    used: dict[str, Amounts] = {}
+    for session, *amounts in rows:
+        used[session] = used.get(session, NOTHING) + Amounts(*amounts)
+    return sorted(used.items())
 
 
 def _noted(connection: sqlite3.Connection, window: OpenWindow, reading: Reading) -> OpenWindow:
-    """The window after the note, which is in the days already."""
+    """The window after the note, which is in the days and months already."""
     noted = window.note(reading)
     used = noted.amounts - window.amounts
-    if used != NOTHING:
-        connection.executemany(
-            _ADD_TO_DAY,
-            [
-                (window.account, session, day, *share.values)
-                for day, share in days_of(used, noted.noted.at)
-                for session in (window.session, _WHOLE_ACCOUNT)
-            ],
-        )
+    for day, share in days_of(used, noted.noted.at) if used != NOTHING else ():
+        for session in (window.session, _WHOLE_ACCOUNT):
+            connection.execute(_ADD_TO_DAY, (window.account, session, day, *share.values))
+        connection.execute(_ADD_TO_MONTH, (window.account, month_of(day), window.session, *share.values))
     return noted
 
 

@@ -15,7 +15,9 @@ from buntime.usage import (
     archived_bytes,
     closes_window,
     days_of,
+    first_day_of,
     first_window,
+    month_of,
 )
 
 
@@ -32,13 +34,16 @@ class FakeUsage(FakeKeptFiles):
     async def note_usage(self, readings: Mapping[str, Reading]) -> None:
         for session_id, reading in readings.items():
             session, window = self.sessions.get(session_id), self.open_windows.get(session_id)
+            if session is None or session.state is State.DELETING:
+                continue
+            reading = reading.of(session.sandbox)
             if window is not None:
                 window = self._noted(window, reading)
                 if window.is_long:
                     self._add_window(window.close())
                     window = window.following(window.state)
                 self.open_windows[session_id] = window
-            elif session is not None and session.state is not State.DELETING:
+            else:
                 self._begin(session, reading)
 
     async def list_windows(self, account_id: str, after: int, limit: int) -> tuple[Sequence[Window], int]:
@@ -48,7 +53,8 @@ class FakeUsage(FakeKeptFiles):
             if account == account_id and place > after
         }
         places = list(found)[:limit]
-        return [found[place] for place in places], places[-1] if places else after
+        place = places[-1] if places else min(after, self.places.get(account_id, 0))
+        return [found[place] for place in places], place
 
     async def usage_by_day(
         self, account_id: str, first: int, last: int, session_id: str | None = None
@@ -61,16 +67,18 @@ class FakeUsage(FakeKeptFiles):
 
     async def usage_by_session(
         self, account_id: str, first: int, last: int, after: str, limit: int
-    ) -> Sequence[tuple[str, Amounts]]:
+    ) -> tuple[Sequence[tuple[str, Amounts]], str | None]:
         found: dict[str, Amounts] = {}
         for (account, session, day), amounts in sorted(self.days.items(), key=lambda item: item[0]):
             if account == account_id and session > after and first <= day <= last:
                 found[session] = found.get(session, NOTHING) + amounts
-        return list(found.items())[:limit]
+        page = list(found.items())[:limit]
+        return page, page[-1][0] if len(found) > limit else None
 
     async def drop_usage(self, before_day: int) -> int:
+        first = first_day_of(month_of(before_day))
         windows = {at: window for at, window in self.windows.items() if window.ended_at >= before_day * DAY_MS}
-        days = {key: amounts for key, amounts in self.days.items() if key[2] >= before_day}
+        days = {key: amounts for key, amounts in self.days.items() if key[2] >= first}
         gone = len(self.windows) - len(windows) + len(self.days) - len(days)
         self.windows, self.days = windows, days
         return gone

@@ -31,6 +31,7 @@ from buntime.web.api import (
     sessions,
     snapshots,
     terminal,
+    usage,
     watch,
 )
 from buntime.web.assets import AssetResource, copy_script
@@ -56,6 +57,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *images.OPERATIONS,
     *account.OPERATIONS,
     *events.OPERATIONS,
+    *usage.OPERATIONS,
     *previews.OPERATIONS,
     *execution.OPERATIONS,
     *processes.OPERATIONS,

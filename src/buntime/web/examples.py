@@ -84,6 +84,19 @@ _ACCOUNT = {
 }
 _MADE_IMAGE = _IMAGE | {"imageId": "img_0a1b2c3d4e5f60718293a4b5c6d7e8f9", "name": "my-app"}
 
+_USED: Mapping[str, float] = {
+    "active": 3600,
+    "idle": 300,
+    "deepSleep": 7200,
+    "cpuSeconds": 412.25,
+    "memoryByteSeconds": 724775731200,
+    "diskByteSeconds": 232783872000,
+    "archivedByteSeconds": 0,
+    "bytesOut": 1843200,
+    "executions": 96,
+}
+_TOTAL = {**_USED, "weightedSeconds": 3819}
+
 _PROCESS = {
     "processId": PROCESS,
     "pid": 12,
@@ -126,6 +139,7 @@ QUERIES: Mapping[str, Mapping[str, Any]] = {
     "listSessions": {"state": "active"},
     "listSnapshots": {"sessionId": SESSION},
     "listEvents": {"sessionId": SESSION, "type": "session.deleted"},
+    "getUsage": {"from": "2024-01-01", "to": "2024-02-01", "groupBy": "day"},
     "listProcesses": {"sessionId": SESSION},
     "getProcess": {"sessionId": SESSION, "processId": PROCESS},
     "getProcessLogs": {"sessionId": SESSION, "processId": PROCESS},
@@ -198,6 +212,28 @@ ANSWERS: Mapping[str, Any] = {
             }
         ],
         "cursor": "evc_2a",
+    },
+    "getUsage": {
+        "from": "2024-01-01T00:00:00Z",
+        "to": "2024-02-01T00:00:00Z",
+        "total": _TOTAL,
+        "groups": [{**_TOTAL, "day": "2024-01-19"}],
+        "cursor": None,
+    },
+    "listUsageWindows": {
+        "windows": [
+            {
+                "windowId": "win_abc123def456ghi789_1",
+                "sessionId": SESSION,
+                "state": "active",
+                "from": "2024-01-19T10:30:00.000Z",
+                "to": "2024-01-19T11:30:00.000Z",
+                **_USED,
+                "idle": 0,
+                "deepSleep": 0,
+            }
+        ],
+        "cursor": "uwc_2a",
     },
     "createPreviewToken": {
         "url": f"https://ses-abc123def456ghi789-3000.example.com/?buntime_token={TOKEN}",

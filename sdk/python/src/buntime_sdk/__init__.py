@@ -10,6 +10,7 @@
 
 from buntime_sdk._async.client import AsyncBuntime
 from buntime_sdk._async.contexts import AsyncContext, AsyncContexts
+from buntime_sdk._async.cursors import AsyncCursorPages
 from buntime_sdk._async.files import AsyncFiles, AsyncFileWatch
 from buntime_sdk._async.images import AsyncImages
 from buntime_sdk._async.keys import AsyncKeys
@@ -20,8 +21,10 @@ from buntime_sdk._async.session import AsyncSession
 from buntime_sdk._async.sessions import AsyncSessions
 from buntime_sdk._async.snapshots import AsyncSnapshots
 from buntime_sdk._async.terminal import AsyncTerminal
+from buntime_sdk._async.usage import AsyncUsage
 from buntime_sdk._sync.client import Buntime
 from buntime_sdk._sync.contexts import Context, Contexts
+from buntime_sdk._sync.cursors import CursorPages
 from buntime_sdk._sync.files import Files, FileWatch
 from buntime_sdk._sync.images import Images
 from buntime_sdk._sync.keys import Keys
@@ -32,6 +35,7 @@ from buntime_sdk._sync.session import Session
 from buntime_sdk._sync.sessions import Sessions
 from buntime_sdk._sync.snapshots import Snapshots
 from buntime_sdk._sync.terminal import Terminal
+from buntime_sdk._sync.usage import Usage
 from buntime_sdk.errors import (
     BuntimeError,
     ConnectionFailed,
@@ -118,6 +122,7 @@ from buntime_sdk.shapes import (
     Watching,
     Woken,
 )
+from buntime_sdk.usage_shapes import UsageAmounts, UsageGroup, UsageReport, UsageTotal, UsageWindow
 from buntime_sdk.version import __version__
 
 __all__ = [
@@ -128,6 +133,7 @@ __all__ = [
     "AsyncBuntime",
     "AsyncContext",
     "AsyncContexts",
+    "AsyncCursorPages",
     "AsyncFileWatch",
     "AsyncFiles",
     "AsyncImages",
@@ -140,6 +146,7 @@ __all__ = [
     "AsyncSessions",
     "AsyncSnapshots",
     "AsyncTerminal",
+    "AsyncUsage",
     "Buntime",
     "BuntimeError",
     "ConnectionFailed",
@@ -148,6 +155,7 @@ __all__ = [
     "ContextLost",
     "ContextNotFound",
     "Contexts",
+    "CursorPages",
     "DiskFull",
     "Displayed",
     "Evaluation",
@@ -234,6 +242,12 @@ __all__ = [
     "Thrown",
     "Unauthorized",
     "Unavailable",
+    "Usage",
+    "UsageAmounts",
+    "UsageGroup",
+    "UsageReport",
+    "UsageTotal",
+    "UsageWindow",
     "Watching",
     "Woken",
     "__version__",

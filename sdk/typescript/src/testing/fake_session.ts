@@ -99,6 +99,7 @@ export class FakeSession {
   readonly contexts = new Map<string, ContextEntry>();
   readonly terminals = new Set<string>();
   readonly tokens = new Set<string>();
+  runsBegun = 0;
   #env: Record<string, string> = {};
   #imageEnv: Record<string, string>;
   readonly #runs = new Set<symbol>();
@@ -186,6 +187,7 @@ export class FakeSession {
   use(): () => void {
     const run = Symbol();
     this.#runs.add(run);
+    this.runsBegun += 1;
     return () => void this.#runs.delete(run);
   }
 

@@ -13,6 +13,7 @@ import { FakeImages, FakeSnapshots, requireFit } from "./fake_kept.js";
 import { Servers, addressOf } from "./fake_previews.js";
 import { DEFAULT_IMAGE, FakeSession, stamp, type Clock, type Origin } from "./fake_session.js";
 import { FakeTerminal } from "./fake_terminal.js";
+import { FakeUsage } from "./fake_usage.js";
 import { FILE_ROUTES, pageOf } from "./file_routes.js";
 import { requestOf, type FakeRequest } from "./request.js";
 import { RUN_ROUTES, type Tools } from "./run_routes.js";
@@ -55,6 +56,8 @@ const OPERATIONS = [
   "POST /keys/create",
   "GET /keys",
   "DELETE /keys/{id}",
+  "GET /usage",
+  "GET /usage/windows",
   ...SLEEPS_ON,
   "POST /sessions/{id}/wake",
   "POST /sessions/{id}/preview-token",
@@ -76,6 +79,7 @@ export class FakeTransport implements Transport {
   readonly #clock: Clock;
   readonly #snapshots: FakeSnapshots;
   readonly #keys: FakeKeys;
+  readonly #usage: FakeUsage;
   #ids = 0;
 
   constructor(clock: Clock = () => new Date()) {
@@ -83,6 +87,7 @@ export class FakeTransport implements Transport {
     this.images = new FakeImages(clock);
     this.#snapshots = new FakeSnapshots(clock, (kind) => this.#newId(kind));
     this.#keys = new FakeKeys(clock, (kind) => this.#newId(kind));
+    this.#usage = new FakeUsage(clock);
   }
 
   readonly #tools: Tools = { scripts: this.scripts, newId: (kind) => this.#newId(kind) };
@@ -101,10 +106,13 @@ export class FakeTransport implements Transport {
     const trouble = this.#trouble(request);
     if (trouble !== undefined && !trouble.isLost) return refused(trouble.error);
     try {
+      this.#usage.look(this.sessions); // what has expired since the last request
       const answer = await this.#answer(request, ask.signal);
       return trouble === undefined ? answer : refused(trouble.error);
     } catch (failure) {
       return refusedBy(failure);
+    } finally {
+      this.#usage.look(this.sessions);
     }
   }
 
@@ -172,6 +180,8 @@ export class FakeTransport implements Transport {
     if (called === "GET /keys") return this.#keys.list(request.query);
     const key = /^DELETE \/keys\/([^/]+)$/.exec(called);
     if (key !== null) return this.#keys.delete(decodeURIComponent(key[1]!));
+    if (called === "GET /usage") return this.#usage.get(this.#withId(request.query));
+    if (called === "GET /usage/windows") return this.#usage.windows(request.query);
     if (called === "GET /snapshots") return this.#snapshots.list(this.#withId(request.query));
     const snapshot = /^(GET|DELETE) \/snapshots\/([^/]+)$/.exec(called);
     if (snapshot?.[1] === "GET") return this.#snapshots.find(snapshot[2]!).shape;

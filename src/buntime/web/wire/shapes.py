@@ -45,6 +45,12 @@ def iso(seconds: int) -> str:
     return datetime.fromtimestamp(min(max(seconds, 0), LAST_SECOND), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def instant(milliseconds: int) -> str:
+    """Unix milliseconds → `2024-01-19T10:30:00.000Z`. As with `iso`."""
+    seconds, rest = divmod(milliseconds, 1000)
+    return f"{iso(seconds)[:-1]}.{rest:03}Z"
+
+
 def number(value: float) -> float:
     """Drops the fraction of a whole number, as a client would write it."""
     return int(value) if value == int(value) else value

@@ -14,6 +14,7 @@ from buntime_sdk._async.keys import AsyncKeys
 from buntime_sdk._async.previews import AsyncPreviews
 from buntime_sdk._async.sessions import AsyncSessions
 from buntime_sdk._async.snapshots import AsyncSnapshots
+from buntime_sdk._async.usage import AsyncUsage
 from buntime_sdk.address import key_and_url
 from buntime_sdk.arguments import require_count, require_seconds
 from buntime_sdk.dialing import AsyncDial, async_dial
@@ -41,6 +42,7 @@ class AsyncBuntime:
     images: AsyncImages
     snapshots: AsyncSnapshots
     keys: AsyncKeys
+    usage: AsyncUsage
 
     def __init__(
         self,
@@ -97,6 +99,7 @@ class AsyncBuntime:
         self.images = AsyncImages(self._calls)
         self.snapshots = AsyncSnapshots(self._calls)
         self.keys = AsyncKeys(self._calls)
+        self.usage = AsyncUsage(self._calls)
 
     async def __aenter__(self) -> Self:
         return self

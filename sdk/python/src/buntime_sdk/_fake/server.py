@@ -20,6 +20,7 @@ from buntime_sdk._fake.run_routes import RUN_ROUTES, Tools
 from buntime_sdk._fake.scripts import Scripts
 from buntime_sdk._fake.session import DEFAULT_IMAGE, Clock, FakeSession, Origin, stamp
 from buntime_sdk._fake.terminal import FakeTerminal
+from buntime_sdk._fake.usage import Usage
 from buntime_sdk.errors import BuntimeError, ConnectionFailed, RequestTimeout
 from buntime_sdk.previews import ERROR_HEADER
 
@@ -37,6 +38,7 @@ ACCOUNT_ROUTES = (
     *("POST /sessions/create", "GET /sessions", "POST /images/create", "GET /images", "DELETE /images/{name}"),
     *("GET /snapshots", "GET /snapshots/{id}", "DELETE /snapshots/{id}"),
     *("GET /account", "POST /keys/create", "GET /keys", "DELETE /keys/{id}"),
+    *("GET /usage", "GET /usage/windows"),
 )
 SESSION_ROUTES = (
     *sorted(LEFT_ASLEEP),
@@ -81,6 +83,7 @@ class FakeServer:
         self._tools = Tools(self.scripts, clock, self._new_id)
         self._snapshots = Snapshots(clock, self._new_id)
         self._keys = Keys(clock, self._new_id)
+        self._usage = Usage(clock)
 
     def answer(self, request: FakeRequest) -> Answer:
         with self.lock:
@@ -88,6 +91,7 @@ class FakeServer:
             if address_of(request) is not None:
                 return self._preview(request)
             trouble = self._trouble(request)
+            self._usage.look(self.sessions)  # what has expired since the last request
             try:
                 if trouble is not None and not trouble.after_work:
                     raise trouble.failure
@@ -99,6 +103,8 @@ class FakeServer:
                 raise
             except BuntimeError as failure:
                 return failed(failure)
+            finally:
+                self._usage.look(self.sessions)
 
     def terminal(self, request: FakeRequest) -> FakeTerminal:
         """Opens a terminal. Raises a refusal."""
@@ -224,6 +230,12 @@ class FakeServer:
             return self._keys.list(request.query)
         if called.startswith("DELETE /keys/"):
             return self._keys.delete(unquote(called.removeprefix("DELETE /keys/")))
+        if called == "GET /usage":
+            wanted = request.query.get("sessionId", "")
+            ids = {"sessionId": self.session(wanted).id} if wanted.startswith(NAMED) else {}
+            return self._usage.get({**request.query, **ids})
+        if called == "GET /usage/windows":
+            return self._usage.windows(request.query)
         return None
 
     def _create(self, fields: Mapping[str, Any]) -> dict[str, Any] | Answer:

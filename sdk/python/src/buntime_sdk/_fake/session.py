@@ -99,6 +99,7 @@ class FakeSession:
         self._clock = clock
         self._image_env = origin.image_env
         self._runs = 0
+        self.runs_begun = 0
         self.files = FakeFiles(self._now, origin.entries)
         self.processes: dict[str, FakeProcess] = {}
         self.contexts: dict[str, dict[str, Any]] = {}
@@ -195,6 +196,7 @@ class FakeSession:
     def used(self) -> Iterator[None]:
         """A run uses the session within the block."""
         self._runs += 1
+        self.runs_begun += 1
         try:
             yield
         finally:

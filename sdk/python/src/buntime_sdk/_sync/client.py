@@ -14,6 +14,7 @@ from buntime_sdk._sync.keys import Keys
 from buntime_sdk._sync.previews import Previews
 from buntime_sdk._sync.sessions import Sessions
 from buntime_sdk._sync.snapshots import Snapshots
+from buntime_sdk._sync.usage import Usage
 from buntime_sdk.address import key_and_url
 from buntime_sdk.arguments import require_count, require_seconds
 from buntime_sdk.dialing import Dial, dial
@@ -41,6 +42,7 @@ class Buntime:
     images: Images
     snapshots: Snapshots
     keys: Keys
+    usage: Usage
 
     def __init__(
         self,
@@ -97,6 +99,7 @@ class Buntime:
         self.images = Images(self._calls)
         self.snapshots = Snapshots(self._calls)
         self.keys = Keys(self._calls)
+        self.usage = Usage(self._calls)
 
     def __enter__(self) -> Self:
         return self
