@@ -8,8 +8,11 @@
  *     GET  /processes/logs?id=&cursor=&limit=&follow=       → frames: following.ts
  *     POST /processes/ending?reason=  → {}; processes that end from now on end for this reason
  *     POST /processes/settle          → {}, when the end of every ended process is recorded
+ *
+ * Services (services.ts) are processes that are started again when they end.
  */
 
+import { closeSync } from "node:fs";
 import { Failure } from "./failure";
 import { Flow } from "./flow";
 import { follow, page } from "./following";
@@ -20,9 +23,9 @@ import { type ProcessRecord, type Reason, Records, shownCommand } from "./record
 import { scriptOf } from "./script";
 import { sessionShell } from "./shells";
 import { json } from "./answer";
-import { flagIn, type Handlers, numberIn, type Settings } from "./asked";
+import { flagIn, type Handlers, numberIn } from "./asked";
 import type { Spare, Spares } from "./spares";
-import { groupOf, isAlive, signalTree } from "./trees";
+import { groupOf, isAlive, signalChildren, signalTree } from "./trees";
 import { startedOf, type Started } from "./starting";
 
 const TIMEOUT_EXIT = 124;
@@ -39,17 +42,19 @@ class Running {
   readonly group: string | null;
   timedOut = false;
 
+  /** `isAttendant`: signals are not for the process itself, but for all that it started. */
   constructor(
     readonly pid: number,
     readonly log: Log,
     input: Input | null,
+    private readonly isAttendant = false,
   ) {
     this.input = input;
     this.group = groupOf(pid);
   }
 
   signal(number: number): boolean {
-    return signalTree(this.pid, this.group, number);
+    return this.isAttendant ? signalChildren(this.pid, this.group, number) : signalTree(this.pid, this.group, number);
   }
 }
 
@@ -112,7 +117,21 @@ export function incomplete(bytes: Uint8Array): number {
   return 0;
 }
 
-class Processes implements Bound {
+/** A shell that stays in the cgroup of a service and starts its program as often as it is told (attendant.ts). */
+export interface Attended {
+  readonly record: ProcessRecord;
+  /** Takes its scripts. */
+  readonly script: number;
+  /** The pipe for text, still unused. */
+  readonly text: number;
+  /** Signals the program and what it left behind. False when there is nothing. */
+  signal(number: number): boolean;
+}
+
+/** What `attend` is told of a service. */
+export type Attending = Pick<Started, "id" | "command" | "name" | "logBytes" | "allLogBytes">;
+
+export class Processes implements Bound {
   readonly #records: Records;
   readonly #running = new Map<string, Running>();
   readonly #logs = new Map<string, Log>(); // of ended processes, the most recently used last
@@ -120,6 +139,7 @@ class Processes implements Bound {
   #sizes: Map<string, number> | null = null; // bytes of the logs of ended processes
   #allLogBytes = Number.MAX_SAFE_INTEGER;
   #ending: { reason: Reason; until: number } | null = null;
+  readonly #endings: (() => void)[] = [];
 
   constructor(
     root: string,
@@ -139,21 +159,34 @@ class Processes implements Bound {
     });
     this.#makeRoom(wanted.allLogBytes);
     const spare = this.spares.take(pid);
-    const record: ProcessRecord = {
-      id: wanted.id,
-      pid,
-      status: "running",
-      startedAt: Date.now(),
-      command: shownCommand(wanted.command ?? wanted.code ?? ""),
-      name: wanted.name,
-      exitCode: null,
-      endedAt: null,
-      reason: null,
-      output: null,
-      ending: null,
-    };
-    this.#records.put(record);
+    const record = this.#begun(pid, wanted, wanted.command ?? wanted.code ?? "");
     this.#attend(spare, record, wanted, script);
+    return record;
+  }
+
+  /** Makes the spare the attendant of a service, which has no input. `ended` is called before its end is recorded, and
+   * returns the exit code to record. Raises ESRCH. */
+  attend(pid: number, wanted: Attending, ended: (exitCode: number) => number): Attended {
+    this.#makeRoom(wanted.allLogBytes);
+    const spare = this.spares.take(pid);
+    closeSync(spare.stdin);
+    const record = this.#begun(pid, wanted, wanted.command ?? "");
+    const { running, finish } = this.#capture(spare, record, wanted.logBytes, null, true);
+    void spare.exited.then((exitCode) => finish(ended(exitCode)));
+    return { record, script: spare.script, text: spare.text, signal: (number) => running.signal(number) };
+  }
+
+  /** Calls when processes are about to be ended. */
+  onEnding(look: () => void): void {
+    this.#endings.push(look);
+  }
+
+  #begun(pid: number, { id, name }: Pick<Started, "id" | "name">, command: string): ProcessRecord {
+    const nothing = { exitCode: null, endedAt: null, reason: null, output: null, ending: null };
+    const shown = shownCommand(command);
+    const status = "running" as const;
+    const record: ProcessRecord = { id, pid, status, startedAt: Date.now(), command: shown, name, ...nothing };
+    this.#records.put(record);
     return record;
   }
 
@@ -194,6 +227,7 @@ class Processes implements Bound {
 
   ending(reason: Reason): void {
     this.#ending = { reason, until: Date.now() + ENDING };
+    for (const look of this.#endings) look();
     for (const record of this.#records.running()) this.#records.put({ ...record, ending: reason });
     setTimeout(() => {
       if (this.#ending === null || this.#ending.until > Date.now()) return;
@@ -258,26 +292,8 @@ class Processes implements Bound {
     wanted: Started,
     { script, text }: { script: string; text: string },
   ): void {
-    const { id } = record;
-    const log = new Log(this.#records.directory(id), wanted.logBytes, this);
     const input = wanted.stdin === null ? new Input(spare.stdin) : null;
-    const running = new Running(record.pid, log, input);
-    this.#running.set(id, running);
-    const forget = () => {
-      const known = this.get(id);
-      if (known?.status === "running" || outputs.some(({ hasEnded }) => !hasEnded)) return;
-      log.close();
-      // what it left behind went on writing after its end
-      if (known?.status === "exited" && known.output !== log.end) this.#records.put({ ...known, output: log.end });
-      this.#running.delete(id);
-      this.#sizes?.set(id, log.size);
-      this.#logs.set(id, log);
-    };
-    const outputs = [
-      new ProcessOutput(spare.stdout, 0x6f, log, this.#flow, forget),
-      new ProcessOutput(spare.stderr, 0x65, log, this.#flow, forget),
-    ];
-    const readers = outputs.map(({ reader }) => reader);
+    const { running, finish } = this.#capture(spare, record, wanted.logBytes, input, false);
     const writers = [
       new PipeWriter(spare.text, Buffer.from(text)),
       new PipeWriter(spare.script, Buffer.from(script)),
@@ -294,13 +310,46 @@ class Processes implements Bound {
       timer?.stop();
       writers.forEach((writer) => writer.close());
       input?.close();
+      finish(exitCode);
+    });
+  }
+
+  /** Puts what the process prints into its log. To be told of the end of the process by `finish`. */
+  #capture(
+    spare: Spare,
+    record: ProcessRecord,
+    logBytes: number,
+    input: Input | null,
+    isAttendant: boolean,
+  ): { running: Running; finish: (exitCode: number) => void } {
+    const { id } = record;
+    const log = new Log(this.#records.directory(id), logBytes, this);
+    const running = new Running(record.pid, log, input, isAttendant);
+    this.#running.set(id, running);
+    const forget = () => {
+      const known = this.get(id);
+      if (known?.status === "running" || outputs.some(({ hasEnded }) => !hasEnded)) return;
+      log.close();
+      // what it left behind went on writing after its end
+      if (known?.status === "exited" && known.output !== log.end) this.#records.put({ ...known, output: log.end });
+      this.#running.delete(id);
+      this.#sizes?.set(id, log.size);
+      this.#logs.set(id, log);
+    };
+    const outputs = [
+      new ProcessOutput(spare.stdout, 0x6f, log, this.#flow, forget),
+      new ProcessOutput(spare.stderr, 0x65, log, this.#flow, forget),
+    ];
+    const readers = outputs.map(({ reader }) => reader);
+    const finish = (exitCode: number) => {
       readers.forEach((reader) => reader.drain());
       outputs.forEach((output) => output.flush());
       this.#end(this.get(id) ?? record, running, exitCode);
       readers.forEach((reader) => reader.advance()); // notice the end of pipes that nothing holds any more
       forget();
       log.wake();
-    });
+    };
+    return { running, finish };
   }
 
   #end(record: ProcessRecord, running: Running, exitCode: number): void {
@@ -342,8 +391,7 @@ class Countdown {
   }
 }
 
-export function processesHandlers({ bun, processes: root }: Settings, spares: Spares): Handlers {
-  const processes = new Processes(root, spares, bun);
+export function processesHandlers(processes: Processes): Handlers {
   return {
     "POST /processes/start": async (asked) => {
       const body = await asked.json();

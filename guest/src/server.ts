@@ -4,7 +4,7 @@
  *     POST /spares         → {"pid": n}                       one more parked shell
  *
  * Other requests are described in the modules that answer them: run.ts, prepared.ts, files.ts, watching.ts,
- * processes.ts, contexts.ts and terminals.ts. Paths are absolute. A failure is {"errno", "path", "message"} with a
+ * processes.ts, services.ts, contexts.ts and terminals.ts. Paths are absolute. A failure is {"errno", "path", "message"} with a
  * status (failure.ts).
  */
 
@@ -58,8 +58,8 @@ function handlersOf(settings: Settings): Finder {
     "POST /spares": () => json({ pid: spares.park() }),
   };
   const parts = [
-    later(/ \/processes(?:\/|$)/, ["POST /processes/ending", "POST /processes/settle"], async () =>
-      (await import("./processes")).processesHandlers(settings, spares),
+    later(/ \/(?:processes|services)(?:\/|$)/, ["POST /processes/ending", "POST /processes/settle"], async () =>
+      (await import("./background")).backgroundHandlers(settings, spares),
     ),
     later(/ \/contexts(?:\/|$)/, ["POST /contexts/ending"], async () =>
       (await import("./contexts")).contextsHandlers(settings, spares),

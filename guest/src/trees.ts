@@ -24,9 +24,36 @@ export function signalTree(pid: number, group: string | null, number: number): b
   return any;
 }
 
+/** The same, but not to the process itself. Without a cgroup, to the rest of its process group. */
+export function signalChildren(pid: number, group: string | null, number: number): boolean {
+  let any = false;
+  for (let round = 0; round < (number === SIGKILL ? ROUNDS : 1); round++) {
+    const members = childrenOf(pid, group);
+    if (members.length === 0) break;
+    for (const member of members) any = signal(member, number) || any;
+  }
+  return any;
+}
+
+/** What lives in the cgroup beside the process; without a cgroup, in its process group. */
+export function childrenOf(pid: number, group: string | null): number[] {
+  const members = group === null ? livingOf((one) => processGroupOf(one) === pid) : membersOf(group);
+  return members.filter((member) => member !== pid);
+}
+
 function membersOf(group: string): number[] {
+  return livingOf((pid) => textOf(`/proc/${pid}/cgroup`) === group);
+}
+
+function livingOf(isMember: (pid: string) => boolean): number[] {
   const pids = readdirSync("/proc").filter((name) => /^\d+$/.test(name));
-  return pids.filter((pid) => textOf(`/proc/${pid}/cgroup`) === group && isAlive(pid)).map(Number);
+  return pids.filter((pid) => isMember(pid) && isAlive(pid)).map(Number);
+}
+
+/** By `/proc/PID/stat`, whose second field may have spaces and parentheses. */
+function processGroupOf(pid: string): number {
+  const stat = textOf(`/proc/${pid}/stat`);
+  return Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[2] ?? -1);
 }
 
 /** Whether the process has not ended. A zombie counts as ended. */

@@ -18,8 +18,8 @@ Every class here that makes calls has an async twin named `Async…`, which you 
 `async with` and `async for`.
 """
 NOUNS = (
-    "Buntime", "Sessions", "Session", "RunStream", "Files", "FileWatch", "Processes", "Process", "Contexts", "Context",
-    "Terminal", "Images", "Keys", "Snapshots", "Usage", "Pages", "CursorPages",
+    "Buntime", "Sessions", "Session", "RunStream", "Files", "FileWatch", "Processes", "Process", "Services", "Contexts",
+    "Context", "Terminal", "Images", "Keys", "Snapshots", "Usage", "Pages", "CursorPages",
 )  # fmt: skip
 ANSWER = re.compile(r"\bNow\[(\w+)\]")
 

@@ -117,6 +117,15 @@ class ProcessNotFound(BuntimeError):
         super().__init__("This session has no process with this id.", processId=process_id)
 
 
+class ServiceNotFound(BuntimeError):
+    """The session declares no such service."""
+
+    code = "service_not_found"
+
+    def __init__(self, name: str) -> None:
+        super().__init__("This session has no service with this name.", name=name)
+
+
 class ContextNotFound(BuntimeError):
     """The session never had such a context, or it was deleted."""
 

@@ -9,6 +9,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from buntime.service import Restart
+
 Stream = Literal["stdout", "stderr"]
 
 
@@ -147,6 +149,58 @@ class Processes(Protocol):
 
     async def settle(self) -> None:
         """Waits a moment until the ends of all ended processes are recorded."""
+        ...
+
+
+# --- services --------------------------------------------------------------------------------
+
+ServiceState = Literal["running", "restarting", "stopping", "exited", "stopped", "lost"]
+
+
+@dataclass(frozen=True, slots=True)
+class NewService:
+    """`revision`: what the caller calls this form of the service, at most 64 of 0-9a-f. The other fields are those of
+    its process."""
+
+    id: str
+    name: str
+    revision: str
+    command: str
+    restart: Restart
+    env: Mapping[str, str] = field(default_factory=dict)
+    working_dir: str = "/workspace"
+    log_bytes: int = 16 << 20
+    all_log_bytes: int = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceStatus:
+    """`state`: `exited` by its rule, `stopped` by `stop`; `lost` has to be started anew. `process`: the id of a process
+    that goes on over restarts, and whose log has the output of all of them."""
+
+    name: str
+    revision: str
+    state: ServiceState
+    process: str
+    pid: int | None  # of the program, inside the session; None while it does not run
+    restarts: int  # since it was started
+    started_at: int  # Unix milliseconds; of the last start
+    exit_code: int | None = None  # of the last end; 128 + signal when killed
+    exited_at: int | None = None  # Unix milliseconds
+
+
+class Services(Protocol):
+    """Programs that are started again when they end, with growing pauses, until the sandbox ends."""
+
+    async def list(self) -> Sequence[ServiceStatus]: ...
+
+    async def start(self, new: NewService) -> ServiceStatus:
+        """To be called for a name that is not in use, or whose service is `exited`, `stopped` or `lost`."""
+        ...
+
+    async def stop(self, name: str, *, forget: bool = False) -> None:
+        """Ends its program and what that left behind, gently at first. Ignores one that does not run. `forget`: it is
+        not listed any more."""
         ...
 
 

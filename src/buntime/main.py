@@ -125,6 +125,7 @@ def _keep(config: Config, store: SqliteStore, sandboxes: LocalSandboxes, lifecyc
     tasks.start_daemon(keeper.run(), "keeper")
     tasks.start_daemon(keeper.watch_connections(), "connections")
     tasks.start(sandboxes.adopt(lifecycle.transitions.settle_one), "adoption")
+    tasks.start(lifecycle.services.resume(), "services")
     tasks.start(lifecycle.archiving.sweep(), "sweep of the archive")
     tasks.start_daemon(lifecycle.layers.keep(), "layers")
     tasks.start_daemon(sandboxes.keep_pool(), "pool")

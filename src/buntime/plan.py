@@ -8,6 +8,8 @@ from pathlib import Path
 
 MB = 1 << 20
 SHORTEST_CHECKPOINT, LONGEST_CHECKPOINT = 5, 86400  # seconds between two checkpoints of a session
+LOG_SHARE = 4  # one process may keep a quarter of the log bytes of its session …
+LARGEST_LOG = 16 * MB  # … up to this
 FIRST_PLAN = "paid"  # of an account that is made together with its first key
 
 
@@ -54,6 +56,12 @@ class Plan:
     rate_idle: float = 0.25
     rate_deep_sleep: float = 0.02
     checkpoint_every: int = 300  # seconds, of sessions that do not say it themselves; 0: never
+
+    @property
+    def log_bytes(self) -> tuple[int, int]:
+        """The newest output that is kept of one process, and of all processes of a session."""
+        every = self.log_mb_per_session * MB
+        return max(min(every // LOG_SHARE, LARGEST_LOG), 1), max(every, 1)
 
 
 def parse_plans(text: str) -> dict[str, Plan]:

@@ -21,7 +21,7 @@ from typing import Any, Literal, Protocol
 from buntime.account import Account, AccountStatus, Key
 from buntime.event import AccountEvent, EventType
 from buntime.image import NamedImage
-from buntime.inside import Contexts, Files, Processes, Sink, Terminals, Ticket
+from buntime.inside import Contexts, Files, Processes, Services, Sink, Terminals, Ticket
 from buntime.plan import Limits
 from buntime.session import Network, SavedVolume, Session, State
 from buntime.snapshot import Layer, MadeImage, Snapshot
@@ -646,6 +646,9 @@ class Sandbox(Protocol):
 
     @property
     def contexts(self) -> Contexts: ...
+
+    @property
+    def services(self) -> Services: ...
 
     @property
     def terminals(self) -> Terminals: ...

@@ -19,6 +19,7 @@ from buntime.paths import for_client, inside_session, shown
 from buntime.plan import MB, Limits, Plan
 from buntime.preview import HIGHEST_PORT, LOWEST_PORT
 from buntime.scope import Scope, in_order
+from buntime.service import MOST_SERVICES, Service
 from buntime.session import DEFAULT_NETWORK, DEFAULT_PREVIEW, Network, Preview, Session
 
 DEFAULT_TTL = 86400  # seconds
@@ -32,6 +33,9 @@ ENV_ENTRIES = 100
 ENV_VALUE_BYTES = 65536
 SESSION_ENV_BYTES = 262144  # all names and values; the server keeps a session's env in memory, unlike a run's
 COMMAND_BYTES = 65536
+SERVICE_COMMAND_BYTES = 16384
+SERVICES_BYTES = 131072  # all commands and variables; the server keeps them in memory
+RESTARTS = ("always", "on-failure", "never")
 SMALLEST = Limits(memory=64, cpu=0.05, timeout=1, disk=16)
 VISIBILITIES, EGRESS = ("public", "private"), ("internet", "none")
 SESSION_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -58,6 +62,7 @@ class NewSession:
     image: str = DEFAULT_IMAGE  # a name
     snapshot: str | None = None  # id, in place of an image
     name: str | None = None
+    services: tuple[Service, ...] = ()
     or_existing: bool = False  # the living session of the name will do
 
 
@@ -71,6 +76,7 @@ class Patch:
     env: Mapping[str, str] | Unset | None = UNSET
     checkpoint_every: int | Unset | None = UNSET
     name: str | Unset | None = UNSET
+    services: tuple[Service, ...] | Unset | None = UNSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +93,7 @@ class NewFork:
     env: Mapping[str, str] | Unset = UNSET
     checkpoint_every: int | Unset | None = UNSET
     name: str | None = None
+    services: tuple[Service, ...] | Unset = UNSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +149,7 @@ def check_new(new: NewSession, plan: Plan) -> tuple[int, Limits]:
     _check_preview(new.preview)
     _check_network(new.network)
     _check_name(new.name)
+    check_services(new.services)
     if new.or_existing and new.name is None:
         raise InvalidRequest("onConflict", "onConflict return needs a name.")
     return ttl, _check_limits(new.limits, plan)
@@ -170,6 +178,7 @@ def check_fork(fork: NewFork, source: Session, plan: Plan) -> tuple[int, Session
         env=fork.env,
         checkpoint_every=fork.checkpoint_every,
         name=fork.name,
+        services=fork.services,
     )
     return ttl, replace(apply_patch(source, patch, plan, 0), limits=limits)
 
@@ -276,6 +285,9 @@ def apply_patch(session: Session, patch: Patch, plan: Plan, now: int) -> Session
     if not isinstance(patch.name, Unset):
         session = replace(session, name=patch.name)
         _check_name(session.name)
+    if not isinstance(patch.services, Unset):
+        session = replace(session, services=patch.services or ())
+        check_services(session.services)
     return session
 
 
@@ -388,6 +400,53 @@ def _check_on_wake(command: str | None) -> None:
         raise InvalidRequest("onWake", "onWake must be a shell command without NUL characters.")
     if len(command.encode("utf-8", "surrogatepass")) > COMMAND_BYTES:
         raise InvalidRequest("onWake", f"onWake is longer than {COMMAND_BYTES} bytes.", limit=COMMAND_BYTES)
+
+
+def check_services(services: Sequence[Service]) -> None:
+    if len(services) > MOST_SERVICES:
+        raise InvalidRequest(
+            "services", f"services may have {MOST_SERVICES} entries, not {len(services)}.", limit=MOST_SERVICES
+        )
+    names, ports = set[str](), set[int]()
+    for at, service in enumerate(services):
+        _check_service(service, f"services[{at}]")
+        if service.name in names:
+            raise InvalidRequest(f"services[{at}].name", f"services: two have the name {service.name!r}.")
+        if service.port is not None and service.port in ports:
+            raise InvalidRequest(f"services[{at}].port", f"services: two have the port {service.port}.")
+        names.add(service.name)
+        ports |= set() if service.port is None else {service.port}
+    size = sum(_bytes(one.command) + sum(_bytes(n) + _bytes(v) for n, v in one.env.items()) for one in services)
+    if size > SERVICES_BYTES:
+        raise InvalidRequest(
+            "services",
+            f"the commands and variables of services may have {SERVICES_BYTES} bytes in all, not {size}.",
+            limit=SERVICES_BYTES,
+        )
+
+
+def _check_service(service: Service, at: str) -> None:
+    if not SESSION_NAME.fullmatch(service.name):
+        raise InvalidRequest(
+            f"{at}.name", f"{at}.name must have 1 to 63 characters of a-z, 0-9 and -, and start with a letter or digit."
+        )
+    if not service.command or "\0" in service.command:
+        raise InvalidRequest(f"{at}.command", f"{at}.command must be a shell command without NUL characters.")
+    if _bytes(service.command) > SERVICE_COMMAND_BYTES:
+        raise InvalidRequest(
+            f"{at}.command",
+            f"{at}.command is longer than {SERVICE_COMMAND_BYTES} bytes.",
+            limit=SERVICE_COMMAND_BYTES,
+        )
+    if service.port is not None and not LOWEST_PORT <= service.port <= HIGHEST_PORT:
+        raise InvalidRequest(f"{at}.port", f"{at}.port must be {LOWEST_PORT} to {HIGHEST_PORT}, not {service.port}.")
+    if service.restart not in RESTARTS:
+        raise InvalidRequest.not_one_of(f"{at}.restart", RESTARTS, repr(service.restart))
+    check_env(service.env)
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))
 
 
 def _check_preview(preview: Preview) -> None:

@@ -12,6 +12,7 @@ from typing import Self
 
 from buntime.image import DEFAULT_IMAGE
 from buntime.plan import Limits
+from buntime.service import Service
 
 DESTROYED = "destroyed"  # replaces the key of a deleted session, which may still have objects in the archive
 
@@ -123,6 +124,7 @@ class Session:
     env: Mapping[str, str] = NO_ENV
     checkpoint_every: int | None = None  # seconds; NEVER; None: as the account's plan says
     name: str | None = None  # of no other session of the account that is not DELETING
+    services: tuple[Service, ...] = ()
     image_name: str = DEFAULT_IMAGE  # by which the image was asked for
     made_of: str | None = None  # id of the snapshot whose files it began with; the snapshot may be gone
     files: int = 0  # under /workspace, when the session was last seen awake

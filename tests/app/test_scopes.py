@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from buntime.scope import ACCOUNT_SCOPES, Scope
-from buntime.web.examples import BODIES, CONTEXT, IMAGE, KEY, PROCESS, QUERIES, SESSION, SNAPSHOT
+from buntime.web.examples import BODIES, CONTEXT, IMAGE, KEY, PROCESS, QUERIES, SERVICE, SESSION, SNAPSHOT
 from tests.app.serving import Api
 from tests.app.test_openapi import DOCUMENT
 
@@ -65,7 +65,7 @@ async def send(api: Api, operation: Operation, key: str, found: Mapping[str, str
     def real(value: Any) -> Any:
         return (found or {}).get(value, value) if isinstance(value, str) else value
 
-    known = {"sessionId": SESSION, "snapshotId": SNAPSHOT, "name": IMAGE, "keyId": KEY}
+    known = {"sessionId": SESSION, "snapshotId": SNAPSHOT, "name": IMAGE, "keyId": KEY, "serviceName": SERVICE}
     path = operation.path.format_map({name: real(example) for name, example in known.items()})
     query = {name: str(real(value)).lower() for name, value in QUERIES.get(operation.name, {}).items()}
     asked = f"?{urlencode(query)}" if query else ""
@@ -80,7 +80,7 @@ async def send(api: Api, operation: Operation, key: str, found: Mapping[str, str
 
 async def furnish(api: Api) -> dict[str, str]:
     """Makes one of each kind of object. Returns the ids in examples with those that exist."""
-    session = await api.session()
+    session = await api.session(services=[{"name": SERVICE, "command": "cat"}])
     own = {"sessionId": session}
     for path in FILES:
         await api.call("POST", "/files/write", {**own, "path": path, "content": "TODO"})

@@ -53,6 +53,7 @@ async def test_a_session_shows_its_settings_but_not_the_values_of_env(api: Api) 
         "network": {"egress": "none", "allow": [], "deny": []},
         "onWake": "bun start",
         "sleepPolicy": {"checkpointEvery": 60},
+        "services": [],
         "checkpointedAt": None,
         "envNames": ["A", "TOKEN"],
         "image": "default",

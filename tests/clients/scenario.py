@@ -269,6 +269,7 @@ FORK_FIELDS = {
     "onWake": None,
     "sleepPolicy": {"checkpointEvery": "never"},
     "env": {"GREETING": "hello"},
+    "services": [{"name": "web", "command": "exec sleep 600"}],
 }
 SNAPSHOTS = (
     keyed("", "/sessions/create", {"ttl": 3600}, key="source", keep={"source": "sessionId"}),
@@ -312,6 +313,27 @@ SERVER = """\
 process.on('SIGTERM', () => setTimeout(() => process.kill(process.pid, 'SIGKILL'), 1000))
 Bun.serve({ port: 8080, fetch: () => new Response(process.env.GREETING) })
 """
+WORKER = {
+    "name": "worker",
+    "command": "exec sleep 600",
+    "port": 3000,
+    "workingDir": "/tmp",
+    "env": {"GREETING": "hello"},
+    "restart": "on-failure",
+}
+OF_SERVICES = "/sessions/$served/services"
+SERVICES = (
+    keyed("create-session-with-services", "/sessions/create", {"services": [WORKER]}, keep={"served": "sessionId"}),
+    get("list-services", OF_SERVICES),
+    post("stop-service", f"{OF_SERVICES}/worker/stop"),
+    post("start-service", f"{OF_SERVICES}/worker/start"),
+    post("restart-service", f"{OF_SERVICES}/worker/restart"),
+    post("service-not-found", f"{OF_SERVICES}/missing/stop", status=404),
+    post("", "/sessions/$served/sleep", {"depth": "deep-sleep"}),  # so that none of their processes is just ending
+    Step("patch-services", "PATCH", "/sessions/$served", body={"services": [{"name": "web", "command": "exit"}]}),
+    Step("patch-services-to-default", "PATCH", "/sessions/$served", body={"services": None}),
+    delete("", "/sessions/$served"),
+)
 LOGS = "/processes/logs"
 PROCESSES = (
     keyed(
@@ -355,4 +377,4 @@ PROCESSES = (
     delete("", "/sessions/$session"),
 )
 
-SCENARIO: Sequence[Step] = SESSIONS + KEYS + USAGE + RUNS + CONTEXTS + FILES + SNAPSHOTS + PROCESSES
+SCENARIO: Sequence[Step] = SESSIONS + KEYS + USAGE + RUNS + CONTEXTS + FILES + SNAPSHOTS + SERVICES + PROCESSES

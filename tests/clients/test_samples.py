@@ -14,7 +14,7 @@ import pytest
 from buntime.config import Config
 from buntime.sandboxes.kernel.image import ensure_image
 from buntime.web.app import OPERATIONS
-from buntime.web.examples import CONTEXT, IMAGE, KEY, PROCESS, SESSION, SNAPSHOT, TOKEN
+from buntime.web.examples import CONTEXT, IMAGE, KEY, PROCESS, SERVICE, SESSION, SNAPSHOT, TOKEN
 from buntime.web.operation import Operation
 from buntime.web.samples import samples_of
 from tests.acceptance.client import Client, Session
@@ -57,6 +57,9 @@ class Prepared:
             found[SNAPSHOT] = call("POST", f"/sessions/{self.session.id}/snapshots").done()["snapshotId"]
         if KEY in program:
             found[KEY] = call("POST", "/keys/create").done()["keyId"]
+        if operation.tag == "Services":
+            declared = [{"name": SERVICE, "command": "exec sleep 1000"}]
+            call("PATCH", f"/sessions/{self.session.id}", json_body={"services": declared}).done()
         if operation.name == "deleteImage":
             call("POST", "/images/create", json_body={**own, "name": IMAGE}).done()
         if operation.name == "recoverSession":

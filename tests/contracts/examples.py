@@ -6,6 +6,7 @@ from buntime.account import Account, Key
 from buntime.image import NamedImage
 from buntime.plan import Limits
 from buntime.ports import Answer, PreviewToken
+from buntime.service import Service
 from buntime.session import Network, Preview, SavedVolume, Session, State
 from buntime.snapshot import Layer, MadeImage, Snapshot
 
@@ -115,6 +116,10 @@ FULL = Session(
     made_of="snp_full",
     checkpoint_every=600,
     name="full",
+    services=(
+        Service("web", "bun run \u2728.ts", 8080, "/workspace/app", {"TOKEN": "se\ncret"}, "on-failure"),
+        Service("worker", "work"),
+    ),
     env={"TOKEN": "se\ncret", "EMPTY": ""},
     files=12,
     processes=2,

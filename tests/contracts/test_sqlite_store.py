@@ -511,7 +511,7 @@ async def test_a_store_of_an_older_version_keeps_and_counts_its_sessions(
 async def test_a_store_without_snapshots_keeps_what_it_has(
     store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    full = replace(FULL, made_of=None, checkpoint_every=None, name=None)
+    full = replace(FULL, made_of=None, checkpoint_every=None, name=None, services=())
     on_image = replace(session("ses_b", account="acc_two"), image="root-1", image_name="a")
     a_token = token(session=full.id)
     with monkeypatch.context() as patch:
@@ -528,7 +528,7 @@ async def test_a_store_without_snapshots_keeps_what_it_has(
             insert_answer_of_version_9(connection, answer(body=b"big" * 10_000))
     async with opened(store_path) as store:
         with closing(database.connect(store_path)) as connection:
-            assert connection.execute("PRAGMA user_version").fetchone()[0] == 18
+            assert connection.execute("PRAGMA user_version").fetchone()[0] == 16
         assert await store.find_key(key().hash) == (key(), account())
         assert {found.id: found for found in await store.all_sessions()} == {full.id: full, on_image.id: on_image}
         assert await store.list_images("acc_two") == [NamedImage("a", "root-1", 5, NOW)]
@@ -544,7 +544,7 @@ async def test_a_store_without_snapshots_keeps_what_it_has(
 async def test_a_store_that_does_not_say_what_sessions_were_made_of_keeps_what_it_has(
     store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old = replace(FULL, made_of=None, checkpoint_every=None, name=None)
+    old = replace(FULL, made_of=None, checkpoint_every=None, name=None, services=())
     with monkeypatch.context() as patch:
         patch.setattr(database, "MIGRATIONS", migrations_until(7, tmp_path / "old"))
         async with opened(store_path) as store:
@@ -564,7 +564,9 @@ async def test_a_store_without_checkpoints_keeps_what_it_has(
     store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert FULL.previous
-    old = replace(FULL, checkpoint_every=None, name=None, previous=replace(FULL.previous, is_checkpoint=False))
+    old = replace(
+        FULL, checkpoint_every=None, name=None, services=(), previous=replace(FULL.previous, is_checkpoint=False)
+    )
     with monkeypatch.context() as patch:
         patch.setattr(database, "MIGRATIONS", migrations_until(8, tmp_path / "old"))
         async with opened(store_path) as store:
@@ -584,7 +586,7 @@ async def test_a_store_without_checkpoints_keeps_what_it_has(
 async def test_a_store_without_names_keeps_what_it_has(
     store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old = replace(FULL, name=None)
+    old = replace(FULL, name=None, services=())
     with monkeypatch.context() as patch:
         patch.setattr(database, "MIGRATIONS", migrations_until(9, tmp_path / "old"))
         async with opened(store_path) as store:
@@ -725,22 +727,21 @@ async def test_a_store_without_usage_keeps_its_sessions_and_counts_from_the_firs
         assert await used(store) == Amounts(active=10_000)
 
 
-async def test_an_upgrade_adds_up_the_months_of_the_days_that_were_counted(
+async def test_a_store_without_services_keeps_its_sessions(
     store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    days = {20_088: 5, 20_089: 7, 20_120: 11}  # 31 December 2024, and two days of 2025
     with monkeypatch.context() as patch:
         patch.setattr(database, "MIGRATIONS", migrations_until(14, tmp_path / "old"))
         async with opened(store_path):
             pass
         with closing(sqlite3.connect(store_path, autocommit=True)) as connection:
-            for of in ("", "ses_one"):
-                rows = [("acc_one", of, day, cpu) for day, cpu in days.items()]
-                connection.executemany("INSERT INTO usage_days VALUES (?, ?, ?, 0, 0, 0, ?, 0, 0, 0, 0, 0)", rows)
+            insert_session_of_version_12(connection, session())
     async with opened(store_path) as store:
-        for first, last, cpu in ((20_088, 20_120, 23), (20_089, 20_119, 7), (20_000, 30_000, 23)):
-            page = await store.usage_by_session("acc_one", first, last, "", 10)
-            assert page == ([("ses_one", Amounts(cpu=cpu))], None)
+        assert await store.all_sessions() == [session()]
+        declared = await store.change_session(session(), replace(session(), services=FULL.services))
+    async with opened(store_path) as store:
+        assert await store.all_sessions() == [declared]
+        assert declared.services == FULL.services
 
 
 def insert_session_of_version_12(connection: sqlite3.Connection, added: Session) -> None:

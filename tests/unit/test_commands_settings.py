@@ -18,6 +18,7 @@ WHOLE = session(
     network=NETWORK,
     onWake=None,
     sleepPolicy={"checkpointEvery": 300},
+    services=[],
     checkpointedAt="2024-01-19T10:31:00Z",
     envNames=["LEVEL"],
     image="python",
@@ -54,6 +55,7 @@ class Patched:
         (("--checkpoint-every", "never"), {"sleepPolicy": {"checkpointEvery": "never"}}),
         (("--default", "on-wake", "--default", "network"), {"onWake": None, "network": None}),
         (("--default", "sleep-policy"), {"sleepPolicy": None}),
+        (("--default", "services"), {"services": None}),
     ],
 )
 def test_update_changes_what_it_names_and_keeps_the_rest(options: tuple[str, ...], sent: dict[str, Any]) -> None:
@@ -124,5 +126,5 @@ def test_inspect_shows_every_field_of_the_session() -> None:
     )
     assert (told["open ports"], told["allowed"], told["on wake"]) == ("8080, 3000", "example.com", "–")
     assert (told["image"], told["from snapshot"]) == ("python", "–")
-    assert told["checkpoints"] == "every 300 s"
+    assert (told["checkpoints"], told["services"]) == ("every 300 s", "–")
     assert told["last archived"].endswith("(2024-01-19T10:31:00Z)")

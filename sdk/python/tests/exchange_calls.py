@@ -16,6 +16,7 @@ from buntime_sdk import (
     FileWatch,
     NetworkSettings,
     PreviewSettings,
+    ServiceDict,
     SleepPolicy,
 )
 
@@ -40,6 +41,14 @@ MANY_THREADS = (
     'python3 -c "import threading as t, time\ntry:\n while True: t.Thread(target=time.sleep, args=(60,), '
     "daemon=True).start()\nexcept RuntimeError: print('no more')\""
 )
+WORKER: ServiceDict = {
+    "name": "worker",
+    "command": "exec sleep 600",
+    "port": 3000,
+    "working_dir": "/tmp",
+    "env": {"GREETING": "hello"},
+    "restart": "on-failure",
+}
 ONCE = "echo once >> once; cat once"
 LARGE_FILE = "echo begun; head -c 40M /dev/zero > large"
 HUNGRY = "echo begun; exec 2>/dev/null; head -c 500M /dev/zero | tail"
@@ -258,6 +267,7 @@ SNAPSHOTS: Mapping[str, Exchange] = {
             on_wake=None,
             sleep_policy=SleepPolicy("never"),
             env={"GREETING": "hello"},
+            services=[{"name": "web", "command": "exec sleep 600"}],
         ),
         lambda made, on: _forked(made),
     ),
@@ -338,6 +348,20 @@ CONTEXTS: Mapping[str, Exchange] = {
     "context-not-found": Exchange("context", lambda context: context.delete()),
 }
 
+SERVICES: Mapping[str, Exchange] = {
+    "create-session-with-services": Exchange("client", lambda client: client.sessions.create(services=[WORKER])),
+    "list-services": Exchange(
+        "session", lambda session: session.services.list(), lambda services, on: {"services": services}
+    ),
+    "stop-service": Exchange("session", lambda session: session.services.stop("worker")),
+    "start-service": Exchange("session", lambda session: session.services.start("worker")),
+    "restart-service": Exchange("session", lambda session: session.services.restart("worker")),
+    "service-not-found": Exchange("session", lambda session: session.services.stop("missing")),
+    "patch-services": Exchange(
+        "session", lambda session: session.update(services=[{"name": "web", "command": "exit"}])
+    ),
+    "patch-services-to-default": Exchange("session", lambda session: session.update(services=None)),
+}
 PROCESSES: Mapping[str, Exchange] = {
     "start-process": Exchange(
         "session",

@@ -49,7 +49,15 @@ EVENTS = {
 
 def table(here: Path) -> Mapping[str, Exchange]:
     calls = exchange_calls
-    parts = (calls.SESSIONS, calls.SNAPSHOTS, calls.RUNS, calls.CONTEXTS, calls.PROCESSES, calls.files(here))
+    parts = (
+        calls.SESSIONS,
+        calls.SNAPSHOTS,
+        calls.RUNS,
+        calls.CONTEXTS,
+        calls.SERVICES,
+        calls.PROCESSES,
+        calls.files(here),
+    )
     return {name: one for part in parts for name, one in part.items()}
 
 
@@ -177,6 +185,8 @@ def found(value: Any, name: str) -> Any:
             return next(found(one, name) for one in value if _has(one, name))
         case Session() | AsyncSession() if name in ("sessionId", "previewUrl"):
             return value.id if name == "sessionId" else value.preview_url()
+        case Session() | AsyncSession() if name == "services":
+            return value.declared_services
         case Process() | AsyncProcess() if name == "processId":
             return value.id
         case Context() | AsyncContext() if name == "contextId":

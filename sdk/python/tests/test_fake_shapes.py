@@ -47,8 +47,9 @@ CONVERSATION = """
     list-contexts-with-a-lost-one create-snapshot create-snapshot-all-fields get-snapshot list-snapshots
     list-snapshots-filtered fork-session fork-session-all-fields fork-session-partly restore-session create-image
     create-image-of-snapshot delete-image create-session-from-snapshot get-session-from-snapshot delete-snapshot
-    snapshot-not-found recover-session-not-lost invalid-request delete-session session-not-found
-    session-not-found-by-a-run
+    snapshot-not-found recover-session-not-lost create-session-with-services list-services stop-service start-service
+    restart-service service-not-found patch-services patch-services-to-default invalid-request delete-session
+    session-not-found session-not-found-by-a-run
 """
 
 

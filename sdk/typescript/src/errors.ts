@@ -77,6 +77,9 @@ export class FileConflict extends BuntimeError {}
 /** 404 `process_not_found`: the session has no process with this id. */
 export class ProcessNotFound extends BuntimeError {}
 
+/** 404 `service_not_found`: the session declares no service with this name. */
+export class ServiceNotFound extends BuntimeError {}
+
 /** 404 `context_not_found`: the session has no context with this id. */
 export class ContextNotFound extends BuntimeError {}
 
@@ -205,6 +208,7 @@ const CLASSES: Record<string, typeof BuntimeError> = {
   file_not_found: FileNotFound,
   file_conflict: FileConflict,
   process_not_found: ProcessNotFound,
+  service_not_found: ServiceNotFound,
   context_not_found: ContextNotFound,
   image_not_found: ImageNotFound,
   key_not_found: KeyNotFound,

@@ -15,6 +15,7 @@ export { RunStream, type ExecuteOptions, type OutputListeners, type StreamOption
 export type { FetchOptions } from "./previews.js";
 export { Files, type ListOptions, type SearchOptions, type WriteOptions } from "./files.js";
 export { Process, Processes, type StartOptions, type StartProcess, type WaitFor } from "./processes.js";
+export { Services } from "./services.js";
 export { Context, Contexts, type CreateContext, type EvaluateOptions } from "./contexts.js";
 export { Terminal, type TerminalEnd, type TerminalOptions } from "./terminal.js";
 export { Pages, type Page } from "./pages.js";
@@ -23,6 +24,7 @@ export { ClientFiles, type DeleteFile, type ListFiles, type ReadFile, type Write
 export type { Answer, Ask, Body, Socket, Transport } from "./transport.js";
 export type * from "./shapes.js";
 export type * from "./kept_shapes.js";
+export type * from "./service_shapes.js";
 export type * from "./account_shapes.js";
 export type * from "./usage_shapes.js";
 export {
@@ -53,6 +55,7 @@ export {
   RateLimitExceeded,
   RequestTimeout,
   ResourceLimitExceeded,
+  ServiceNotFound,
   SessionBusy,
   SessionLimitExceeded,
   SessionNotFound,

@@ -1,5 +1,6 @@
 /** What the server accepts and returns for forks, snapshots and images, as JSON. */
 
+import type { ServiceSettings } from "./service_shapes.js";
 import type { NetworkSettings, PreviewSettings, ResourceLimits, SleepPolicy } from "./shapes.js";
 
 /** Settings of a fork. What you leave out is as in the source. No fork inherits `name`, `ttl` and `metadata`. */
@@ -22,6 +23,8 @@ export interface ForkSession {
   env?: Record<string, string> | undefined;
   /** How often its files are archived while it is awake. */
   sleepPolicy?: Partial<SleepPolicy> | undefined;
+  /** At most 8 programs that run whenever it is awake. */
+  services?: ServiceSettings[] | undefined;
 }
 
 export interface CreateSnapshot {

@@ -2,6 +2,7 @@
 
 import { DEFAULT_PORT } from "./previews.js";
 import type { ForkSession } from "./kept_shapes.js";
+import type { DeclaredService, ServiceSettings } from "./service_shapes.js";
 import type { CreateSession, CreatedShape, SessionShape, SleepPolicy, UpdateSession } from "./shapes.js";
 
 /** A session's properties, as far as they are known. */
@@ -23,6 +24,7 @@ export function asMade(made: CreatedShape, fields: CreateSession): KnownShape {
     network: { egress: "internet", allow: [], deny: [], ...fields.network },
     onWake: fields.onWake ?? null,
     sleepPolicy: asked(fields.sleepPolicy),
+    services: declared(fields.services),
     envNames: Object.keys(fields.env ?? {}).sort(),
     image,
     snapshotId: fields.snapshotId ?? null,
@@ -32,7 +34,7 @@ export function asMade(made: CreatedShape, fields: CreateSession): KnownShape {
 
 /** Combines a session in the response of a fork with what was asked for, and with what is known of the source. */
 export function asForked(made: CreatedShape, fields: ForkSession, source: Partial<KnownShape>): KnownShape {
-  const { preview, network, onWake, sleepPolicy, envNames, image } = source;
+  const { preview, network, onWake, sleepPolicy, services, envNames, image } = source;
   return {
     ...asNew(made, fields),
     preview:
@@ -40,10 +42,18 @@ export function asForked(made: CreatedShape, fields: ForkSession, source: Partia
     network: fields.network === undefined ? network : { egress: "internet", allow: [], deny: [], ...fields.network },
     onWake: fields.onWake === undefined ? onWake : fields.onWake,
     sleepPolicy: fields.sleepPolicy === undefined ? sleepPolicy : asked(fields.sleepPolicy),
+    services: fields.services === undefined ? services : declared(fields.services),
     envNames: fields.env === undefined ? envNames : Object.keys(fields.env).sort(),
     image,
     snapshotId: null,
   };
+}
+
+/** Services that were asked for, as the server shows them. */
+export function declared(services: readonly ServiceSettings[] | null | undefined): DeclaredService[] {
+  return (services ?? []).map(({ name, command, port = null, workingDir = "/workspace", env = {}, restart }) => {
+    return { name, command, port, workingDir, envNames: Object.keys(env).sort(), restart: restart ?? "always" };
+  });
 }
 
 /** A default of the plan is not known. */

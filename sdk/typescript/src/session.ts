@@ -17,6 +17,8 @@ import {
   type PreviewSeen,
 } from "./previews.js";
 import { Processes } from "./processes.js";
+import type { DeclaredService } from "./service_shapes.js";
+import { Services } from "./services.js";
 import type { ExecutionResult } from "./results.js";
 import { RunStream, execute, type ExecuteOptions, type SessionTimeout, type StreamOptions } from "./runs.js";
 import type {
@@ -62,6 +64,11 @@ export class SessionHandle implements AsyncDisposable {
   /** Programs that keep running after the call that started them. */
   get processes(): Processes {
     return new Processes(this.#calls, this.id);
+  }
+
+  /** Shows, starts and stops the programs that it declares. */
+  get services(): Services {
+    return new Services(this.#calls, this.#path());
   }
 
   /** Code that keeps its variables. */
@@ -358,6 +365,8 @@ export class Session extends SessionHandle {
   readonly network!: NetworkSettings;
   readonly onWake!: string | null;
   readonly sleepPolicy!: SleepPolicy;
+  /** The services that it declares. `services.list()` shows how they are. */
+  readonly declaredServices!: DeclaredService[];
   /**
    * When the newest state of its files was taken that the archive has: at a checkpoint or a deep sleep. Null if there
    * is none.
@@ -397,7 +406,8 @@ export class Session extends SessionHandle {
 
   /** @internal */
   protected override known(): Partial<SessionShape> {
-    return this;
+    const { preview, network, onWake, sleepPolicy, declaredServices: services, envNames, image } = this;
+    return { preview, network, onWake, sleepPolicy, services, envNames, image };
   }
 
   /** @internal */
@@ -406,7 +416,7 @@ export class Session extends SessionHandle {
   }
 
   #see(shape: KnownShape): this {
-    const { sessionId: _, ...fields } = shape;
-    return Object.assign(this, fields);
+    const { sessionId: _, services, ...fields } = shape;
+    return Object.assign(this, fields, services === undefined ? {} : { declaredServices: services });
   }
 }

@@ -1,5 +1,7 @@
 /** What the server accepts and returns, as JSON. Times are ISO 8601 in UTC, in whole seconds. */
 
+import type { DeclaredService, ServiceSettings } from "./service_shapes.js";
+
 /** Bytes in any form: an `ArrayBuffer`, or a view of one, such as a `Uint8Array` or Node's `Buffer`. */
 export type Bytes = ArrayBuffer | ArrayBufferView;
 
@@ -56,6 +58,8 @@ export interface CreateSession {
   env?: Record<string, string> | undefined;
   /** How often its files are archived while it is awake; as the plan says by default. */
   sleepPolicy?: Partial<SleepPolicy> | undefined;
+  /** At most 8 programs that run whenever it is awake. */
+  services?: ServiceSettings[] | undefined;
   /** The name of the image that it stands on; `default` by default. */
   image?: string | undefined;
   /** Start with the files of this snapshot, on its image. */
@@ -74,6 +78,8 @@ export interface UpdateSession {
   onWake?: string | null | undefined;
   env?: Record<string, string> | null | undefined;
   sleepPolicy?: Partial<SleepPolicy> | null | undefined;
+  /** If the session is awake, new ones start, changed ones restart and others stop. */
+  services?: ServiceSettings[] | null | undefined;
 }
 
 export interface CreatedShape {
@@ -95,6 +101,7 @@ export interface SessionShape extends CreatedShape {
   network: NetworkSettings;
   onWake: string | null;
   sleepPolicy: SleepPolicy;
+  services: DeclaredService[];
   checkpointedAt: string | null;
   envNames: string[];
   image: string;

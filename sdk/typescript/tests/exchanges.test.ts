@@ -193,6 +193,14 @@ const CALLS: Record<string, Calling> = {
   "list-contexts-with-a-lost-one": (client) => session(client).contexts.list(),
   "delete-context": (client) => context(client).delete(),
   "context-not-found": (client) => context(client).delete(),
+  "create-session-with-services": create,
+  "list-services": (client) => session(client).services.list(),
+  "stop-service": (client) => session(client).services.stop("worker"),
+  "start-service": (client) => session(client).services.start("worker"),
+  "restart-service": (client) => session(client).services.restart("worker"),
+  "service-not-found": (client) => session(client).services.stop("missing"),
+  "patch-services": (client, sent) => session(client).update(sent),
+  "patch-services-to-default": (client, sent) => session(client).update(sent),
   "start-process": start,
   "start-process-all-fields": start,
   "start-process-plainly": (client, { command }) => session(client).processes.start(command, { idempotencyKey: KEY }),
@@ -309,6 +317,7 @@ function expectAnswer(outcome: unknown, { status, headers, body, text, base64 }:
   const list = ["sessions", "processes", "files", "contexts", "images", "snapshots", "keys"].find((name) =>
     Array.isArray(body![name]),
   );
+  if (Object.keys(body!).join() === "services") return expectList(outcome, body!, body!.services as object[]);
   if (list !== undefined) return expectList(outcome, body!, body![list] as object[]);
   if ("revoked" in body!) return expect(outcome).toBe(body.revoked as number);
   if ("wokeFrom" in body!) return expect(outcome).toEqual({ wokeFrom: body.wokeFrom, wakeTimeMs: body.wakeTimeMs });
@@ -366,6 +375,6 @@ function expectList(outcome: unknown, body: Record<string, unknown>, list: objec
 function renamed(body: object, outcome: object): object {
   if (!("id" in outcome)) return body;
   const own = ["sessionId", "processId", "contextId"].find((name) => name in body)!;
-  const { [own]: id, ...rest } = body as Record<string, unknown>;
-  return { id, ...rest };
+  const { [own]: id, services, ...rest } = body as Record<string, unknown>;
+  return { id, ...rest, ...(services === undefined ? {} : { declaredServices: services }) };
 }

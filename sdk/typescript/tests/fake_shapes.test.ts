@@ -111,6 +111,8 @@ test("the fake returns the same fields as a server", async () => {
     ["recover-session-not-lost"],
     ["create-image-of-snapshot", "delete-image", "sleep-session-deeply", "wake-session-from-deep-sleep"],
     ["create-session-from-snapshot", "get-session-from-snapshot", "delete-snapshot", "snapshot-not-found"],
+    ["create-session-with-services", "list-services", "stop-service", "start-service", "restart-service"],
+    ["service-not-found", "patch-services", "patch-services-to-default"],
     ["invalid-request", "delete-session", "session-not-found"],
   ].flat();
   for (const name of names) await conversation.says(name);

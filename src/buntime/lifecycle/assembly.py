@@ -19,6 +19,7 @@ from buntime.lifecycle.recovering import Recovering
 from buntime.lifecycle.relief import Relief
 from buntime.lifecycle.restoring import Restoring
 from buntime.lifecycle.saving import Saving
+from buntime.lifecycle.services import Services
 from buntime.lifecycle.transitions import Transitions
 from buntime.plan import Plan
 from buntime.ports import Sandboxes, Store
@@ -39,6 +40,7 @@ class Lifecycle:
     relief: Relief
     leases: Leases
     endings: Endings
+    services: Services
     monitor: Monitor
     metering: Metering
 
@@ -61,15 +63,16 @@ def assemble_lifecycle(
     saves = (store, sandboxes, saving, changes, holds, archiving)
     checkpoints = Checkpoints(*saves, plans, tasks, clock, monitor)
     layers = Layers(store, sandboxes, saving, changes, holds, tasks, clock, monitor)
-    parts = (store, sandboxes, saving, changes, holds, observations, archiving, layers, tasks)
+    services = Services(store, sandboxes, plans, tasks, clock)
+    parts = (store, sandboxes, saving, changes, holds, observations, archiving, layers, services, tasks)
     transitions = Transitions(*parts, monitor, metering)
     restoring = Restoring(
         store, sandboxes, saving, layers, transitions, changes, holds, tasks, clock, monitor, metering
     )
     recovering = Recovering(store, sandboxes, saving, changes, holds, tasks)
     relief = Relief(store, sandboxes, transitions, archiving, layers)
-    leases = Leases(store, sandboxes, changes, holds, transitions, layers, relief, clock)
-    forgetting = (holds, observations, archiving, checkpoints, transitions, metering)
+    leases = Leases(store, sandboxes, changes, holds, transitions, layers, relief, services, clock)
+    forgetting = (holds, observations, archiving, checkpoints, transitions, metering, services)
     endings = Endings(store, sandboxes, saving, layers, changes, holds, forgetting, tasks, metering)
     return Lifecycle(
         changes,
@@ -84,6 +87,7 @@ def assemble_lifecycle(
         relief,
         leases,
         endings,
+        services,
         monitor,
         metering,
     )

@@ -16,6 +16,7 @@ from buntime.lifecycle.layers import Layers
 from buntime.lifecycle.metering import Metering
 from buntime.lifecycle.observations import Observations
 from buntime.lifecycle.saving import Saving
+from buntime.lifecycle.services import Services
 from buntime.lifecycle.transitions import Transitions
 from buntime.ports import Sandboxes, Store
 from buntime.session import Event, Session
@@ -34,7 +35,7 @@ class Endings:
         layers: Layers,
         changes: Changes,
         holds: Holds,
-        forgetting: tuple[Holds | Observations | Archiving | Checkpoints | Transitions | Metering, ...],
+        forgetting: tuple[Holds | Observations | Archiving | Checkpoints | Transitions | Metering | Services, ...],
         tasks: Tasks,
         metering: Metering,
     ) -> None:

@@ -13,6 +13,7 @@ from buntime.lifecycle.changes import Changes
 from buntime.lifecycle.holds import Holds
 from buntime.lifecycle.layers import Layers
 from buntime.lifecycle.relief import Relief
+from buntime.lifecycle.services import Services
 from buntime.lifecycle.transitions import Transitions
 from buntime.ports import Sandbox, Sandboxes, SandboxGone, Store
 from buntime.session import Session, State
@@ -30,6 +31,7 @@ class Leases:
         transitions: Transitions,
         layers: Layers,
         relief: Relief,
+        services: Services,
         clock: Callable[[], float],
     ) -> None:
         self._store = store
@@ -39,6 +41,7 @@ class Leases:
         self._transitions = transitions
         self._layers = layers
         self._relief = relief
+        self._services = services
         self._clock = clock
 
     @asynccontextmanager
@@ -89,6 +92,7 @@ class Leases:
             sandbox = await self._sandboxes.get(session.sandbox)
             # the session counts as held already: a suspension that has not begun by now will see that
             if sandbox is not None and not lock.locked():
+                self._services.look(session, sandbox)
                 return sandbox
         return await self._woken(session_id)
 

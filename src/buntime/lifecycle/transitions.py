@@ -26,6 +26,7 @@ from buntime.lifecycle.observations import Observations
 from buntime.lifecycle.on_wake import OnWake
 from buntime.lifecycle.records import forget_records, has_foreign_records
 from buntime.lifecycle.saving import Saving
+from buntime.lifecycle.services import Services
 from buntime.ports import Observed, Sandbox, Sandboxes, Store, VolumeLost
 from buntime.session import Event, Session, State
 
@@ -45,6 +46,7 @@ class Transitions:
         observations: Observations,
         archiving: Archiving,
         layers: Layers,
+        services: Services,
         tasks: Tasks,
         monitor: Monitor,
         metering: Metering,
@@ -57,6 +59,7 @@ class Transitions:
         self._observations = observations
         self._archiving = archiving
         self._layers = layers
+        self._services = services
         self._tasks = tasks
         self._monitor = monitor
         self._metering = metering
@@ -140,6 +143,7 @@ class Transitions:
             if session.state is State.DEEP_SLEEP:
                 self._risen[session_id] = asyncio.get_running_loop().time()
                 self._on_wake.start(session, sandbox)
+            self._services.look(session, sandbox)
             return sandbox
 
     async def _started(self, session: Session, before: Sandbox | None) -> tuple[Sandbox, Session]:
@@ -203,9 +207,10 @@ class Transitions:
             if session.state is not State.ACTIVE or sandbox is None or _recent(session, quiet_since):
                 return session.state in (State.IDLE, State.DEEP_SLEEP)
             await self._on_wake.started(session_id)
+            await self._services.settled(session_id)
             seen = await self._observations.observe(session)
             # a request that arrives from here on finds the lock taken, and waits
-            if self._holds.in_use(session_id) or not await sandbox.freeze():
+            if self._is_used(session_id) or not await sandbox.freeze():
                 return False
             await self._store_asleep(session, sandbox, lambda s: _with_counts(s.after(Event.SUSPEND), seen))
             reached("suspend: stored")
@@ -217,8 +222,9 @@ class Transitions:
             if session.state is State.DEEP_SLEEP or _recent(session, quiet_since):
                 return session.state is State.DEEP_SLEEP
             await self._on_wake.started(session_id)
+            await self._services.settled(session_id)
             seen = await self._observations.observe(session)
-            if self._holds.in_use(session_id):
+            if self._is_used(session_id):
                 return False
             sandbox = await self._sandboxes.get(session.sandbox)
             if sandbox is None:
@@ -232,6 +238,9 @@ class Transitions:
             reached("sleep: stopped")
         self._archiving.start(session_id)
         return True
+
+    def _is_used(self, session_id: str) -> bool:
+        return self._holds.in_use(session_id) or self._services.is_busy(session_id)
 
     async def _store_asleep(
         self, session: Session, sandbox: Sandbox | None, change: Callable[[Session], Session]

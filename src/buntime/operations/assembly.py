@@ -21,6 +21,7 @@ from buntime.operations.names import Names
 from buntime.operations.own_account import OwnAccount
 from buntime.operations.preview_tokens import PreviewTokens
 from buntime.operations.processes import Processes
+from buntime.operations.services import Services
 from buntime.operations.sessions import Sessions
 from buntime.operations.snapshots import Snapshots
 from buntime.operations.telling import Telling
@@ -50,6 +51,7 @@ class Operations:
     preview_tokens: PreviewTokens
     executions: Executions
     processes: Processes
+    services: Services
     contexts: Contexts
     terminals: Terminals
     files: Files
@@ -86,6 +88,7 @@ def assemble_operations(
         PreviewTokens(store, entrance, visitors, tasks, clock),
         Executions(entrance, telling, lifecycle.metering.ran),
         Processes(entrance, tasks, clock),
+        Services(entrance, lifecycle.services),
         Contexts(entrance, telling, tasks),
         Terminals(entrance),
         Files(entrance),

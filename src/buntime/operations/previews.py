@@ -16,6 +16,7 @@ import structlog
 from buntime import errors
 from buntime.account import Account, AccountStatus
 from buntime.errors import BuntimeError
+from buntime.inside import ServiceStatus
 from buntime.lifecycle.assembly import Lifecycle
 from buntime.paths import ON_WAKE_LOG
 from buntime.ports import Sandbox, Store
@@ -28,6 +29,7 @@ from buntime.preview import (
     open_ports,
     without_token,
 )
+from buntime.service import Service
 from buntime.session import Session, State
 
 log = structlog.get_logger()
@@ -36,6 +38,8 @@ LENT_SECONDS = PERMISSION_SECONDS + 0.25  # includes the ways of the answer to t
 ON_WAKE_SECONDS = 20.0  # after a wake, a request waits this long for what `onWake` starts …
 STARTING_SECONDS = 120.0  # … which counts as still starting for this long
 FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS = 0.02, 0.5  # between two looks whether a program listens
+SERVICE_SECONDS = 20.0  # a request waits this long for the service that declares its port
+ASK_SECONDS = 1.0  # between two looks whether the service is still about to run
 CONNECT_SECONDS = 1.0
 MOST_WAITING = 256  # requests for one session that are being decided on
 
@@ -77,6 +81,8 @@ class Reason(StrEnum):
     NOTHING = "nothing"  # no program listens on the port
     ENDED = "ended"  # no program listens: deep sleep ended it
     NOT_STARTED = "not-started"  # no program listens, although onWake ran
+    SERVICE_STARTING = "service-starting"  # the service that declares the port does not listen yet
+    SERVICE_ENDED = "service-ended"  # it is not started again
     DAMAGED = "damaged"  # the session's files are lost
     TOO_MANY = "too-many"  # too many requests wait for the session
     FAILED = "failed"  # our fault
@@ -114,6 +120,7 @@ class Previews:
         self._store = store
         self._leases = lifecycle.leases
         self._transitions = lifecycle.transitions
+        self._services = lifecycle.services
         self._clock = clock
         self._domain = domain
         self._scheme = "https" if secure else "http"
@@ -145,6 +152,7 @@ class Previews:
     async def _explained(self, request: PreviewRequest) -> PreviewRefused:
         permission = await self._permission(request)
         async with self._awake(permission) as sandbox:
+            await self._until_served(permission, sandbox)  # it has just ended
             listens = await _listens(sandbox.address, permission.address.port)
         raise self._told(permission, listens=listens)
 
@@ -152,7 +160,8 @@ class Previews:
         permission = await self._permission(request)
         session, port = permission.session, permission.address.port
         async with self._awake(permission) as sandbox:
-            await self._until_it_listens(permission, sandbox.address)
+            if not await self._until_served(permission, sandbox):
+                await self._until_it_listens(permission, sandbox.address)
             await self._permission(request)  # again: it may have been withdrawn during the wait
             self._leases.lend(session, LENT_SECONDS)
             return Admitted(f"{sandbox.address}:{port}", PERMISSION_SECONDS, permission.uri)
@@ -215,6 +224,29 @@ class Previews:
             if not self._deciding[session_id]:
                 del self._deciding[session_id]
 
+    async def _until_served(self, permission: Permission, sandbox: Sandbox) -> bool:
+        """Waits until something listens on a port that a service declares. False when none does. Raises _Refusal when
+        SERVICE_SECONDS are over, or the service is not started again.
+
+        The kernel says what listens: a connection would reach the program.
+        """
+        session, port = permission.session, permission.address.port
+        service = next((service for service in session.services if service.port == port), None)
+        if service is None:
+            return False
+        now = asyncio.get_running_loop().time
+        ends, asks, pause = now() + SERVICE_SECONDS, 0.0, FIRST_LOOK_SECONDS
+        while not await sandbox.processes.listeners(port):
+            if now() >= asks:
+                _require_live(service, (await self._services.list(session.id, sandbox)).get(service.name))
+                asks = now() + ASK_SECONDS
+            if now() + pause >= ends:
+                told = f"The service {service.name} does not listen on port {port} yet."
+                raise _Refusal(Reason.SERVICE_STARTING, errors.Unavailable(told, 1))
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LAST_LOOK_SECONDS)
+        return True
+
     async def _until_it_listens(self, permission: Permission, host: str) -> None:
         """After a deep sleep, waits for what `onWake` starts. Raises _Refusal when ON_WAKE_SECONDS are over."""
         session, address = permission.session, permission.address
@@ -248,6 +280,15 @@ class Previews:
             return _Refusal(Reason.NOT_STARTED, errors.Unavailable(told, 1))
         told += " Deep sleep has ended its processes: start the server again, or set onWake."
         return _Refusal(Reason.ENDED, errors.Unavailable(told, 1))
+
+
+def _require_live(service: Service, status: ServiceStatus | None) -> None:
+    """Raises _Refusal for a service that is not started again."""
+    if status is None or status.state not in ("exited", "stopped"):
+        return
+    why = "was stopped" if status.state == "stopped" else f"has ended with exit code {status.exit_code}"
+    told = f"The service {service.name}, which declares port {service.port}, {why}."
+    raise _Refusal(Reason.SERVICE_ENDED, errors.Unavailable(f"{told} Its output is that of {status.process}.", 1))
 
 
 def _judged(failed: BuntimeError) -> tuple[Reason, BuntimeError]:

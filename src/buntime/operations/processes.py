@@ -18,8 +18,6 @@ from buntime.ports import RunResult, Sandbox, SandboxGone
 from buntime.requests import check_env
 from buntime.session import Session
 
-LOG_SHARE = 4  # one process may keep a quarter of the log bytes of its session …
-LARGEST_LOG = 16 * MB  # … up to this
 LONGEST_NAME = 200  # characters
 LONGEST_PROGRAM = 8 * MB  # bytes of code or command
 INPUT_BYTES = MB  # in one request
@@ -158,7 +156,7 @@ class Processes:
             return _result(process, await attended.ended(), wall_ms, truncated=dropped > 0)
 
     def _new(self, caller: Caller, session: Session, asked: Start) -> NewProcess:
-        every = caller.plan.log_mb_per_session * MB
+        log_bytes, all_log_bytes = caller.plan.log_bytes
         return NewProcess(
             id=new_process_id(int(self._clock() * 1000)),
             code=asked.code,
@@ -166,8 +164,8 @@ class Processes:
             name=asked.name,
             env={**session.env, **asked.env},
             working_dir=asked.working_dir,
-            log_bytes=max(min(every // LOG_SHARE, LARGEST_LOG), 1),
-            all_log_bytes=max(every, 1),
+            log_bytes=log_bytes,
+            all_log_bytes=all_log_bytes,
             timeout=asked.timeout,
             stdin=asked.stdin,
         )

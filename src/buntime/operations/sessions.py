@@ -153,6 +153,7 @@ class Sessions:
             env=new.env,
             checkpoint_every=new.checkpoint_every,
             name=new.name,
+            services=new.services,
         )
         return await self._make(caller, like, ttl, source, answer)
 
@@ -205,6 +206,7 @@ class Sessions:
         )
         await self._add(caller, session, claimed.sandbox, answer)
         reached("create: stored")
+        self._lifecycle.services.look(session, claimed.sandbox)
         return session
 
     async def _claim_from(self, source: Source, session_id: str, limits: Limits) -> Claimed:
@@ -284,6 +286,8 @@ class Sessions:
             sandbox = await self._sandboxes.get(after.sandbox)
             if sandbox is not None and after.network != before.network:
                 await sandbox.restrict(after.network)
+            if sandbox is not None and after.state is State.ACTIVE:  # else the next wake looks
+                self._lifecycle.services.look(after, sandbox)
             return after
 
         return await self._view(caller, await self._tasks.finish(change(), f"patch {session_id}"))

@@ -11,7 +11,7 @@ from typing import Any
 
 from buntime.egress import rules_of
 from buntime.errors import BuntimeError, FileNotFound
-from buntime.inside import Contexts, Files, Processes, Sink, Terminals
+from buntime.inside import Contexts, Files, Processes, Services, Sink, Terminals
 from buntime.paths import RECORDS, WORKSPACE
 from buntime.ports import Kind, Observed, Run, RunResult, SandboxGone
 from buntime.sandboxes.guest.client import Guest
@@ -21,6 +21,7 @@ from buntime.sandboxes.inside.launcher import Launcher, has_ended
 from buntime.sandboxes.inside.prepared import Prepared
 from buntime.sandboxes.inside.processes import GuestProcesses
 from buntime.sandboxes.inside.runs import GuestRuns
+from buntime.sandboxes.inside.services import GuestServices
 from buntime.sandboxes.inside.terminals import GuestTerminals
 from buntime.sandboxes.kernel.reclaim import Reclaim
 from buntime.sandboxes.machinery import Machinery
@@ -58,6 +59,7 @@ class LocalSandbox:
         self._prepared = Prepared(record.sandbox, guest, self._launcher, machinery)
         self._runs = GuestRuns(guest, self._launcher, self._prepared, machinery, self._disk_is_full)
         self._processes = GuestProcesses(guest, self._launcher, machinery, self._listeners)
+        self._services = GuestServices(guest, self._launcher)
         self._contexts = GuestContexts(guest, self._launcher, machinery, self._disk_is_full)
         self._terminals = GuestTerminals(guest, self._launcher, machinery)
         self._files = GuestFiles(guest, self._launcher, self._runs, self._make_room)
@@ -84,6 +86,10 @@ class LocalSandbox:
     @property
     def processes(self) -> Processes:
         return self._processes
+
+    @property
+    def services(self) -> Services:
+        return self._services
 
     @property
     def contexts(self) -> Contexts:

@@ -10,6 +10,7 @@ from functools import lru_cache
 
 from buntime.errors import NameTaken, SessionLimitExceeded, StaleSession
 from buntime.plan import Limits
+from buntime.service import Service
 from buntime.session import Network, Preview, SavedVolume, Session, State
 from buntime.stores import usage
 from buntime.stores.images import require_image
@@ -18,10 +19,10 @@ from buntime.usage import Reading
 _ADD = """
 INSERT INTO sessions (id, account, state, created_at, expires_at, last_active, sandbox, volume, image, image_name,
                       made_of, host, epoch, version, on_wake, limits, metadata, preview, network, env, files, processes,
-                      key, snapshot, previous, archived, checkpoint_every, name)
+                      key, snapshot, previous, archived, checkpoint_every, name, services)
 VALUES (:id, :account, :state, :created_at, :expires_at, :last_active, :sandbox, :volume, :image, :image_name,
         :made_of, :host, :epoch, :version, :on_wake, :limits, :metadata, :preview, :network, :env, :files, :processes,
-        :key, :snapshot, :previous, :archived, :checkpoint_every, :name)
+        :key, :snapshot, :previous, :archived, :checkpoint_every, :name, :services)
 """
 
 _CHANGE = """
@@ -31,7 +32,8 @@ SET state = :state, created_at = :created_at, expires_at = :expires_at, last_act
     made_of = :made_of, host = :host, epoch = :epoch, version = :expected + 1,
     on_wake = :on_wake, limits = :limits, metadata = :metadata, preview = :preview, network = :network, env = :env,
     files = :files, processes = :processes, key = :key, snapshot = :snapshot, previous = :previous,
-    archived = :archived, checkpoint_every = :checkpoint_every, name = :name
+    archived = :archived, checkpoint_every = :checkpoint_every, name = :name,
+    services = :services
 WHERE id = :id AND version = :expected
 """
 
@@ -139,6 +141,7 @@ def _to_row(session: Session) -> dict[str, object]:
         "archived": session.archived,
         "checkpoint_every": session.checkpoint_every,
         "name": session.name,
+        "services": json.dumps([asdict(service) for service in session.services]),
     }
 
 
@@ -169,6 +172,7 @@ def _from_row(row: sqlite3.Row) -> Session:
         archived=bool(row["archived"]),
         checkpoint_every=row["checkpoint_every"],
         name=row["name"],
+        services=_services_from_text(row["services"]),
         host=row["host"],
         epoch=row["epoch"],
         version=row["version"],
@@ -187,6 +191,10 @@ def _limits_from_text(text: str) -> Limits:
 def _preview_from_text(text: str) -> Preview:
     preview = json.loads(text)
     return Preview(preview["visibility"], tuple(preview["ports"]))
+
+
+def _services_from_text(text: str) -> tuple[Service, ...]:
+    return () if text == "[]" else tuple(Service(**service) for service in json.loads(text))
 
 
 @lru_cache

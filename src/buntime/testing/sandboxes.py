@@ -32,6 +32,7 @@ from buntime.snapshot import MOST_LAYERS, MadeImage
 from buntime.testing.contexts import FakeContexts
 from buntime.testing.files import FakeFiles
 from buntime.testing.processes import FakeProcesses
+from buntime.testing.services import FakeServices
 from buntime.testing.terminals import FakeTerminals
 from buntime.testing.volumes import FakeVolume, FakeVolumes
 from buntime.usage import Counters
@@ -108,6 +109,7 @@ class FakeSandbox:
         self.frozen = False
         self.cpu = self.bytes_out = self.memory = 0  # what the kernel has counted; a test may set them
         self.processes = FakeProcesses()
+        self.services = FakeServices(self.processes)
         self.contexts = FakeContexts()
         self.terminals = FakeTerminals()
         self.files = FakeFiles(volume, self._check)

@@ -30,6 +30,16 @@ _SESSION = {
     "network": {"egress": "internet", "allow": [], "deny": []},
     "onWake": None,
     "sleepPolicy": {"checkpointEvery": 300},
+    "services": [
+        {
+            "name": "web",
+            "command": "bun run server.ts",
+            "port": 8080,
+            "workingDir": "/workspace",
+            "envNames": [],
+            "restart": "always",
+        }
+    ],
     "checkpointedAt": "2024-01-19T10:31:00Z",
     "envNames": ["TOKEN"],
     "image": "default",
@@ -107,6 +117,18 @@ _PROCESS = {
     "endedAt": None,
     "command": "bun run server.ts",
     "name": "server",
+}
+
+SERVICE = "web"
+_SERVICE = {
+    "name": SERVICE,
+    "state": "running",
+    "pid": 31,
+    "port": 8080,
+    "restarts": 1,
+    "startedAt": "2024-01-19T10:31:00Z",
+    "lastExit": {"exitCode": 1, "endedAt": "2024-01-19T10:30:59Z"},
+    "processId": PROCESS,
 }
 
 BODIES: Mapping[str, Any] = {
@@ -258,6 +280,10 @@ ANSWERS: Mapping[str, Any] = {
     },
     "readFile": {"path": "src/index.ts", "content": "console.log(1)\n", "size": 15, "encoding": "utf8"},
     "deleteFile": {"deleted": True, "path": "src/old"},
+    "listServices": {"services": [_SERVICE]},
+    "startService": _SERVICE,
+    "stopService": _SERVICE | {"state": "stopped", "pid": None},
+    "restartService": _SERVICE | {"restarts": 0},
     "startProcess": {**_PROCESS, "ready": True},
     "listProcesses": {"processes": [_PROCESS], "total": 1},
     "getProcess": _PROCESS,

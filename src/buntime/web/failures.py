@@ -18,6 +18,7 @@ STATUS: Mapping[type[BuntimeError], HTTPStatus] = {
     errors.NotFound: HTTPStatus.NOT_FOUND,
     errors.FileNotFound: HTTPStatus.NOT_FOUND,
     errors.ProcessNotFound: HTTPStatus.NOT_FOUND,
+    errors.ServiceNotFound: HTTPStatus.NOT_FOUND,
     errors.ContextNotFound: HTTPStatus.NOT_FOUND,
     errors.TerminalNotFound: HTTPStatus.NOT_FOUND,
     errors.KeyNotFound: HTTPStatus.NOT_FOUND,

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from buntime import errors
 from buntime.errors import BuntimeError
-from buntime.web.examples import ANSWERS, BODIES, IMAGE, KEY, NOT_READY, QUERIES, SESSION, SNAPSHOT
+from buntime.web.examples import ANSWERS, BODIES, IMAGE, KEY, NOT_READY, QUERIES, SERVICE, SESSION, SNAPSHOT
 from buntime.web.failures import RETRY_AFTER, STATUS
 from buntime.web.operation import Operation, Page, Streamed
 from buntime.web.samples import samples_of, samples_of_page
@@ -40,6 +40,7 @@ TAGS = {  # name → what it is about
     "Usage": "What the sessions of an account used, by the kernel's counters.",
     "Previews": "A preview is the URL of a port of a session. A token opens a private one.",
     "Execution": "Run code and wait for its result, or open a terminal.",
+    "Services": "Programs that a session declares: they run whenever it is awake, and are started again when they end.",
     "Processes": "Start programs in the background of a session, and read their output later.",
     "Contexts": "A context keeps variables from one run of code to the next.",
     "Files": "Read, write, search and watch the files of a session.",
@@ -163,6 +164,7 @@ def _path_parameters(operation: Operation) -> list[dict[str, Any]]:
         "snapshotId": (SNAPSHOT_ID, SNAPSHOT),
         "name": ("The image's name.", IMAGE),
         "keyId": (KEY_ID, KEY),
+        "serviceName": ("The service's name.", SERVICE),
     }
     return [
         {

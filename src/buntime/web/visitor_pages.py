@@ -116,6 +116,25 @@ PAGES: Mapping[Reason, Page] = {
             "connections on port $port. " + _LOG,
         ),
     ),
+    Reason.SERVICE_STARTING: Page(
+        503,
+        "The program is starting",
+        (
+            "The page reloads itself.",
+            "For the owner: the service that declares port $port does not listen on it yet. "
+            "`buntime services ls SESSION` shows how it is, and its output.",
+        ),
+        again=1,
+    ),
+    Reason.SERVICE_ENDED: Page(
+        502,
+        "Nothing listens on port $port",
+        (
+            _ASK,
+            "For the owner: the service that declares port $port has ended, and is not started again. "
+            "`buntime services ls SESSION` shows why. Start it with `buntime services start SESSION NAME`.",
+        ),
+    ),
     Reason.DAMAGED: Page(
         409,
         "The session cannot be restored",

@@ -15,6 +15,7 @@ from buntime_cli.commands import (
     previews,
     processes,
     running,
+    services,
     sessions,
     settings,
     shell,
@@ -146,6 +147,7 @@ rest.command("mcp")(mcp_command)
 for commands in (
     *(sessions.sessions, settings.settings, snapshots.taking, forks.forks, images.image_commands, keys.key_commands),
     *(running.running, shell.shell, copying.copying),
-    *(processes.processes, previews.previews, forwarding.forwarding, usage.usage, login.login, rest),
+    *(processes.processes, services.service_commands, previews.previews, forwarding.forwarding),
+    *(usage.usage, login.login, rest),
 ):
     app.add_typer(commands)

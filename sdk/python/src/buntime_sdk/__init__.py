@@ -17,6 +17,7 @@ from buntime_sdk._async.keys import AsyncKeys
 from buntime_sdk._async.pages import AsyncPages
 from buntime_sdk._async.processes import AsyncProcess, AsyncProcesses
 from buntime_sdk._async.runs import AsyncRunStream
+from buntime_sdk._async.services import AsyncServices
 from buntime_sdk._async.session import AsyncSession
 from buntime_sdk._async.sessions import AsyncSessions
 from buntime_sdk._async.snapshots import AsyncSnapshots
@@ -31,6 +32,7 @@ from buntime_sdk._sync.keys import Keys
 from buntime_sdk._sync.pages import Pages
 from buntime_sdk._sync.processes import Process, Processes
 from buntime_sdk._sync.runs import RunStream
+from buntime_sdk._sync.services import Services
 from buntime_sdk._sync.session import Session
 from buntime_sdk._sync.sessions import Sessions
 from buntime_sdk._sync.snapshots import Snapshots
@@ -64,6 +66,7 @@ from buntime_sdk.errors import (
     RateLimitExceeded,
     RequestTimeout,
     ResourceLimitExceeded,
+    ServiceNotFound,
     SessionBusy,
     SessionLimitExceeded,
     SessionNotFound,
@@ -73,7 +76,14 @@ from buntime_sdk.errors import (
     Unavailable,
 )
 from buntime_sdk.seen import UNCHANGED
-from buntime_sdk.settings import NetworkSettingsDict, PreviewSettingsDict, ResourceLimitsDict, SleepPolicyDict
+from buntime_sdk.service_shapes import DeclaredService, LastExit, Service, ServiceSettings
+from buntime_sdk.settings import (
+    NetworkSettingsDict,
+    PreviewSettingsDict,
+    ResourceLimitsDict,
+    ServiceDict,
+    SleepPolicyDict,
+)
 from buntime_sdk.shapes import (
     Account,
     AccountLimits,
@@ -142,6 +152,7 @@ __all__ = [
     "AsyncProcess",
     "AsyncProcesses",
     "AsyncRunStream",
+    "AsyncServices",
     "AsyncSession",
     "AsyncSessions",
     "AsyncSnapshots",
@@ -156,6 +167,7 @@ __all__ = [
     "ContextNotFound",
     "Contexts",
     "CursorPages",
+    "DeclaredService",
     "DiskFull",
     "Displayed",
     "Evaluation",
@@ -186,6 +198,7 @@ __all__ = [
     "Key",
     "KeyNotFound",
     "Keys",
+    "LastExit",
     "LogEntry",
     "LogEvent",
     "LogPage",
@@ -222,6 +235,11 @@ __all__ = [
     "Scope",
     "SearchMatch",
     "SearchResult",
+    "Service",
+    "ServiceDict",
+    "ServiceNotFound",
+    "ServiceSettings",
+    "Services",
     "Session",
     "SessionBusy",
     "SessionLimitExceeded",

@@ -94,6 +94,10 @@ class ProcessNotFound(BuntimeError, code="process_not_found"):
     """404: the session has no process with this id."""
 
 
+class ServiceNotFound(BuntimeError, code="service_not_found"):
+    """404: the session declares no service with this name."""
+
+
 class ContextNotFound(BuntimeError, code="context_not_found"):
     """404: the session has no context with this id."""
 

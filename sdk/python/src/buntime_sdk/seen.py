@@ -7,9 +7,16 @@ from enum import Enum
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from buntime_sdk.from_json import camel, from_wire
+from buntime_sdk.from_json import camel, each, from_wire
 from buntime_sdk.previews import DEFAULT_PORT, require_port
-from buntime_sdk.shapes import NetworkSettings, PreviewSettings, ResourceLimits, SessionState, SleepPolicy
+from buntime_sdk.service_shapes import DeclaredService, ServiceSettings
+from buntime_sdk.shapes import (
+    NetworkSettings,
+    PreviewSettings,
+    ResourceLimits,
+    SessionState,
+    SleepPolicy,
+)
 
 
 class Unchanged(Enum):
@@ -31,9 +38,31 @@ def settings_on_the_wire(**settings: object) -> dict[str, object]:
 def _on_the_wire(name: str, value: object) -> object:
     if isinstance(value, PreviewSettings | NetworkSettings | ResourceLimits | SleepPolicy):
         value = asdict(value)
+    if name == "services" and isinstance(value, Sequence):
+        return [_service(one) for one in value]
     if name == "sleep_policy" and isinstance(value, Mapping):
         return {camel(field): given for field, given in value.items()}
     return value
+
+
+def _service(service: Any) -> dict[str, object]:
+    fields = asdict(service) if isinstance(service, ServiceSettings) else service
+    return {camel(name): value for name, value in fields.items() if value is not None}
+
+
+def _declared(services: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]]:
+    """Services that were asked for, as the server shows them."""
+    return [
+        {
+            "name": one["name"],
+            "command": one["command"],
+            "port": one.get("port"),
+            "workingDir": one.get("workingDir", "/workspace"),
+            "envNames": sorted(one.get("env", ())),
+            "restart": one.get("restart", "always"),
+        }
+        for one in services or ()
+    ]
 
 
 def fork_on_the_wire(on_wake: str | Unchanged | None, **settings: object) -> dict[str, object]:
@@ -53,6 +82,7 @@ def as_made(made: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, A
         "network": settings.get("network", {}),
         "onWake": settings.get("onWake"),
         "envNames": sorted(settings.get("env", ())),
+        "services": _declared(settings.get("services")),
         "snapshotId": settings.get("snapshotId"),
         **_policy(settings),
     }
@@ -70,10 +100,12 @@ def as_found(made: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def as_forked(made: Mapping[str, Any], settings: Mapping[str, Any], source: Mapping[str, Any]) -> dict[str, Any]:
     """Combines a session in the response of a fork with what was asked for, and with what is known of the source."""
-    inherited = {name: source[name] for name in (*INHERITED, "envNames", "image") if name in source}
+    inherited = {name: source[name] for name in (*INHERITED, "envNames", "services", "image") if name in source}
     given = {name: settings[name] for name in INHERITED if name in settings}
     if "env" in settings:
         given["envNames"] = sorted(settings["env"])
+    if "services" in settings:
+        given["services"] = _declared(settings["services"])
     told = {**_as_new(made, settings), "snapshotId": None, **inherited, **given}
     if "sleepPolicy" in settings:
         del told["sleepPolicy"]
@@ -187,6 +219,12 @@ class SeenSession:
         """How often the files of the awake session are archived. Not known of a new session with the plan's
         default."""
         return from_wire(SleepPolicy, self._known("sleepPolicy"))
+
+    @property
+    def declared_services(self) -> Sequence[DeclaredService]:
+        """The services that it declares. `services.list()` shows how they are."""
+        declared: Sequence[DeclaredService] = each(DeclaredService)(self._known("services"))
+        return declared
 
     @property
     def checkpointed_at(self) -> datetime | None:

@@ -1,7 +1,7 @@
 """Settings of a session as plain dicts. Every field is optional; what you leave out has its default."""
 
-from collections.abc import Sequence
-from typing import Literal, TypedDict
+from collections.abc import Mapping, Sequence
+from typing import Literal, Required, TypedDict
 
 
 class ResourceLimitsDict(TypedDict, total=False):
@@ -24,6 +24,20 @@ class SleepPolicyDict(TypedDict, total=False):
     """`checkpoint_every`: seconds within which changes of an awake session are archived, 5 to 86400, or `never`."""
 
     checkpoint_every: int | Literal["never"]
+
+
+class ServiceDict(TypedDict, total=False):
+    """A program that runs whenever the session is awake. `command`: stays in the foreground. `port`: on which it
+    listens; previews of it wait until it does. `env`: variables, on top of the session's. `restart`: when it is started
+    again after it has ended; `always` by default.
+    """
+
+    name: Required[str]
+    command: Required[str]
+    port: int | None
+    working_dir: str
+    env: Mapping[str, str]
+    restart: Literal["always", "on-failure", "never"]
 
 
 class NetworkSettingsDict(TypedDict, total=False):

@@ -53,6 +53,7 @@ const STATUSES: Record<string, number> = {
   file_not_found: 404,
   file_conflict: 409,
   process_not_found: 404,
+  service_not_found: 404,
   context_not_found: 404,
   image_not_found: 404,
   key_not_found: 404,

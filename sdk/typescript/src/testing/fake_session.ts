@@ -14,6 +14,7 @@ import type {
 } from "../shapes.js";
 import { refuse } from "./answers.js";
 import { FakeFiles, now, type Kept } from "./fake_files.js";
+import { FakeServices } from "./fake_services.js";
 import { linesOf, type FakeResult } from "./scripts.js";
 
 const SIGNALS: Record<string, number> = {
@@ -96,6 +97,7 @@ export class FakeProcess {
 export class FakeSession {
   files: FakeFiles;
   readonly processes = new Map<string, FakeProcess>();
+  readonly services = new FakeServices(this.processes, (shape) => new FakeProcess(shape));
   readonly contexts = new Map<string, ContextEntry>();
   readonly terminals = new Set<string>();
   readonly tokens = new Set<string>();
@@ -129,6 +131,7 @@ export class FakeSession {
       network: { ...NETWORK, allow: [], deny: [] },
       onWake: null,
       sleepPolicy: policy(undefined),
+      services: [],
       checkpointedAt: null,
       envNames: [],
       image: origin.image,
@@ -160,7 +163,8 @@ export class FakeSession {
 
   get shape(): SessionShape {
     const running = [...this.processes.values()].filter(({ shape }) => shape.status === "running").length;
-    return { ...this.#shape, filesCount: this.files.count, activeProcesses: running };
+    const { shown: services } = this.services;
+    return { ...this.#shape, services, filesCount: this.files.count, activeProcesses: running };
   }
 
   get isExpired(): boolean {
@@ -180,7 +184,8 @@ export class FakeSession {
   /** What a fork inherits. */
   get settings() {
     const { resourceLimits, preview, network, onWake, sleepPolicy } = this.#shape;
-    return { resourceLimits, preview, network, onWake, sleepPolicy, env: this.#env };
+    const services = [...this.services.declared];
+    return { resourceLimits, preview, network, onWake, sleepPolicy, services, env: this.#env };
   }
 
   /** Marks the session as used by a run. Returns what ends that. */
@@ -234,6 +239,7 @@ export class FakeSession {
     if (fields.network !== undefined) shape.network = { ...NETWORK, allow: [], deny: [], ...fields.network };
     if (fields.onWake !== undefined) shape.onWake = fields.onWake;
     if (fields.sleepPolicy !== undefined) shape.sleepPolicy = policy(fields.sleepPolicy);
+    if (fields.services !== undefined) this.services.declare(fields.services ?? [], shape.state === "active");
     if (fields.env === undefined) return;
     this.#env = fields.env ?? {};
     shape.envNames = Object.keys(this.#env).sort();
@@ -244,6 +250,7 @@ export class FakeSession {
     if (depth === "idle") return;
     this.#shape.checkpointedAt = stamp(this.clock());
     for (const process of this.processes.values()) process.end(143, "deep_sleep");
+    this.services.ended();
     for (const context of this.contexts.values())
       if (context.status === "running") Object.assign(context, { status: "lost", reason: "deep_sleep" });
     this.terminals.clear();
@@ -253,6 +260,7 @@ export class FakeSession {
   wake(): SessionState {
     const before = this.#shape.state;
     Object.assign(this.#shape, { state: "active", lastActive: stamp(this.clock()) });
+    this.services.begin();
     return before;
   }
 

@@ -32,6 +32,7 @@ export interface Trouble {
 const NAME = /^[a-z0-9][a-z0-9-]{0,62}$/;
 const EXISTING = "session-existing"; // a header
 const OF_ONE_SESSION = /^\/sessions\/([^/]+)(\/[a-z-]+)?$/;
+const OF_ONE_SERVICE = /^POST \/sessions\/([^/]+)\/services\/([^/]+)\/(start|stop|restart)$/;
 const SLEEPS_ON = new Set([
   "GET /sessions/{id}",
   "PATCH /sessions/{id}",
@@ -63,6 +64,8 @@ const OPERATIONS = [
   "POST /sessions/{id}/preview-token",
   "DELETE /sessions/{id}/preview-token",
   "GET /sessions/{id}/terminal",
+  "GET /sessions/{id}/services",
+  ...["start", "stop", "restart"].map((what) => `POST /sessions/{id}/services/{name}/${what}`),
   ...Object.keys(RUN_ROUTES),
   ...Object.keys(FILE_ROUTES),
 ];
@@ -186,6 +189,8 @@ export class FakeTransport implements Transport {
     const snapshot = /^(GET|DELETE) \/snapshots\/([^/]+)$/.exec(called);
     if (snapshot?.[1] === "GET") return this.#snapshots.find(snapshot[2]!).shape;
     if (snapshot?.[1] === "DELETE") return this.#snapshots.delete(snapshot[2]!);
+    const service = OF_ONE_SERVICE.exec(called);
+    if (service !== null) return this.#service(service[1]!, decodeURIComponent(service[2]!), service[3]!);
     const one = OF_ONE_SESSION.exec(request.path);
     if (one !== null) return this.#ofSession(`${request.method} /sessions/{id}${one[2] ?? ""}`, one[1], request);
     const fields = request.method === "POST" ? (request.body as Record<string, string>) : request.query;
@@ -309,6 +314,8 @@ export class FakeTransport implements Transport {
         return session.shape;
       case "POST /sessions/{id}/wake":
         return { ...session.shape, wokeFrom: before, wakeTimeMs: before === "active" ? 0 : 1 };
+      case "GET /sessions/{id}/services":
+        return { services: session.services.list() };
       case "POST /sessions/{id}/preview-token":
         return this.#token(session, fields as { port?: number; ttl?: number });
       case "DELETE /sessions/{id}/preview-token":
@@ -316,6 +323,12 @@ export class FakeTransport implements Transport {
       default:
         refuse("not_found", `There is no ${called}.`);
     }
+  }
+
+  #service(id: string, name: string, what: string): unknown {
+    const session = this.#session(id);
+    session.wake();
+    return session.services.act(name, what);
   }
 
   #token(session: FakeSession, { port = 8080, ttl = 3600 }: { port?: number; ttl?: number }): unknown {

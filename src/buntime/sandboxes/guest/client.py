@@ -213,7 +213,7 @@ def _told(failure: Exception, path: str, query: Mapping[str, str]) -> Exception:
     if isinstance(failure, SpareGone):
         known = "spare" in query and path != "/prepared/run"
     elif isinstance(failure, NotKnown):
-        known = path == "/feed/edge"
+        known = path in ("/feed/edge", "/services")
     else:
         known = not isinstance(failure, Unfit) or path in ("/prepared/run", "/spares/prepare")
     return failure if known else SandboxGone(f"{path}: the guest reports {failure!r}")

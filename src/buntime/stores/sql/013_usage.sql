@@ -66,3 +66,21 @@ CREATE TABLE usage_days (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX usage_days_by_day ON usage_days (day);
+
+-- What `usage_days` has, by session and month. `month` counts from January 1970 in UTC. The sessions of one month are
+-- next to each other, so that those of a year are found without a look at each of its days.
+CREATE TABLE usage_months (
+  account     TEXT NOT NULL,
+  month       INTEGER NOT NULL,
+  session     TEXT NOT NULL,
+  active      INTEGER NOT NULL,
+  idle        INTEGER NOT NULL,
+  deep_sleep  INTEGER NOT NULL,
+  cpu         INTEGER NOT NULL,
+  memory      INTEGER NOT NULL,
+  disk        INTEGER NOT NULL,
+  archived    INTEGER NOT NULL,
+  bytes_out   INTEGER NOT NULL,
+  executions  INTEGER NOT NULL,
+  PRIMARY KEY (month, account, session)
+) STRICT, WITHOUT ROWID;

@@ -1,6 +1,6 @@
 """Parts of requests and answers that operations on sessions share."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -9,9 +9,12 @@ from buntime import session
 from buntime.config import Config
 from buntime.errors import InvalidRequest
 from buntime.operations.sessions import SessionView
+from buntime.paths import inside_session
 from buntime.preview import preview_url
+from buntime.service import Service
+from buntime.web.wire import services
 from buntime.web.wire import sessions as wire
-from buntime.web.wire.shapes import iso, number
+from buntime.web.wire.shapes import given, iso, number
 
 DEEPEST_METADATA = 64  # levels
 
@@ -36,6 +39,21 @@ def asked_checkpoint_every(asked: wire.SleepPolicyRequest | UnsetType | None) ->
     if not asked or isinstance(asked.checkpoint_every, UnsetType):
         return None
     return session.NEVER if asked.checkpoint_every == "never" else asked.checkpoint_every
+
+
+def asked_services(asked: Sequence[services.ServiceRequest] | UnsetType | None) -> tuple[Service, ...]:
+    """Raises InvalidRequest for a working directory that cannot be."""
+    return tuple(
+        Service(
+            name=one.name,
+            command=one.command,
+            port=given(one.port),
+            working_dir=inside_session(one.working_dir, f"services[{at}].workingDir"),
+            env=one.env or {},
+            restart=one.restart,
+        )
+        for at, one in enumerate(asked or ())
+    )
 
 
 def check_depth(metadata: Mapping[str, object] | UnsetType | None) -> None:
@@ -94,6 +112,17 @@ def shown(view: SessionView, config: Config) -> wire.Session:
         ),
         on_wake=made.on_wake,
         sleep_policy=wire.SleepPolicy(checkpoint_every=view.checkpoint_every or "never"),
+        services=[
+            services.DeclaredService(
+                name=one.name,
+                command=one.command,
+                port=one.port,
+                working_dir=one.working_dir,
+                env_names=sorted(one.env),
+                restart=one.restart,
+            )
+            for one in made.services
+        ],
         checkpointed_at=iso(made.saved.taken_at) if made.saved else None,
         env_names=sorted(made.env),
         image=made.image_name,

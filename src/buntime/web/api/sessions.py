@@ -13,6 +13,7 @@ from buntime.web.api.session_shapes import (
     asked_limits,
     asked_network,
     asked_preview,
+    asked_services,
     check_depth,
     created,
     shown,
@@ -58,6 +59,7 @@ async def create_session(call: Call[NoQuery, wire.CreateSession]) -> wire.Create
         image=DEFAULT_IMAGE if body.image is UNSET else body.image,
         snapshot=None if body.snapshot_id is UNSET else snapshot_id(body.snapshot_id),
         name=given(body.name),
+        services=asked_services(body.services or None),
         or_existing=body.on_conflict == "return",
     )
     answer = call.answer
@@ -134,6 +136,7 @@ async def patch_session(call: Call[NoQuery, wire.PatchSession]) -> wire.Session:
         env=unset if body.env is UNSET else body.env,
         checkpoint_every=unset if body.sleep_policy is UNSET else asked_checkpoint_every(body.sleep_policy),
         name=unset if body.name is UNSET else body.name,
+        services=unset if body.services is UNSET else asked_services(body.services),
     )
     view = await call.operations.sessions.patch(call.caller, session_id(call.path["sessionId"]), patch)
     return shown(view, call.config)

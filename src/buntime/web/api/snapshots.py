@@ -12,6 +12,7 @@ from buntime.web.api.session_shapes import (
     asked_limits,
     asked_network,
     asked_preview,
+    asked_services,
     check_depth,
     created,
     decode_created,
@@ -146,6 +147,7 @@ async def fork_session(call: Call[NoQuery, wire.Fork]) -> wire.Forks:
         on_wake=requests.UNSET if isinstance(body.on_wake, UnsetType) else body.on_wake,
         env=requests.UNSET if isinstance(body.env, UnsetType) else body.env,
         checkpoint_every=asked_checkpoint_every(body.sleep_policy) if body.sleep_policy else requests.UNSET,
+        services=requests.UNSET if isinstance(body.services, UnsetType) else asked_services(body.services),
         name=given(body.name),
     )
     made = await call.operations.forks.create(

@@ -6,6 +6,7 @@ from msgspec import UNSET, Meta, UnsetType, field
 
 from buntime.plan import LONGEST_CHECKPOINT, SHORTEST_CHECKPOINT
 from buntime.web.wire.fields import Limit, Offset, SessionId, Time
+from buntime.web.wire.services import DeclaredService, Services
 from buntime.web.wire.shapes import Request, Response
 
 
@@ -141,6 +142,7 @@ class CreateSession(Request):
     on_wake: OnWake | UnsetType = UNSET
     env: SessionEnv | UnsetType = UNSET
     sleep_policy: SleepPolicyRequest | UnsetType = UNSET
+    services: Services | UnsetType = UNSET
     image: (
         Annotated[
             str,
@@ -175,6 +177,7 @@ class PatchSession(Request):
     on_wake: str | UnsetType | None = UNSET
     env: dict[str, str] | UnsetType | None = UNSET
     sleep_policy: SleepPolicyRequest | UnsetType | None = UNSET
+    services: Services | UnsetType | None = UNSET
 
 
 class ResourceLimits(Response):
@@ -232,6 +235,10 @@ class Session(Response):
     network: Network
     on_wake: str | None
     sleep_policy: SleepPolicy
+    services: Annotated[
+        list[DeclaredService],
+        Meta(description="What it declares. `GET /sessions/{sessionId}/services` shows how they are."),
+    ]
     checkpointed_at: Annotated[
         Time | None,
         Meta(

@@ -6,6 +6,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from buntime.web.wire.errors import Failure
 from buntime.web.wire.fields import Limit, Offset, SnapshotId, Time
+from buntime.web.wire.services import Services
 from buntime.web.wire.sessions import (
     Created,
     Metadata,
@@ -98,6 +99,7 @@ class Fork(Request):
     on_wake: OnWake | UnsetType = UNSET
     env: SessionEnv | UnsetType = UNSET
     sleep_policy: SleepPolicyRequest | UnsetType = UNSET
+    services: Services | UnsetType = UNSET
 
 
 class Forked(Response):

@@ -23,6 +23,7 @@ from buntime_cli.commands.options import (
     NewName,
     OnWake,
     Ports,
+    Services,
     SessionEnv,
     SessionTimeout,
     Visibility,
@@ -30,6 +31,7 @@ from buntime_cli.commands.options import (
 from buntime_cli.commands.sessions import given, limits_of, own_settings, session_told, show_created
 from buntime_cli.commands.settings import merged_network, merged_preview
 from buntime_cli.commands.showing import print_json, until
+from buntime_cli.commands.values import read_services
 
 if TYPE_CHECKING:
     from buntime_sdk import BuntimeError, Session
@@ -57,6 +59,7 @@ def fork_command(
     deny: Deny = None,
     on_wake: OnWake = None,
     checkpoint_every: CheckpointEvery = None,
+    services: Services = None,
     as_json: AsJson = False,
 ) -> None:
     """Create sessions with the files of another one.
@@ -74,6 +77,7 @@ def fork_command(
         options |= given(
             preview=merged_preview(source, visibility, port),
             network=merged_network(source, given(egress=egress, allow=allow, deny=deny)),
+            services=read_services(services),
         )
         if count == 1:
             show_created(source.fork(**options), as_json)

@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -41,6 +42,10 @@ Deny = Annotated[Variables, typer.Option(metavar="HOST", help="Block this name o
 CheckpointEvery = Annotated[
     str | None,
     typer.Option(metavar="TIME", help="Archive changes within this time while the session is awake: 5s, 10m or never."),
+]
+Services = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Programs that run whenever the session is awake: a JSON array, as in the API."),
 ]
 OnWake = Annotated[str | None, typer.Option(metavar="COMMAND", help="A command to run after each deep sleep.")]
 Image = Annotated[

@@ -60,7 +60,7 @@ def start_command(
 
     Example: buntime start demo --name web --wait-port 8080 -- bun server.ts
     """
-    command = _command(context, line)
+    command = command_of(context, line)
     variables, limit, patience = pairs(env) or None, seconds(timeout) if timeout else None, seconds(wait)
     with connected(context, as_json) as client:
         process = find(client, session).processes.start(
@@ -76,7 +76,8 @@ def start_command(
         _show_started(process, session, wait_port, as_json)
 
 
-def _command(context: typer.Context, line: str | None) -> str:
+def command_of(context: typer.Context, line: str | None) -> str:
+    """The command of COMMAND, or of what stands after two dashes. Raises BadParameter."""
     words: list[str] | None = context.meta.get(AFTER_DASHES)
     if words:
         if line is None:

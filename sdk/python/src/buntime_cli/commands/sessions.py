@@ -26,12 +26,13 @@ from buntime_cli.commands.options import (
     NewName,
     OnWake,
     Ports,
+    Services,
     SessionEnv,
     SessionTimeout,
     Variables,
 )
 from buntime_cli.commands.showing import live_processes, print_json, print_table, since, told, until
-from buntime_cli.commands.values import megabytes, pairs
+from buntime_cli.commands.values import megabytes, pairs, read_services
 from buntime_cli.time_spans import seconds
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ ASLEEP = {"idle": "suspended", "deep-sleep": "in deep sleep"}
 SHOWN = (
     *("name", "created_at", "expires_at", "last_active", "state", "files_count", "active_processes", "metadata"),
     *("resource_limits", "preview", "network", "on_wake", "sleep_policy", "checkpointed_at", "env_names", "image"),
-    "snapshot_id",
+    *("snapshot_id", "declared_services"),
 )
 
 
@@ -65,6 +66,7 @@ def create_command(
     deny: Deny = None,
     on_wake: OnWake = None,
     checkpoint_every: CheckpointEvery = None,
+    services: Services = None,
     image: Image = None,
     snapshot: FromSnapshot = None,
     as_json: AsJson = False,
@@ -83,6 +85,7 @@ def create_command(
             preview=given(visibility="private" if private else None, ports=port) or None,
             network=given(egress=egress, allow=allow, deny=deny) or None,
             image=image,
+            services=read_services(services),
         ),
     }
     with connected(context, as_json) as client:
@@ -138,7 +141,10 @@ def show_created(session: "Session", as_json: bool) -> None:
 
 
 def session_told(session: "Session") -> dict[str, object]:
-    return told(session, "sessionId", *SHOWN) | {"previewUrl": session.preview_url()}
+    shown = told(session, "sessionId", *SHOWN) | {"previewUrl": session.preview_url()}
+    if "declaredServices" in shown:
+        shown["services"] = shown.pop("declaredServices")  # as in the API
+    return shown
 
 
 def given(**options: object) -> dict[str, Any]:

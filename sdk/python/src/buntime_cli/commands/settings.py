@@ -19,13 +19,14 @@ from buntime_cli.commands.options import (
     Egress,
     OnWake,
     Ports,
+    Services,
     SessionEnv,
     Variables,
     Visibility,
 )
 from buntime_cli.commands.sessions import given, policy_of, session_told
 from buntime_cli.commands.showing import live_processes, plain, print_json, since, until
-from buntime_cli.commands.values import pairs
+from buntime_cli.commands.values import pairs, read_services
 from buntime_cli.time_spans import seconds
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Setting(StrEnum):
     ENV = "env"
     ON_WAKE = "on-wake"
     SLEEP_POLICY = "sleep-policy"
+    SERVICES = "services"
 
 
 RESTORED = f"Restore this default: {', '.join(Setting)}. Repeatable."
@@ -65,6 +67,7 @@ def update_command(
     deny: Deny = None,
     on_wake: OnWake = None,
     checkpoint_every: CheckpointEvery = None,
+    services: Services = None,
     default: Annotated[list[Setting] | None, typer.Option(metavar="SETTING", help=RESTORED)] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -78,8 +81,9 @@ def update_command(
     """
     labels = pairs(metadata)
     policy = policy_of(checkpoint_every)
+    declared = read_services(services)
     asked = (ttl, name, labels or None, unset, env, port, visibility, egress, allow, deny, on_wake, policy, default)
-    if not any(one is not None for one in asked):
+    if not any(one is not None for one in (*asked, declared)):
         raise typer.BadParameter("Name a setting to change, such as --ttl 2h.")
     lifetime, variables = seconds(ttl) if ttl else None, pairs(env) or None
     with connected(context, as_json) as client:
@@ -93,6 +97,7 @@ def update_command(
             network=merged_network(found, given(egress=egress, allow=allow, deny=deny)),
             on_wake=on_wake,
             sleep_policy=policy,
+            services=declared,
         )
         for label in sorted({*(unset or ())} - {*found.metadata}):
             print(f"buntime: {found.id} has no label {plain(label)}.", file=sys.stderr)
@@ -101,7 +106,7 @@ def update_command(
         if as_json:
             print_json(session_told(found))
         else:
-            _show_changes(found, before, {"ends": ttl, "variables": env, "open ports": port})
+            _show_changes(found, before, {"ends": ttl, "variables": env, "open ports": port, "services": services})
 
 
 @settings.command("extend")
@@ -240,6 +245,7 @@ def _access(session: "Session") -> list[tuple[str, str]]:
         ("denied", ", ".join(network.deny) or "–"),
         ("on wake", session.on_wake or "–"),
         ("checkpoints", _every(session)),
+        ("services", ", ".join(one.name for one in session.declared_services) or "–"),
         ("variables", ", ".join(session.env_names) or "–"),
         ("image", session.image),
         ("from snapshot", session.snapshot_id or "–"),

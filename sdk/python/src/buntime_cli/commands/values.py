@@ -1,8 +1,11 @@
-"""Parses values on the command line: moments, sizes, NAME=VALUE."""
+"""Parses values on the command line: moments, sizes, NAME=VALUE, files of services."""
 
+import json
 import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -45,4 +48,17 @@ def pairs(texts: Sequence[str] | None) -> dict[str, str]:
         if not (name and equals):
             raise typer.BadParameter(f"{text!r} is not NAME=VALUE.")
         found[name] = value
+    return found
+
+
+def read_services(file: Path | None) -> list[dict[str, Any]] | None:
+    """The services in a file of JSON, as the SDK takes them. None without a file. Raises BadParameter."""
+    if file is None:
+        return None
+    try:
+        found = json.loads(file.read_text())
+    except (OSError, ValueError) as wrong:
+        raise typer.BadParameter(f"{file}: {wrong}", param_hint="--services") from None
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise typer.BadParameter(f"{file} must have an array of objects.", param_hint="--services")
     return found

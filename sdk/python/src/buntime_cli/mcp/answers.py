@@ -111,6 +111,19 @@ class Started(ProcessState):
     output: str
 
 
+class ServiceShown(TypedDict):
+    name: str
+    state: str
+    port: int | None
+    restarts: int
+    lastExitCode: int | None
+    process: str | None
+
+
+class Services(Answer):
+    services: list[ServiceShown]
+
+
 class Processes(Answer):
     processes: list[ProcessShown]
 

@@ -19,6 +19,7 @@ from buntime_cli.mcp.file_tools import FileTools
 from buntime_cli.mcp.open_conversations import IDLE_SECONDS
 from buntime_cli.mcp.process_tools import ProcessTools
 from buntime_cli.mcp.run_tools import RunTools
+from buntime_cli.mcp.service_tools import ServiceTools
 from buntime_cli.mcp.session_tools import SessionTools
 from buntime_cli.mcp.snapshot_tools import SnapshotTools
 from buntime_cli.mcp.tool_context import Settings, ToolContext
@@ -33,8 +34,8 @@ names it as [session ses_…]. If a result says that the session is new although
 gone, or your client does not distinguish conversations: then pass the session id in every call.
 
 Use execute_code for TypeScript, run_command for the shell, run_in_context to keep variables, and start_process for
-servers, then preview_url for the user. Before a risky change, use snapshot_session. Long output is cut; the result
-names a file with all of it.
+servers, then preview_url for the user, and set_service for a server that must survive sleep and crashes. Before a risky
+change, use snapshot_session. Long output is cut; the result names a file with all of it.
 """
 
 
@@ -74,7 +75,7 @@ def offered(tool_context: ToolContext) -> Sequence[Offered]:
     """All tools."""
     runs, files = RunTools(tool_context), FileTools(tool_context)
     processes, sessions = ProcessTools(tool_context), SessionTools(tool_context)
-    snapshots = SnapshotTools(tool_context)
+    snapshots, services = SnapshotTools(tool_context), ServiceTools(tool_context)
     return (
         Offered(runs.execute_code, "Run TypeScript", destroys=True, open_world=True),
         Offered(runs.run_command, "Run a shell command", destroys=True, open_world=True),
@@ -90,6 +91,8 @@ def offered(tool_context: ToolContext) -> Sequence[Offered]:
         Offered(processes.send_input, "Write to a process", destroys=True, open_world=True),
         Offered(processes.stop_process, "Stop a process", destroys=True, repeatable=True),
         Offered(processes.preview_url, "Get a preview's URL", repeatable=True, open_world=True),
+        Offered(services.set_service, "Declare a service", destroys=True, repeatable=True, open_world=True),
+        Offered(services.list_services, "List services", reads=True),
         Offered(snapshots.snapshot_session, "Keep a session's files"),
         Offered(snapshots.list_snapshots, "List snapshots", reads=True),
         Offered(snapshots.restore_session, "Bring a session's files back", destroys=True),

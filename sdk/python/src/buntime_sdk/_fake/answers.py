@@ -17,6 +17,7 @@ STATUSES = {
     "file_not_found": 404,
     "file_conflict": 409,
     "process_not_found": 404,
+    "service_not_found": 404,
     "context_not_found": 404,
     "image_not_found": 404,
     "key_not_found": 404,

@@ -26,6 +26,7 @@ from buntime_sdk.previews import ERROR_HEADER
 
 NAME, NAMED = re.compile(r"[a-z0-9][a-z0-9-]{0,62}"), "name:"
 ONE_SESSION = re.compile(r"/sessions/([^/]+)(/[a-z-]+)?")
+ONE_SERVICE = re.compile(r"POST /sessions/([^/]+)/services/([^/]+)/(start|stop|restart)")
 ONE_SNAPSHOT = re.compile(r"(GET|DELETE) /snapshots/([^/]+)")
 LEFT_ASLEEP = frozenset(
     {
@@ -46,6 +47,8 @@ SESSION_ROUTES = (
     "POST /sessions/{id}/preview-token",
     "DELETE /sessions/{id}/preview-token",
     "GET /sessions/{id}/terminal",
+    "GET /sessions/{id}/services",
+    *(f"POST /sessions/{{id}}/services/{{name}}/{what}" for what in ("start", "stop", "restart")),
 )
 OPERATIONS = (*ACCOUNT_ROUTES, *SESSION_ROUTES, *RUN_ROUTES, *FILE_ROUTES)
 NEAREST = 3
@@ -206,6 +209,10 @@ class FakeServer:
             return self._snapshots.list({**request.query, **ids})
         if (one := ONE_SNAPSHOT.fullmatch(called)) is not None:
             return self._snapshots.find(one[2]).told if one[1] == "GET" else self._snapshots.delete(one[2])
+        if (one := ONE_SERVICE.fullmatch(called)) is not None:
+            session = self.session(one[1])
+            session.wake()
+            return session.services.act(unquote(one[2]), one[3])
         found = ONE_SESSION.fullmatch(request.path)
         if found is not None:
             return self._of_session(f"{request.method} /sessions/{{id}}{found[2] or ''}", found[1], request.fields)
@@ -335,6 +342,8 @@ class FakeServer:
                 return session.told
             case "POST /sessions/{id}/wake":
                 return {**session.told, "wokeFrom": before, "wakeTimeMs": 0 if before == "active" else 1}
+            case "GET /sessions/{id}/services":
+                return {"services": session.services.list()}
             case "POST /sessions/{id}/preview-token":
                 return self._token(session, fields)
             case "DELETE /sessions/{id}/preview-token":

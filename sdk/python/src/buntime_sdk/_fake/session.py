@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from buntime_sdk._fake.answers import refuse
 from buntime_sdk._fake.files import Entry, FakeFiles
 from buntime_sdk._fake.scripts import FakeResult, lines_of
+from buntime_sdk._fake.services import FakeServices
 
 DAY = 86_400
 DEFAULT_IMAGE = "default"
@@ -102,6 +103,7 @@ class FakeSession:
         self.runs_begun = 0
         self.files = FakeFiles(self._now, origin.entries)
         self.processes: dict[str, FakeProcess] = {}
+        self.services = FakeServices(self.processes, self._new_process, FakeProcess.end, self._now)
         self.contexts: dict[str, dict[str, Any]] = {}
         self.terminals: set[str] = set()
         self.tokens: set[str] = set()
@@ -163,7 +165,7 @@ class FakeSession:
     def told(self) -> dict[str, Any]:
         running = sum(process.is_running for process in self.processes.values())
         counts = {"filesCount": self.files.count, "activeProcesses": running}
-        return {**self._told, "expiresAt": stamp(self.expires), **counts}
+        return {**self._told, "services": self.services.shown, "expiresAt": stamp(self.expires), **counts}
 
     def listens(self, port: int) -> bool:
         return any(process.port == port and process.is_running for process in self.processes.values())
@@ -188,6 +190,8 @@ class FakeSession:
             self._told["onWake"] = fields["onWake"]
         if "sleepPolicy" in fields:
             self._told["sleepPolicy"] = _policy(fields["sleepPolicy"])
+        if "services" in fields:
+            self.services.declare(fields["services"] or [], awake=self.state == "active")
         if "env" in fields:
             self._env = fields["env"] or {}
             self._told["envNames"] = sorted(self._env)
@@ -214,7 +218,7 @@ class FakeSession:
     def settings(self) -> dict[str, Any]:
         """What a fork inherits, in the form of a request."""
         names = ("resourceLimits", "preview", "network", "onWake", "sleepPolicy")
-        return {**{name: self._told[name] for name in names}, "env": self._env}
+        return {**{name: self._told[name] for name in names}, "env": self._env, "services": self.services.declared}
 
     def records(self) -> Records:
         processes = [(dict(process.told), list(process.log)) for process in self.processes.values()]
@@ -242,6 +246,7 @@ class FakeSession:
         self._told["checkpointedAt"] = self._now()
         for process in self.processes.values():
             process.end(KILLED_BY_SLEEP, "deep_sleep")
+        self.services.ended()
         for context in self.contexts.values():
             if context["status"] == "running":
                 context |= {"status": "lost", "reason": "deep_sleep"}
@@ -254,6 +259,14 @@ class FakeSession:
 
     def wake(self) -> None:
         self._told |= {"state": "active", "lastActive": stamp(self._clock())}
+        self.services.begin()
+
+    def _new_process(self, name: str, command: str, port: int | None, process_id: str, pid: int) -> FakeProcess:
+        told = {"processId": process_id, "pid": pid, "status": "running", "exitCode": None, "reason": None}
+        shown = {"startedAt": self._now(), "endedAt": None, "command": command, "name": name}
+        process = FakeProcess({**told, **shown}, self._clock)
+        process.port = port
+        return process
 
     def _now(self) -> str:
         return stamp(self._clock())
