@@ -34,6 +34,7 @@ from buntime.sandboxes.kernel.commands import HostCommandFailed
 RESULTS = Path(__file__).with_name("results")
 CHECKOUT = Path(__file__).parents[1]
 LEAST_SESSIONS = 10
+LEAST_SECONDS = 10
 REASON = 500  # most characters of a reason that are shown
 UNMEASURED = (
     Refused,
@@ -58,6 +59,8 @@ def main() -> int:
     scale, settings = QUICK if asked.quick else FULL, dict[str, str]()
     if asked.sessions:
         scale, settings = scale.with_sessions(asked.sessions), for_sessions(asked.sessions)
+    if asked.seconds:
+        scale = scale.with_seconds(asked.seconds)
     about = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "quick": asked.quick,
@@ -100,6 +103,7 @@ def _arguments() -> argparse.Namespace:
         metavar="N",
         help="how many sessions the figures make that measure many; the server then suspends none by itself",
     )
+    parser.add_argument("--seconds", type=int, metavar="S", help="for how long usage-truth has its load (600)")
     parser.add_argument(
         "--before", type=Path, metavar="PATH", help="a checkout of an earlier commit, set up, for create-before"
     )
@@ -107,6 +111,8 @@ def _arguments() -> argparse.Namespace:
     asked = parser.parse_args()
     if asked.sessions is not None and asked.sessions < LEAST_SESSIONS:
         parser.error(f"--sessions must be at least {LEAST_SESSIONS}, not {asked.sessions}")
+    if asked.seconds is not None and asked.seconds < LEAST_SECONDS:
+        parser.error(f"--seconds must be at least {LEAST_SECONDS}, not {asked.seconds}")
     return asked
 
 

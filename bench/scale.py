@@ -84,7 +84,25 @@ class Scale:
     checkpoint_seconds: float  # of one turn
     database_mb: int
     database_sleeps: int
+    metered_sessions: int  # sessions with mixed load whose usage is compared with their cgroups
+    metered_seconds: int
+    metered_sleeps: int
+    metered_kills: int  # of the server
     figure_seconds: float  # time limit for one figure
+
+    def with_seconds(self, seconds: int) -> "Scale":
+        """Returns the scale with a shorter or longer comparison of usage, and as many sleeps and kills a second."""
+
+        def share(count: int) -> int:
+            return max(1, round(count * seconds / self.metered_seconds))
+
+        return replace(
+            self,
+            metered_seconds=seconds,
+            metered_sleeps=share(self.metered_sleeps),
+            metered_kills=share(self.metered_kills),
+            figure_seconds=max(self.figure_seconds, 2.0 * seconds),
+        )
 
     def with_sessions(self, count: int) -> "Scale":
         """Returns the scale with `count` sessions in each figure that takes a count of its own accord."""
@@ -99,6 +117,7 @@ class Scale:
             asleep_sessions=count,
             restarted_sessions=count,
             preview_sessions=count,
+            metered_sessions=count,
             figure_seconds=max(self.figure_seconds, count * SECONDS_PER_SESSION),
         )
 
@@ -179,6 +198,10 @@ FULL = Scale(
     checkpoint_seconds=30.0,
     database_mb=500,
     database_sleeps=10,
+    metered_sessions=200,
+    metered_seconds=600,
+    metered_sleeps=50,
+    metered_kills=10,
     figure_seconds=900.0,
 )
 QUICK = Scale(
@@ -257,5 +280,9 @@ QUICK = Scale(
     checkpoint_seconds=6.0,
     database_mb=20,
     database_sleeps=2,
+    metered_sessions=6,
+    metered_seconds=15,
+    metered_sleeps=4,
+    metered_kills=1,
     figure_seconds=60.0,
 )

@@ -54,6 +54,8 @@ from bench.figures import (
     stream_output,
     swapped_memory,
     terminal_echo,
+    usage_truth,
+    usage_year,
     wake,
     warm_execute,
 )
@@ -134,6 +136,10 @@ CLIENTS: Final[dict[str, Measure]] = {
     "client-calls": client_calls.measure,
     "client-start": client_start.measure,
 }
+USAGE: Final[dict[str, Measure]] = {
+    "usage-year": usage_year.measure,
+    "usage-truth": usage_truth.measure,
+}
 GROUPS: Final = {
     "live": LIVE,
     "lifecycle": LIFECYCLE,
@@ -143,5 +149,6 @@ GROUPS: Final = {
     "execution": EXECUTION,
     "density": DENSITY,
     "clients": CLIENTS,
+    "usage": USAGE,
 }
-FIGURES: Final = LIVE | LIFECYCLE | STARTS | ARCHIVE | PREVIEW | EXECUTION | DENSITY | CLIENTS
+FIGURES: Final = LIVE | LIFECYCLE | STARTS | ARCHIVE | PREVIEW | EXECUTION | DENSITY | CLIENTS | USAGE

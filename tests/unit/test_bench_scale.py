@@ -15,6 +15,12 @@ def test_a_count_of_sessions_is_for_the_figures_that_measure_many(scale: Scale) 
     assert asked.figure_seconds > scale.figure_seconds
 
 
+def test_a_shorter_comparison_of_usage_has_as_many_sleeps_a_second() -> None:
+    asked = FULL.with_seconds(60)
+    assert (asked.metered_seconds, asked.metered_sleeps, asked.metered_kills) == (60, 5, 1)
+    assert asked.metered_sessions == FULL.metered_sessions
+
+
 def test_few_sessions_have_two_samples() -> None:
     assert FULL.with_sessions(10).live_sample == 5
 
