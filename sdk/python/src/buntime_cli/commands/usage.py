@@ -50,7 +50,7 @@ def usage_command(
     show it. CPU is processor time. MEMORY, DISK and ARCHIVE are what was kept on average for an hour (size × hours).
     With --now, it shows the sums of limits by state, and how many requests the key has left in this minute.
 
-    Example: buntime usage --from 2026-11-01 --by session
+    Example: buntime usage --by session
     """
     if now:
         _show_limits(context, as_json)
