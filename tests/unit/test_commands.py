@@ -233,7 +233,7 @@ def test_an_unknown_option_of_exec_is_named() -> None:
         ("create --egress no", "'--egress': 'no' is not one of 'internet', 'none'."),
         (
             "update demo --default x",
-            "'x' is not one of 'name', 'metadata', 'preview', 'network', 'env', 'on-wake', 'sleep-policy'.",
+            "'x' is not one of 'name', 'metadata', 'preview', 'network', 'env', 'on-wake', 'sleep-policy', 'services'.",
         ),
         ("logs demo --tail -1", "'--tail': must be at least 0, not -1."),
         ("ls --server prod", "--server goes before the command. Write: buntime --server NAME ls"),
