@@ -34,6 +34,7 @@ from buntime.web.api import (
     usage,
     watch,
 )
+from buntime.web.api import metrics as session_metrics
 from buntime.web.assets import AssetResource, copy_script
 from buntime.web.auth import Authenticator
 from buntime.web.bodies import BodyMemory
@@ -58,6 +59,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *account.OPERATIONS,
     *events.OPERATIONS,
     *usage.OPERATIONS,
+    *session_metrics.OPERATIONS,
     *previews.OPERATIONS,
     *execution.OPERATIONS,
     *processes.OPERATIONS,
