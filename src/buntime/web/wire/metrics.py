@@ -16,8 +16,8 @@ class MetricsQuery(Request):
         Annotated[
             str,
             Meta(
-                description="Where to begin: a time, such as `2024-01-19T10:30:00Z`, or a date. Default: an hour before "
-                "`to`. At most a week ago."
+                description="Where to begin: a time, such as `2024-01-19T10:30:00Z`, or a date. Default: an hour "
+                "before `to`. At most a week ago."
             ),
         ]
         | UnsetType

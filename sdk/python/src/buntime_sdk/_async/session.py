@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterable, Mapping
 from contextlib import suppress
+from datetime import datetime
 from os import PathLike
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -15,7 +16,7 @@ from buntime_sdk._async.executor import AsyncExecutor
 from buntime_sdk._async.files import AsyncFiles
 from buntime_sdk._async.processes import AsyncProcesses
 from buntime_sdk._async.terminal import AsyncTerminal, open_terminal
-from buntime_sdk.arguments import require_id, working_dir_text
+from buntime_sdk.arguments import require_id, time_on_the_wire, working_dir_text
 from buntime_sdk.deadlines import Deadline
 from buntime_sdk.errors import BuntimeError, SessionNotFound, error_of
 from buntime_sdk.from_json import from_wire
@@ -28,6 +29,7 @@ from buntime_sdk.shapes import (
     PreviewToken,
     Recovered,
     ResourceLimits,
+    SessionMetrics,
     SleepPolicy,
     Snapshot,
     Woken,
@@ -218,6 +220,18 @@ class AsyncSession(AsyncExecutor):
         told = await self._calls.json(Call("POST", self._path("/wake"), repeatable=True))
         self._see(told)
         return from_wire(Woken, told)
+
+    async def metrics(
+        self, *, since: datetime | None = None, until: datetime | None = None, step: int | None = None
+    ) -> SessionMetrics:
+        """Returns what the session did over time: CPU, memory, disk, network, processes. This does not wake it.
+
+        `since`: with a zone, at most a week ago; an hour before `until` by default. `until`: now by default. `step`:
+        seconds of each point, rounded up to a multiple of 10, or of 300 if `since` is more than a day ago; at most 500
+        points by default. Raises InvalidRequest.
+        """
+        query = {"from": time_on_the_wire("since", since), "to": time_on_the_wire("until", until), "step": step}
+        return from_wire(SessionMetrics, await self._calls.json(Call("GET", self._path("/metrics"), query)))
 
     async def snapshot(
         self,
