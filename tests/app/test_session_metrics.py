@@ -211,7 +211,7 @@ async def test_bounds_are_refused_by_name(api: Api) -> None:
 async def test_times_may_have_any_zone_and_fractions(api: Api) -> None:
     session, keeper = await awake(api)
     await pass_time(api, keeper, 60)
-    told = await metrics(api, session, "?from=2024-01-19T11:30:00.5%2B01:00&to=2024-01-19t10:30:30z")
+    told = await metrics(api, session, "?from=2024-01-19T11:30:00.5%2B01:00&to=2024-01-19T10:30:30Z")
     assert (told["from"], told["to"]) == ("2024-01-19T10:30:00Z", "2024-01-19T10:30:30Z")
 
 

@@ -34,8 +34,6 @@ _FIRST_ID = "abc123def456ghi"  # followed by a number from 789
 _CREATED = datetime(2024, 1, 19, 10, 30, tzinfo=UTC)
 _TIMES = {  # seconds after _CREATED
     "createdAt": 0,
-    "from": 0,
-    "to": 3600,
     "modified": 30,
     "lastActive": 60,
     "checkpointedAt": 60,

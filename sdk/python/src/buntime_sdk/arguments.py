@@ -2,7 +2,6 @@
 
 import math
 import os
-from datetime import UTC, datetime
 from os import PathLike
 from pathlib import PurePath
 from typing import TypeAlias, TypeVar
@@ -79,12 +78,3 @@ def input_text(stdin: str | bytes | None) -> str | None:
             f"stdin must be UTF-8: {wrong.reason} at byte {wrong.start}. Write other bytes to a file with `files`."
         )
         raise refusal("stdin", message) from None
-
-
-def time_on_the_wire(name: str, time: datetime | None) -> str | None:
-    """Returns the time as the server takes it, in whole seconds. Raises InvalidRequest for a time without its zone."""
-    if time is None:
-        return None
-    if not isinstance(time, datetime) or time.tzinfo is None:
-        raise refusal(name, f"{name} must be a datetime with its zone, such as datetime.now(UTC).")
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

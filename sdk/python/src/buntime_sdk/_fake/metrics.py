@@ -1,7 +1,7 @@
 """What fake sessions do. A session that is awake has one measurement, of a program that does nothing."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from buntime_sdk._fake.answers import refuse
@@ -54,6 +54,7 @@ def _most(session: FakeSession) -> dict[str, Any]:
 
 def _time(name: str, query: Mapping[str, str], default: datetime) -> datetime:
     try:
-        return datetime.fromisoformat(query[name]) if name in query else default
+        asked = datetime.fromisoformat(query[name]) if name in query else default
+        return asked if asked.tzinfo else asked.replace(tzinfo=UTC)
     except ValueError:
         return refuse("invalid_request", f"{name} must be a time with its zone.", field=name)

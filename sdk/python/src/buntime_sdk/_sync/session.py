@@ -3,7 +3,7 @@
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from datetime import datetime
+from datetime import date
 from os import PathLike
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -16,7 +16,7 @@ from buntime_sdk._sync.executor import Executor
 from buntime_sdk._sync.files import Files
 from buntime_sdk._sync.processes import Processes
 from buntime_sdk._sync.terminal import Terminal, open_terminal
-from buntime_sdk.arguments import require_id, time_on_the_wire, working_dir_text
+from buntime_sdk.arguments import require_id, working_dir_text
 from buntime_sdk.deadlines import Deadline
 from buntime_sdk.errors import BuntimeError, SessionNotFound, error_of
 from buntime_sdk.from_json import from_wire
@@ -34,6 +34,7 @@ from buntime_sdk.shapes import (
     Snapshot,
     Woken,
 )
+from buntime_sdk.usage_shapes import time_text
 from buntime_sdk.waiting import Now, now
 
 FORK_SECONDS = 60.0  # the server may take so long to make many sessions
@@ -222,15 +223,15 @@ class Session(Executor):
         return from_wire(Woken, told)
 
     def metrics(
-        self, *, since: datetime | None = None, until: datetime | None = None, step: int | None = None
+        self, *, since: date | str | None = None, until: date | str | None = None, step: int | None = None
     ) -> SessionMetrics:
         """Returns what the session did over time: CPU, memory, disk, network, processes. This does not wake it.
 
-        `since`: with a zone, at most a week ago; an hour before `until` by default. `until`: now by default. `step`:
-        seconds of each point, rounded up to a multiple of 10, or of 300 if `since` is more than a day ago; at most 500
-        points by default. Raises InvalidRequest.
+        `since`: a date, or a datetime with its time zone, at most a week ago; an hour before `until` by default.
+        `until`: the same; now by default. `step`: seconds of each point, rounded up to a multiple of 10, or of 300 if
+        `since` is more than a day ago; at most 500 points by default. Raises InvalidRequest.
         """
-        query = {"from": time_on_the_wire("since", since), "to": time_on_the_wire("until", until), "step": step}
+        query = {"from": time_text("since", since), "to": time_text("until", until), "step": step}
         return from_wire(SessionMetrics, self._calls.json(Call("GET", self._path("/metrics"), query)))
 
     def snapshot(
