@@ -23,6 +23,8 @@ class Scale:
     live_sample: int  # sessions timed at the start and at the end
     many_live: int  # sessions of which a fifth is active at a time
     many_creates: int
+    measured_sessions: int  # active ones on each of two servers
+    measured_turns: int
     create_burst: int  # of those, creates at once
     refilling_creates: int  # creates in a round while the pool refills, and as many before
     asleep_servers: int  # suspended sessions with a web server
@@ -136,6 +138,8 @@ FULL = Scale(
     live_sessions=1000,
     live_sample=100,
     many_live=1000,
+    measured_sessions=100,
+    measured_turns=6,
     many_creates=1000,
     create_burst=100,
     refilling_creates=40,
@@ -218,6 +222,8 @@ QUICK = Scale(
     live_sessions=10,
     live_sample=4,
     many_live=10,
+    measured_sessions=5,
+    measured_turns=1,
     many_creates=12,
     create_burst=6,
     refilling_creates=2,

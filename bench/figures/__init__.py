@@ -35,6 +35,7 @@ from bench.figures import (
     many_asleep,
     many_creates,
     many_live,
+    measured_sessions,
     memory,
     paged_out_memory,
     pooled_wake,
@@ -129,6 +130,7 @@ DENSITY: Final[dict[str, Measure]] = {
     "many-creates": many_creates.measure,
     "refilling-create": refilling_create.measure,
     "freeze-many": freeze_many.measure,
+    "measured-sessions": measured_sessions.measure,
     "asleep-servers": asleep_servers.measure,
     "preview-many": preview_many.measure,
 }

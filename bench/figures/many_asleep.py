@@ -32,6 +32,7 @@ from buntime.session import SavedVolume, Session, State
 from buntime.stores import store_file
 from buntime.stores.sqlite import SqliteStore
 from buntime.testing.archive import FakeArchive
+from buntime.testing.history import FakeHistory
 from buntime.testing.sandboxes import FakeSandboxes
 
 MOST = 1.5
@@ -187,5 +188,5 @@ async def _ticks(context: Context, count: int) -> list[float]:
 def _keeper(store: SqliteStore, vault: Vault, tasks: Tasks) -> Keeper:
     sandboxes = FakeSandboxes()
     saving = Saving(FakeArchive(), vault, sandboxes.volumes, time.time)
-    lifecycle = assemble_lifecycle(store, sandboxes, saving, {}, tasks, time.time)
+    lifecycle = assemble_lifecycle(store, sandboxes, saving, FakeHistory(), {}, tasks, time.time)
     return Keeper(store, sandboxes, lifecycle, tasks, time.time, Pace())

@@ -46,6 +46,7 @@ from buntime.sandboxes.local import LocalSandboxes
 from buntime.sandboxes.opening import keep_names, opened
 from buntime.stores import store_file
 from buntime.stores.database import StoreUnusable
+from buntime.stores.history import history_of
 from buntime.stores.sqlite import SqliteStore
 from buntime.web.assembly import web
 from buntime.web.built_clients import are_built, client_files
@@ -94,12 +95,14 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
         archive = archive_of(config)
         saving = await enter(Saving(archive, vault, sandboxes.volumes, clock))
         metrics = Metrics(Readings(store, sandboxes, saving, sandboxes.works, clock))
-        lifecycle = assemble_lifecycle(store, sandboxes, saving, plans, tasks, clock, metrics, host_moments())
+        history = history_of(config)
+        await history.keep({session.id for session in sessions})
+        lifecycle = assemble_lifecycle(store, sandboxes, saving, history, plans, tasks, clock, metrics, host_moments())
         await lifecycle.transitions.settle()
         _keep(config, store, sandboxes, lifecycle, tasks)
         tasks.start_daemon(Leftovers(store, archive, saving, clock).keep(), "leftovers of uploads")
 
-        operations = assemble_operations(store, sandboxes, lifecycle, vault, plans, tasks, clock)
+        operations = assemble_operations(store, sandboxes, lifecycle, history, vault, plans, tasks, clock)
         previews = Previews(store, lifecycle, clock, domain=config.domain, secure=bool(config.domain))
         files = client_files()
         await enter(web(config, operations, previews, metrics, sandboxes.works, files))

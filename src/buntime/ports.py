@@ -22,6 +22,7 @@ from buntime.account import Account, AccountStatus, Key
 from buntime.event import AccountEvent, EventType
 from buntime.image import NamedImage
 from buntime.inside import Contexts, Files, Processes, Services, Sink, Terminals, Ticket
+from buntime.measurement import Counted, Measurement, Point
 from buntime.plan import Limits
 from buntime.session import Network, SavedVolume, Session, State
 from buntime.snapshot import Layer, MadeImage, Snapshot
@@ -867,6 +868,11 @@ class Sandboxes(Protocol):
         nothing, raises nothing."""
         ...
 
+    async def counted(self, sessions: Sequence[Session]) -> Mapping[str, Counted]:
+        """The kernel's numbers of those whose sandbox runs, suspended ones too, by id. Asks no guest, wakes nothing,
+        raises nothing."""
+        ...
+
     async def touched(self) -> Collection[str]:
         """Ids of sessions, suspended ones too, that received bytes from clients on open connections within the last few
         seconds. Connections that a session itself opened, and WebSocket pings and pongs, do not count."""
@@ -1005,6 +1011,39 @@ class VolumeLost(Exception):
 
 class VolumeUnsendable(Exception):
     """The volume cannot be archived and stays on the host. The message says why. Never shown as it is."""
+
+
+# --- History ---------------------------------------------------------------------------------
+
+
+class History(Protocol):
+    """Measurements of sessions, on this host. What a session keeps is bounded, whatever it does.
+
+    Callers change one session at a time. What was added outlives the server, also one that is killed. A power loss may
+    take the last half minute. What was damaged counts as absent.
+    """
+
+    async def add(self, measurements: Mapping[str, Measurement]) -> None:
+        """One for each session. Two within the same interval of `measurement.INTERVAL` seconds become one. Raises
+        Unavailable when the disk took not all of them."""
+        ...
+
+    async def read(self, session_id: str, first: int, last: int, step: int) -> Sequence[Point]:
+        """What was measured from `first` on and before `last` (Unix seconds) in steps of `step` seconds, in order.
+        Steps without a measurement are left out.
+
+        `step`: a multiple of `measurement.INTERVAL`, for what is at most `FINE_SECONDS` older than the newest. A
+        multiple of `COARSE` also gets what is older, up to `KEPT_SECONDS`. Raises Unavailable.
+        """
+        ...
+
+    async def remove(self, session_id: str) -> None:
+        """Nothing of the session is left. Idempotent. Raises Unavailable."""
+        ...
+
+    async def keep(self, session_ids: Collection[str]) -> None:
+        """At the start: removes what there is of other sessions."""
+        ...
 
 
 # --- Archive ---------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from buntime.operations.previews import Previews
 from buntime.plan import load_plans, without_checkpoints
 from buntime.scope import Scope
 from buntime.testing.archive import FakeArchive
+from buntime.testing.history import FakeHistory
 from buntime.testing.sandboxes import FakeSandboxes, Runner, small_shell
 from buntime.testing.store import FakeStore
 from buntime.web.api.server import metrics_app
@@ -77,6 +78,7 @@ class Api:
     store: FakeStore
     sandboxes: FakeSandboxes
     archive: FakeArchive
+    history: FakeHistory
     saving: Saving
     clock: Clock
     operations: Operations
@@ -168,13 +170,13 @@ async def serving(
 ) -> AsyncIterator[Api]:
     """`checkpoints`: by default, as where the archive is no directory."""
     store, sandboxes, still, checks = FakeStore(), FakeSandboxes(runner), Clock(), dict[str, bool]()
-    now, archive, vault = clock or still, FakeArchive(), Vault(bytes(32))
+    now, archive, history, vault = clock or still, FakeArchive(), FakeHistory(), Vault(bytes(32))
     saving = Saving(archive, vault, sandboxes.volumes, now)
     async with Tasks() as tasks, saving, aiohttp.ClientSession() as http:
         metrics = Metrics(Readings(store, sandboxes, saving, lambda: checks, now))
         plans = load_plans(None) if checkpoints else without_checkpoints(load_plans(None))
-        lifecycle = assemble_lifecycle(store, sandboxes, saving, plans, tasks, now, metrics)
-        operations = assemble_operations(store, sandboxes, lifecycle, vault, plans, tasks, now)
+        lifecycle = assemble_lifecycle(store, sandboxes, saving, history, plans, tasks, now, metrics)
+        operations = assemble_operations(store, sandboxes, lifecycle, history, vault, plans, tasks, now)
         config = Config(cors_origins=cors_origins, domain=domain)
         app = create_app(operations, config, metrics=metrics, ready=lambda: checks, clock=now, files=files)
         previews = Previews(store, lifecycle, now, domain=domain, secure=bool(domain))
@@ -182,9 +184,8 @@ async def serving(
         numbers = metrics_app(metrics)
         async with _listening(app, edge_app, numbers) as (url, edge_url, metrics_url):
             urls = (edge_url, metrics_url)
-            api = Api(
-                url, http, store, sandboxes, archive, saving, still, operations, lifecycle, tasks, *urls, checks=checks
-            )
+            fakes = (store, sandboxes, archive, history)
+            api = Api(url, http, *fakes, saving, still, operations, lifecycle, tasks, *urls, checks=checks)
             api.key = await api.account()
             yield api
 

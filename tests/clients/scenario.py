@@ -89,6 +89,13 @@ KEYS = (
     delete("key-not-found", "/keys/$key", account="keys", status=404),
     keyed("create-key", "/keys/create", {}, account="keys"),
     keyed("create-key-of-the-operator", "/keys/create", {"scopes": ["operator"]}, account="keys", status=403),
+    keyed("", "/sessions/create", {"name": "measured"}, account="keys"),
+)
+
+# at the end, when both sessions have been measured
+METRICS = (
+    get("get-session-metrics", "/sessions/$session/metrics", step="604800"),
+    get("list-latest-metrics", "/metrics/sessions", account="keys"),
 )
 
 OF_USED = {"sessionId": "$used"}
@@ -374,6 +381,7 @@ PROCESSES = (
     get("list-processes-second-page", "/processes/list", query=OF_SESSION, limit="1", offset="1"),
     keyed("start-process-plainly", "/processes/start", {**OF_SESSION, "command": "sleep 600"}),
     get("process-not-found", "/processes/get", query={**OF_SESSION, "processId": f"proc_{NOBODY}"}, status=404),
+    *METRICS,
     delete("", "/sessions/$session"),
 )
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal, TypeAlias
 
 from buntime_sdk import (
@@ -121,6 +122,11 @@ def deleted(**names: str) -> Told:
     return lambda nothing, on: {"deleted": nothing is None, **names}
 
 
+def _with_ends(metrics: Any, on: Any) -> Any:
+    """`from` is a word of the language, so the SDK has other names."""
+    return [metrics, SimpleNamespace(**{"from": metrics.since, "to": metrics.until})]
+
+
 def first(stream: FileWatch | AsyncFileWatch, count: int) -> Any:
     """Returns the first events of a stream that goes on."""
     if isinstance(stream, FileWatch):
@@ -173,6 +179,8 @@ SESSIONS: Mapping[str, Exchange] = {
     "list-sessions-second-page": Exchange(
         "client", lambda client: client.sessions.list(page_size=1).page(1), paged("sessions")
     ),
+    "get-session-metrics": Exchange("session", lambda session: session.metrics(step=604_800), _with_ends),
+    "list-latest-metrics": Exchange("client", lambda client: client.sessions.metrics(), listed("sessions")),
     "image-not-found": Exchange("client", lambda client: client.sessions.create(image="missing")),
     "get-account": Exchange("client", lambda client: client.account()),
     "create-key": Exchange("client", lambda client: client.keys.create()),

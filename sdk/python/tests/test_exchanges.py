@@ -195,7 +195,8 @@ def found(value: Any, name: str) -> Any:
             return found(value.result, name)
         case Displayed():
             return found(value.value, name)
-    return getattr(value, "from_path" if name == "from" else snake(name))
+    is_path = name == "from" and hasattr(value, "from_path")
+    return getattr(value, "from_path" if is_path else snake(name))
 
 
 def _has(value: Any, name: str) -> bool:

@@ -29,6 +29,7 @@ NULLABLE = frozenset({"exitCode", "reason", "endedAt", "name", "onWake", "expire
 CONVERSATION = """
     create-session get-session create-session-all-fields get-session-all-fields list-sessions list-sessions-filtered
     list-sessions-by-name get-session-by-name get-or-create-session name-taken
+    get-session-metrics list-latest-metrics
     patch-session patch-session-to-defaults get-account create-key-all-fields list-keys delete-key key-not-found
     create-key create-key-of-the-operator image-not-found list-images
     delete-image-of-the-operator create-preview-token create-preview-token-for-all-ports

@@ -66,6 +66,13 @@ export function checkSignal(value: unknown): void {
   throw refusal("signal", `signal must be an AbortSignal, not ${kindOf(value)}.`);
 }
 
+/** Returns a time as the server takes it. Throws `InvalidRequest` for what is not one. */
+export function timeOf(value: unknown, field: string): string | undefined {
+  if (value === undefined || typeof value === "string") return value;
+  if (value instanceof Date && !Number.isNaN(value.getTime())) return `${value.toISOString().slice(0, 19)}Z`;
+  throw refusal(field, `${field} must be a Date or a string, not ${kindOf(value)}.`);
+}
+
 /** Returns the JSON text. Throws `InvalidRequest` for a number that JSON does not have: it would be sent as null. */
 export function jsonOf(value: object): string {
   return JSON.stringify(value, (field, part: unknown) => {

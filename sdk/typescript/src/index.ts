@@ -4,7 +4,7 @@
 
 export { Buntime, type BuntimeOptions } from "./client.js";
 export type { CallOptions, KeyedOptions } from "./calls.js";
-export { Sessions, type ListSessions, type SessionId } from "./sessions.js";
+export { Sessions, type ListMetrics, type ListSessions, type SessionId } from "./sessions.js";
 export { Images, type ListImages } from "./images.js";
 export { Keys, type ListKeys } from "./keys.js";
 export { Usage, type GetUsage, type ListWindows, type UsageTimes } from "./usage.js";
@@ -27,6 +27,7 @@ export type * from "./kept_shapes.js";
 export type * from "./service_shapes.js";
 export type * from "./account_shapes.js";
 export type * from "./usage_shapes.js";
+export type * from "./metrics_shapes.js";
 export {
   BuntimeError,
   ConnectionFailed,

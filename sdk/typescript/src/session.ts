@@ -6,6 +6,7 @@ import { errorOf, SessionNotFound, type BuntimeError } from "./errors.js";
 import { Files } from "./files.js";
 import type { CreateSnapshot, ForkSession, Snapshot } from "./kept_shapes.js";
 import { asForked, type KnownShape } from "./made.js";
+import type { AskMetrics, SessionMetrics } from "./metrics_shapes.js";
 import {
   DEFAULT_PORT,
   TOKEN_SECONDS,
@@ -35,7 +36,7 @@ import type {
   UpdateSession,
   Woken,
 } from "./shapes.js";
-import { requireId, requireString } from "./arguments.js";
+import { requireId, requireString, timeOf } from "./arguments.js";
 import { openTerminal, type Terminal, type TerminalOptions } from "./terminal.js";
 
 const FORK_SECONDS = 60; // the server may take so long to make many sessions
@@ -193,6 +194,15 @@ export class SessionHandle implements AsyncDisposable {
     const { wokeFrom, wakeTimeMs, ...shape } = woken;
     this.seen(shape);
     return { wokeFrom, wakeTimeMs };
+  }
+
+  /**
+   * Returns what the session did over time: CPU, memory, disk, network, processes. This does not wake it. Throws
+   * `InvalidRequest`.
+   */
+  async metrics(asked: AskMetrics = {}, options: CallOptions = {}): Promise<SessionMetrics> {
+    const query = { from: timeOf(asked.from, "from"), to: timeOf(asked.to, "to"), step: asked.step };
+    return await this.#calls.json({ method: "GET", path: this.#path("/metrics"), query, ...options });
   }
 
   /**

@@ -4,6 +4,7 @@ import { newKey, type CallOptions, type Calls, type KeyedOptions } from "./calls
 import { isRecord } from "./errors.js";
 import { Pages } from "./pages.js";
 import { asMade } from "./made.js";
+import type { MeasuredSession } from "./metrics_shapes.js";
 import { Session, SessionHandle, pathOf } from "./session.js";
 import { requireId } from "./arguments.js";
 import type { CreateSession, CreatedShape, DeletedSession, SessionShape, SessionState } from "./shapes.js";
@@ -11,14 +12,22 @@ import type { CreateSession, CreatedShape, DeletedSession, SessionShape, Session
 /** A session's id, in either form that calls take. `name:` and a session's name is taken in place of its id. */
 export type SessionId = string | { sessionId: string };
 
-export interface ListSessions extends CallOptions {
+interface WantedSessions extends CallOptions {
   /** Only the session of this name. */
   name?: string | undefined;
   /** Only sessions in this state. */
   state?: SessionState | undefined;
   /** Top-level values that must match; numbers and booleans by their JSON text. */
   metadata?: Record<string, string | number | boolean> | undefined;
+}
+
+export interface ListSessions extends WantedSessions {
   /** Sessions a request, 1 to 100; 50 by default. */
+  pageSize?: number | undefined;
+}
+
+export interface ListMetrics extends WantedSessions {
+  /** Sessions a request, 1 to 1,000; 100 by default. */
   pageSize?: number | undefined;
 }
 
@@ -72,16 +81,31 @@ export class Sessions {
 
   /** Lists sessions, newest first, page by page as you iterate. */
   list(options: ListSessions = {}): Pages<Session> {
-    const { name, state, metadata = {}, pageSize, signal } = options;
-    const filters = Object.fromEntries(Object.entries(metadata).map(([key, value]) => [`metadata.${key}`, value]));
+    const { pageSize, signal } = options;
+    const wanted = wantedOf(options);
     return new Pages(
       async (offset) => {
-        const query = { state, name, ...filters, limit: pageSize, offset: offset || undefined };
+        const query = { ...wanted, limit: pageSize, offset: offset || undefined };
         const call = { method: "GET", path: "/sessions", query, signal } as const;
         const { sessions, total } = await this.#calls.json<{ sessions: SessionShape[]; total: number }>(call);
         return { items: sessions.map((shape) => new Session(this.#calls, shape)), total };
       },
       ({ id }) => id,
+    );
+  }
+
+  /** Lists sessions with what each does now, newest first. The server looks inside none, and wakes none. */
+  metrics(options: ListMetrics = {}): Pages<MeasuredSession> {
+    const { pageSize, signal } = options;
+    const wanted = wantedOf(options);
+    return new Pages(
+      async (offset) => {
+        const query = { ...wanted, limit: pageSize, offset: offset || undefined };
+        const call = { method: "GET", path: "/metrics/sessions", query, signal } as const;
+        const { sessions, total } = await this.#calls.json<{ sessions: MeasuredSession[]; total: number }>(call);
+        return { items: sessions, total };
+      },
+      ({ sessionId }) => sessionId,
     );
   }
 
@@ -91,6 +115,11 @@ export class Sessions {
     const call = { method: "DELETE", path: pathOf(sessionId), ...options } as const;
     return (await this.#calls.gone<DeletedSession>(call, "session_not_found")) ?? { deleted: true, sessionId };
   }
+}
+
+function wantedOf({ state, name, metadata = {} }: WantedSessions) {
+  const filters = Object.fromEntries(Object.entries(metadata).map(([key, value]) => [`metadata.${key}`, value]));
+  return { state, name, ...filters };
 }
 
 function idOf(session: SessionId): string {

@@ -96,6 +96,7 @@ test("the fake returns the same fields as a server", async () => {
   const conversation = new Conversation();
   const names = [
     ["create-session-all-fields", "get-session-all-fields", "list-sessions", "patch-session", "create-preview-token"],
+    ["get-session-metrics", "list-latest-metrics"],
     ["list-sessions-by-name", "get-session-by-name", "get-or-create-session", "name-taken"],
     ["get-account", "create-key-all-fields", "list-keys", "delete-key", "key-not-found", "create-key"],
     ["create-key-of-the-operator"],

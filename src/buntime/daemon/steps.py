@@ -25,6 +25,7 @@ DELETE: Final = (
     "remove: container",
     "remove: record",
     "remove: volume",
+    "delete: history removed",
     "delete: objects removed",
     "delete: forgotten",
 )

@@ -12,6 +12,7 @@ from buntime.lifecycle.endings import Endings
 from buntime.lifecycle.holds import Holds
 from buntime.lifecycle.layers import Layers
 from buntime.lifecycle.leases import Leases
+from buntime.lifecycle.measuring import Measuring
 from buntime.lifecycle.metering import Metering
 from buntime.lifecycle.monitor import Monitor, Unwatched
 from buntime.lifecycle.observations import Observations
@@ -22,7 +23,7 @@ from buntime.lifecycle.saving import Saving
 from buntime.lifecycle.services import Services
 from buntime.lifecycle.transitions import Transitions
 from buntime.plan import Plan
-from buntime.ports import Sandboxes, Store
+from buntime.ports import History, Sandboxes, Store
 from buntime.usage import Moment
 
 
@@ -43,12 +44,14 @@ class Lifecycle:
     services: Services
     monitor: Monitor
     metering: Metering
+    measuring: Measuring
 
 
 def assemble_lifecycle(
     store: Store,
     sandboxes: Sandboxes,
     saving: Saving,
+    history: History,
     plans: Mapping[str, Plan],
     tasks: Tasks,
     clock: Callable[[], float],
@@ -57,7 +60,9 @@ def assemble_lifecycle(
 ) -> Lifecycle:
     """`plans`: by name. `monitor` is told what happens to sessions. `moment`: by default, what `clock` says."""
     monitor = monitor or Unwatched()
-    metering = Metering(store, sandboxes, tasks, moment or moments_of(clock))
+    moment = moment or moments_of(clock)
+    metering = Metering(store, sandboxes, tasks, moment)
+    measuring = Measuring(history, sandboxes, tasks, moment)
     changes, holds, observations = Changes(store, metering, clock), Holds(), Observations(sandboxes, clock)
     archiving = Archiving(store, sandboxes, saving, changes, holds, tasks)
     saves = (store, sandboxes, saving, changes, holds, archiving)
@@ -73,7 +78,7 @@ def assemble_lifecycle(
     relief = Relief(store, sandboxes, transitions, archiving, layers)
     leases = Leases(store, sandboxes, changes, holds, transitions, layers, relief, services, clock)
     forgetting = (holds, observations, archiving, checkpoints, transitions, metering, services)
-    endings = Endings(store, sandboxes, saving, layers, changes, holds, forgetting, tasks, metering)
+    endings = Endings(store, sandboxes, saving, layers, changes, holds, forgetting, tasks, metering, measuring)
     return Lifecycle(
         changes,
         holds,
@@ -90,4 +95,5 @@ def assemble_lifecycle(
         services,
         monitor,
         metering,
+        measuring,
     )

@@ -13,6 +13,7 @@ from buntime.lifecycle.changes import Changes
 from buntime.lifecycle.checkpoints import Checkpoints
 from buntime.lifecycle.holds import Holds
 from buntime.lifecycle.layers import Layers
+from buntime.lifecycle.measuring import Measuring
 from buntime.lifecycle.metering import Metering
 from buntime.lifecycle.observations import Observations
 from buntime.lifecycle.saving import Saving
@@ -38,6 +39,7 @@ class Endings:
         forgetting: tuple[Holds | Observations | Archiving | Checkpoints | Transitions | Metering | Services, ...],
         tasks: Tasks,
         metering: Metering,
+        measuring: Measuring,
     ) -> None:
         """`forgetting`: what remembers something of a session until the session is gone."""
         self._store = store
@@ -49,6 +51,7 @@ class Endings:
         self._forgetting = forgetting
         self._tasks = tasks
         self._metering = metering
+        self._measuring = measuring
         self._finishing: set[str] = set()  # sessions whose remains are being removed
 
     async def end(self, session: Session) -> None:
@@ -73,6 +76,8 @@ class Endings:
         self._finishing.add(session.id)
         try:
             await self._alone(session, self._sandboxes.destroy)
+            await self._measuring.remove(session.id)
+            reached("delete: history removed")
             if session.key:
                 await self._saving.remove(session.id)
                 reached("delete: objects removed")

@@ -79,7 +79,7 @@ class Keeper:
     @property
     def at_rest(self) -> bool:
         """Whether no step is under way."""
-        parts = (self._lifecycle.checkpoints, self._lifecycle.metering)
+        parts = (self._lifecycle.checkpoints, self._lifecycle.metering, self._lifecycle.measuring)
         return not self._busy and not self._relieving and all(part.at_rest for part in parts)
 
     async def run(self) -> None:
@@ -104,10 +104,12 @@ class Keeper:
             self._deadlines.put(session.id, self._due(session))
             await self._lifecycle.checkpoints.note(session)
             self._lifecycle.metering.note(session)
+            self._lifecycle.measuring.note(session)
         await self._heed_accounts(now)
         await self._begin_due(now)
         self._lifecycle.checkpoints.begin_due(now)
         self._lifecycle.metering.begin_due()
+        self._lifecycle.measuring.begin_due()
         if not self._relieving:
             self._relieving = True
             self._tasks.start(self._relieve(), "relief")

@@ -17,6 +17,7 @@ from buntime.operations.identity import Identity
 from buntime.operations.images import Images
 from buntime.operations.kept import Kept
 from buntime.operations.keys import Keys
+from buntime.operations.measurements import Measurements
 from buntime.operations.names import Names
 from buntime.operations.own_account import OwnAccount
 from buntime.operations.preview_tokens import PreviewTokens
@@ -29,7 +30,7 @@ from buntime.operations.terminals import Terminals
 from buntime.operations.usage import Usage
 from buntime.operations.visitors import Visitors
 from buntime.plan import Plan
-from buntime.ports import Sandboxes, Store
+from buntime.ports import History, Sandboxes, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class Operations:
     own_account: OwnAccount
     events: Events
     usage: Usage
+    measurements: Measurements
     preview_tokens: PreviewTokens
     executions: Executions
     processes: Processes
@@ -61,6 +63,7 @@ def assemble_operations(
     store: Store,
     sandboxes: Sandboxes,
     lifecycle: Lifecycle,
+    history: History,
     vault: Vault,
     plans: Mapping[str, Plan],
     tasks: Tasks,
@@ -85,6 +88,7 @@ def assemble_operations(
         OwnAccount(store, clock),
         Events(store, entrance),
         Usage(store, clock),
+        Measurements(store, entrance, lifecycle.measuring, history, clock),
         PreviewTokens(store, entrance, visitors, tasks, clock),
         Executions(entrance, telling, lifecycle.metering.ran),
         Processes(entrance, tasks, clock),

@@ -19,6 +19,7 @@ from buntime.daemon.tasks import to_its_end
 from buntime.errors import BuntimeError, Unavailable
 from buntime.ids import new_volume_id
 from buntime.image import MADE_PREFIX
+from buntime.measurement import Counted
 from buntime.plan import Limits
 from buntime.ports import Claimed, HostNumbers, NoRoom, Sandbox, SandboxGone, Strain, Used, VolumeLost
 from buntime.sandboxes import record as records
@@ -41,7 +42,7 @@ from buntime.sandboxes.network.disconnecting import end_connections
 from buntime.sandboxes.pool import Pool
 from buntime.sandboxes.removing import Removing
 from buntime.sandboxes.sandbox import LocalSandbox
-from buntime.sandboxes.used import Metered, read_all
+from buntime.sandboxes.used import Metered, Read, count_all, read_all
 from buntime.session import Session, State
 from buntime.snapshot import MadeImage
 
@@ -417,15 +418,21 @@ class LocalSandboxes:
         )
 
     async def used(self, sessions: Sequence[Session]) -> Mapping[str, Used]:
+        return await self._read(read_all, sessions)
+
+    async def counted(self, sessions: Sequence[Session]) -> Mapping[str, Counted]:
+        return await self._read(count_all, sessions)
+
+    async def _read[T](self, read: Read[T], sessions: Sequence[Session]) -> Mapping[str, T]:
         waiting = {one.record.sandbox: one.record for one in self._adoption.waiting}
-
-        def interface(sandbox_id: str) -> str | None:
-            sandbox = self._running.get(sandbox_id)
-            record = waiting.get(sandbox_id) if sandbox is None else sandbox.record
-            return None if record is None else self._part.interface(record.slot)
-
-        metered = [Metered(one.id, one.volume, one.sandbox, interface(one.sandbox)) for one in sessions]
-        return await asyncio.to_thread(read_all, self._machinery.cgroups, self._machinery.volumes, metered)
+        found = []
+        for one in sessions:
+            sandbox = self._running.get(one.sandbox)
+            record = waiting.get(one.sandbox) if sandbox is None else sandbox.record
+            interface = None if record is None else self._part.interface(record.slot)
+            parked = () if sandbox is None else sandbox.parked_runs
+            found.append(Metered(one.id, one.volume, one.sandbox, interface, parked))
+        return await asyncio.to_thread(read, self._machinery.cgroups, self._machinery.volumes, found)
 
     async def touched(self) -> Collection[str]:
         slots = await asyncio.to_thread(self._machinery.network.touched)

@@ -253,9 +253,13 @@ class LocalSandbox:
     async def run(self, run: Run, sink: Sink | None = None) -> RunResult:
         return await self._runs.run(run, sink)
 
+    @property
+    def parked_runs(self) -> list[str]:
+        """Those that wait for a program."""
+        return [*self._launcher.parked(), *self._prepared.parked()]
+
     def count_processes(self) -> int:
-        parked = [*self._launcher.parked(), *self._prepared.parked()]
-        return self._machinery.cgroups.session_processes(self.id, leave_out=parked)
+        return self._machinery.cgroups.session_processes(self.id, leave_out=self.parked_runs)
 
     async def observe(self) -> Observed:
         processes = self.count_processes()

@@ -10,6 +10,7 @@ from buntime.errors import Unavailable
 from buntime.ids import new_sandbox_id, new_volume_id
 from buntime.image import MADE_PREFIX
 from buntime.inside import FileToWrite, Sink, Stream
+from buntime.measurement import Counted
 from buntime.paths import RECORDS, WORKSPACE, for_client
 from buntime.plan import MB, Limits
 from buntime.ports import (
@@ -107,7 +108,7 @@ class FakeSandbox:
         self.network: Network = DEFAULT_NETWORK
         self.alive = True
         self.frozen = False
-        self.cpu = self.bytes_out = self.memory = 0  # what the kernel has counted; a test may set them
+        self.cpu = self.bytes_in = self.bytes_out = self.memory = 0  # what the kernel has counted; a test may set them
         self.processes = FakeProcesses()
         self.services = FakeServices(self.processes)
         self.contexts = FakeContexts()
@@ -296,6 +297,14 @@ class FakeSandboxes:
         sandbox, volume = self.running.get(session.sandbox), self.volumes.get(session.volume)
         counters = Counters(sandbox.id, sandbox.cpu, sandbox.bytes_out, sandbox.memory) if sandbox else None
         return Used(counters, volume.used if volume else 0)
+
+    async def counted(self, sessions: Sequence[Session]) -> Mapping[str, Counted]:
+        found = {}
+        for session in sessions:
+            sandbox, used = self.running.get(session.sandbox), self._used_by(session)
+            if sandbox is not None and used.counters is not None:
+                found[session.id] = Counted(used.counters, sandbox.bytes_in, sandbox.count_processes(), used.disk)
+        return found
 
     async def touched(self) -> Collection[str]:
         return self.got_bytes

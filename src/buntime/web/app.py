@@ -35,6 +35,7 @@ from buntime.web.api import (
     usage,
     watch,
 )
+from buntime.web.api import metrics as session_metrics
 from buntime.web.assets import AssetResource, copy_script
 from buntime.web.auth import Authenticator
 from buntime.web.bodies import BodyMemory
@@ -59,6 +60,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *account.OPERATIONS,
     *events.OPERATIONS,
     *usage.OPERATIONS,
+    *session_metrics.OPERATIONS,
     *previews.OPERATIONS,
     *execution.OPERATIONS,
     *processes.OPERATIONS,

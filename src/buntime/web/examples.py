@@ -131,6 +131,17 @@ _SERVICE = {
     "processId": PROCESS,
 }
 
+_METRICS = {
+    "time": "2024-01-19T10:31:10Z",
+    "seconds": 10,
+    "cpu": 0.12,
+    "memory": 167772160,
+    "disk": 16777216,
+    "processes": 2,
+    "bytesIn": 81920,
+    "bytesOut": 4096,
+}
+
 BODIES: Mapping[str, Any] = {
     "createSession": {"ttl": 86400, "metadata": {"user": "u1"}, "env": {"TOKEN": "secret"}},
     "patchSession": {"ttl": 3600, "metadata": None},
@@ -158,6 +169,8 @@ BODIES: Mapping[str, Any] = {
 }
 NOT_READY = {"ready": False, "checks": {"volumes": True, "rules": True, "room": False}}
 QUERIES: Mapping[str, Mapping[str, Any]] = {
+    "getSessionMetrics": {"from": "2024-01-19T10:30:00Z", "to": "2024-01-19T11:30:00Z", "step": 60},
+    "listLatestMetrics": {"state": "active"},
     "listSessions": {"state": "active"},
     "listSnapshots": {"sessionId": SESSION},
     "listEvents": {"sessionId": SESSION, "type": "session.deleted"},
@@ -256,6 +269,36 @@ ANSWERS: Mapping[str, Any] = {
             }
         ],
         "cursor": "uwc_2a",
+    },
+    "getSessionMetrics": {
+        "sessionId": SESSION,
+        "from": "2024-01-19T10:30:00Z",
+        "to": "2024-01-19T11:30:00Z",
+        "step": 60,
+        "points": [
+            {
+                **_METRICS,
+                "time": "2024-01-19T10:31:00Z",
+                "seconds": 60,
+                "cpuMax": 0.25,
+                "memoryMax": 188743680,
+                "diskMax": 16777216,
+                "processesMax": 2,
+                "bytesInMax": 40960,
+                "bytesOutMax": 2048,
+            }
+        ],
+    },
+    "listLatestMetrics": {
+        "sessions": [
+            {
+                **{name: _SESSION[name] for name in ("sessionId", "name", "state", "createdAt", "expiresAt")},
+                "lastActive": "2024-01-19T10:31:00Z",
+                "resourceLimits": _LIMITS,
+                "metrics": _METRICS,
+            }
+        ],
+        "total": 1,
     },
     "createPreviewToken": {
         "url": f"https://ses-abc123def456ghi789-3000.example.com/?buntime_token={TOKEN}",

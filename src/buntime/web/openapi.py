@@ -38,6 +38,7 @@ TAGS = {  # name → what it is about
     "Account": "An account has a plan, and keys. A key does what its scopes allow.",
     "Events": "An event says what happened in an account, and who caused it.",
     "Usage": "What the sessions of an account used, by the kernel's counters.",
+    "Metrics": "What sessions use over time, and what they use now.",
     "Previews": "A preview is the URL of a port of a session. A token opens a private one.",
     "Execution": "Run code and wait for its result, or open a terminal.",
     "Services": "Programs that a session declares: they run whenever it is awake, and are started again when they end.",

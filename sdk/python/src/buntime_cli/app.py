@@ -12,6 +12,7 @@ from buntime_cli.commands import (
     images,
     keys,
     login,
+    metrics,
     previews,
     processes,
     running,
@@ -20,6 +21,7 @@ from buntime_cli.commands import (
     settings,
     shell,
     snapshots,
+    top,
     usage,
 )
 from buntime_cli.commands.beside import ELSEWHERE, SERVER_HEAD, server_command, server_groups, write_section
@@ -148,6 +150,6 @@ for commands in (
     *(sessions.sessions, settings.settings, snapshots.taking, forks.forks, images.image_commands, keys.key_commands),
     *(running.running, shell.shell, copying.copying),
     *(processes.processes, services.service_commands, previews.previews, forwarding.forwarding),
-    *(usage.usage, login.login, rest),
+    *(usage.usage, metrics.metrics, top.top, login.login, rest),
 ):
     app.add_typer(commands)

@@ -165,6 +165,61 @@ class PreviewToken:
     expires_at: datetime = read_by(time_or_none)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metrics:
+    """What a session did. `time`: of a point, where its step begins; else when it was measured. `seconds`: how many
+    were measured. `cpu`: cores on average. `memory`, `disk`: bytes. `bytes_in`, `bytes_out`: in those seconds.
+    """
+
+    time: datetime = read_by(time_or_none)
+    seconds: float
+    cpu: float
+    memory: int
+    disk: int
+    processes: float
+    bytes_in: int
+    bytes_out: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsPoint(Metrics):
+    """What a session did in one step. The most of each are those of the 10 seconds with the most; `bytes_in_max` and
+    `bytes_out_max` are bytes a second.
+    """
+
+    cpu_max: float
+    memory_max: int
+    disk_max: int
+    processes_max: int
+    bytes_in_max: int
+    bytes_out_max: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionMetrics:
+    """What a session did over time. `step`: seconds of each point. A step in which it did not run has no point."""
+
+    session_id: str
+    since: datetime = read_by(time_or_none, name="from")
+    until: datetime = read_by(time_or_none, name="to")
+    step: int
+    points: Sequence[MetricsPoint] = read_by(each(MetricsPoint))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredSession:
+    """A session and what it does now. `metrics`: None if it sleeps, or has woken within the last 12 seconds."""
+
+    session_id: str
+    name: str | None
+    state: SessionState
+    created_at: datetime = read_by(time_or_none)
+    expires_at: datetime = read_by(time_or_none)
+    last_active: datetime = read_by(time_or_none)
+    resource_limits: ResourceLimits = read_by(one_or_none(ResourceLimits))
+    metrics: Metrics | None = read_by(one_or_none(Metrics))
+
+
 @dataclass(frozen=True, slots=True)
 class Woken:
     """The state that the session woke from, and how many milliseconds that took."""

@@ -10,6 +10,7 @@ import { unlessAborted } from "../waiting.js";
 import { Refusal, errorObject, failed, refuse, refused, whole } from "./answers.js";
 import { FakeKeys } from "./fake_keys.js";
 import { FakeImages, FakeSnapshots, requireFit } from "./fake_kept.js";
+import { measuredSessions, metricsOf } from "./fake_metrics.js";
 import { Servers, addressOf } from "./fake_previews.js";
 import { DEFAULT_IMAGE, FakeSession, stamp, type Clock, type Origin } from "./fake_session.js";
 import { FakeTerminal } from "./fake_terminal.js";
@@ -35,6 +36,7 @@ const OF_ONE_SESSION = /^\/sessions\/([^/]+)(\/[a-z-]+)?$/;
 const OF_ONE_SERVICE = /^POST \/sessions\/([^/]+)\/services\/([^/]+)\/(start|stop|restart)$/;
 const SLEEPS_ON = new Set([
   "GET /sessions/{id}",
+  "GET /sessions/{id}/metrics",
   "PATCH /sessions/{id}",
   "DELETE /sessions/{id}",
   "POST /sessions/{id}/sleep",
@@ -47,6 +49,7 @@ const MOST_FORKS = 100;
 const OPERATIONS = [
   "POST /sessions/create",
   "GET /sessions",
+  "GET /metrics/sessions",
   "POST /images/create",
   "GET /images",
   "DELETE /images/{name}",
@@ -174,6 +177,7 @@ export class FakeTransport implements Transport {
     const called = `${request.method} ${request.path}`;
     if (called === "POST /sessions/create") return this.#create((request.body ?? {}) as CreateSession);
     if (called === "GET /sessions") return this.#list(request.query);
+    if (called === "GET /metrics/sessions") return measuredSessions(this.#wanted(request.query), request.query);
     if (called === "GET /images") return this.images.list(request.query);
     if (called === "POST /images/create") return this.#makeImage(request.body as CreateImage);
     const image = /^DELETE \/images\/([^/]+)$/.exec(called);
@@ -269,8 +273,14 @@ export class FakeTransport implements Transport {
   }
 
   #list(query: Record<string, string>): unknown {
-    const shapes = [...this.sessions.values()].map(({ shape }) => shape).reverse();
-    const wanted = shapes.filter((shape) => {
+    const shapes = this.#wanted(query).map(({ shape }) => shape);
+    const { items, total } = pageOf(shapes, query);
+    return { sessions: items, total };
+  }
+
+  /** The sessions that a query selects, newest first. */
+  #wanted(query: Record<string, string>): FakeSession[] {
+    return [...this.sessions.values()].reverse().filter(({ shape }) => {
       if (query.state !== undefined && shape.state !== query.state) return false;
       if (query.name !== undefined && shape.name !== query.name) return false;
       return Object.entries(query).every(([name, value]) => {
@@ -278,11 +288,9 @@ export class FakeTransport implements Transport {
         return key === null || String(shape.metadata[key]) === value;
       });
     });
-    const { items, total } = pageOf(wanted, query);
-    return { sessions: items, total };
   }
 
-  #ofSession(called: string, id: string | undefined, { body }: FakeRequest): unknown {
+  #ofSession(called: string, id: string | undefined, { body, query }: FakeRequest): unknown {
     const session = this.#session(id);
     const fields = (body ?? {}) as Record<string, never>;
     const before = session.shape.state;
@@ -290,6 +298,8 @@ export class FakeTransport implements Transport {
     switch (called) {
       case "GET /sessions/{id}":
         return session.shape;
+      case "GET /sessions/{id}/metrics":
+        return metricsOf(session, query, this.#clock());
       case "PATCH /sessions/{id}":
         this.#requireFree((fields as UpdateSession).name, 1, session.id);
         session.update(fields as UpdateSession);

@@ -75,7 +75,7 @@ def check_depth(metadata: Mapping[str, object] | UnsetType | None) -> None:
         )
 
 
-def _resource_limits(made: session.Session) -> wire.ResourceLimits:
+def resource_limits(made: session.Session) -> wire.ResourceLimits:
     limits = made.limits
     return wire.ResourceLimits(memory=limits.memory, cpu=number(limits.cpu), timeout=limits.timeout, disk=limits.disk)
 
@@ -86,7 +86,7 @@ def created(made: session.Session, config: Config) -> wire.Created:
         expires_at=iso(made.expires_at),
         preview_url=preview_url(made.id, config),
         created_at=iso(made.created_at),
-        resource_limits=_resource_limits(made),
+        resource_limits=resource_limits(made),
     )
 
 
@@ -103,7 +103,7 @@ def shown(view: SessionView, config: Config) -> wire.Session:
         active_processes=view.observed.processes,
         metadata=dict(made.metadata),
         preview_url=preview_url(made.id, config),
-        resource_limits=_resource_limits(made),
+        resource_limits=resource_limits(made),
         preview=wire.Preview(visibility=made.preview.visibility, ports=list(made.preview.ports)),  # type: ignore[arg-type]
         network=wire.Network(
             egress=made.network.egress,  # type: ignore[arg-type]

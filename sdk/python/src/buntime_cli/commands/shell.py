@@ -49,10 +49,11 @@ def shell_command(
         found = find(client, session)
         if not Screen.is_there():
             raise CommandError("A shell needs a terminal. Without one, use: buntime exec SESSION -- COMMAND")
-        raise typer.Exit(_sit(found, Screen(), terminal, working_dir))
+        raise typer.Exit(sit(found, Screen(), terminal, working_dir))
 
 
-def _sit(session: "Session", screen: Screen, terminal_id: str | None, working_dir: str) -> int:
+def sit(session: "Session", screen: Screen, terminal_id: str | None, working_dir: str) -> int:
+    """Shows the terminal until it ends or the person leaves. Returns the exit status. Raises CommandError."""
     cols, rows = screen.size
     terminal = session.terminal(terminal_id=terminal_id, cols=cols, rows=rows, working_dir=working_dir)
     terminal_id = terminal.id

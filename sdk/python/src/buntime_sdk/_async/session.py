@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterable, Mapping, Sequence
 from contextlib import suppress
+from datetime import date
 from os import PathLike
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -36,10 +37,12 @@ from buntime_sdk.shapes import (
     PreviewToken,
     Recovered,
     ResourceLimits,
+    SessionMetrics,
     SleepPolicy,
     Snapshot,
     Woken,
 )
+from buntime_sdk.usage_shapes import time_text
 from buntime_sdk.waiting import Awaited, awaited
 
 FORK_SECONDS = 60.0  # the server may take so long to make many sessions
@@ -234,6 +237,18 @@ class AsyncSession(AsyncExecutor):
         told = await self._calls.json(Call("POST", self._path("/wake"), repeatable=True))
         self._see(told)
         return from_wire(Woken, told)
+
+    async def metrics(
+        self, *, since: date | str | None = None, until: date | str | None = None, step: int | None = None
+    ) -> SessionMetrics:
+        """Returns what the session did over time: CPU, memory, disk, network, processes. This does not wake it.
+
+        `since`: a date, or a datetime with its time zone, at most a week ago; an hour before `until` by default.
+        `until`: the same; now by default. `step`: seconds of each point, rounded up to a multiple of 10, or of 300 if
+        `since` is more than a day ago; at most 500 points by default. Raises InvalidRequest.
+        """
+        query = {"from": time_text("since", since), "to": time_text("until", until), "step": step}
+        return from_wire(SessionMetrics, await self._calls.json(Call("GET", self._path("/metrics"), query)))
 
     async def snapshot(
         self,

@@ -14,6 +14,7 @@ from buntime_sdk._fake.answers import Answer, error_object, failed, refuse, whol
 from buntime_sdk._fake.file_routes import FILE_ROUTES, page_of
 from buntime_sdk._fake.kept import Images, Snapshots, require_fit
 from buntime_sdk._fake.keys import Keys
+from buntime_sdk._fake.metrics import measured_sessions, metrics_of
 from buntime_sdk._fake.previews import Servers, address_of
 from buntime_sdk._fake.request import FakeRequest
 from buntime_sdk._fake.run_routes import RUN_ROUTES, Tools
@@ -31,6 +32,7 @@ ONE_SNAPSHOT = re.compile(r"(GET|DELETE) /snapshots/([^/]+)")
 LEFT_ASLEEP = frozenset(
     {
         *("GET /sessions/{id}", "PATCH /sessions/{id}", "DELETE /sessions/{id}", "POST /sessions/{id}/sleep"),
+        "GET /sessions/{id}/metrics",
         *("POST /sessions/{id}/snapshots", "POST /sessions/{id}/fork", "POST /sessions/{id}/restore"),
         "POST /sessions/{id}/recover",
     }
@@ -38,6 +40,7 @@ LEFT_ASLEEP = frozenset(
 ACCOUNT_ROUTES = (
     *("POST /sessions/create", "GET /sessions", "POST /images/create", "GET /images", "DELETE /images/{name}"),
     *("GET /snapshots", "GET /snapshots/{id}", "DELETE /snapshots/{id}"),
+    "GET /metrics/sessions",
     *("GET /account", "POST /keys/create", "GET /keys", "DELETE /keys/{id}"),
     *("GET /usage", "GET /usage/windows"),
 )
@@ -195,6 +198,8 @@ class FakeServer:
             return self._create(request.fields)
         if called == "GET /sessions":
             return self._list(request.query)
+        if called == "GET /metrics/sessions":
+            return measured_sessions(self._wanted(request.query), request.query)
         if called == "POST /images/create":
             return self._make_image(request.fields)
         if called == "GET /images":
@@ -215,7 +220,8 @@ class FakeServer:
             return session.services.act(unquote(one[2]), one[3])
         found = ONE_SESSION.fullmatch(request.path)
         if found is not None:
-            return self._of_session(f"{request.method} /sessions/{{id}}{found[2] or ''}", found[1], request.fields)
+            called = f"{request.method} /sessions/{{id}}{found[2] or ''}"
+            return self._of_session(called, found[1], request.query if request.method == "GET" else request.fields)
         run, file = RUN_ROUTES.get(called), FILE_ROUTES.get(called)
         if run is None and file is None:
             refuse("not_found", f"There is no {called}.")
@@ -299,16 +305,20 @@ class FakeServer:
         return self.images.make(fields.get("name"), base, fields.get("env") or {})
 
     def _list(self, query: Mapping[str, str]) -> dict[str, Any]:
-        wanted = {name.removeprefix("metadata."): value for name, value in query.items() if "." in name}
-        living = [session.told for session in reversed(self.sessions.values()) if not session.is_expired]
-        every = [
-            told
-            for told in living
-            if query.get("state", told["state"]) == told["state"]
-            and query.get("name", told["name"]) == told["name"]
-            and all(_said(told["metadata"].get(name)) == value for name, value in wanted.items())
-        ]
+        every = [session.told for session in self._wanted(query)]
         return {"sessions": page_of(every, query), "total": len(every)}
+
+    def _wanted(self, query: Mapping[str, str]) -> list[FakeSession]:
+        """The living sessions that a query selects, newest first."""
+        wanted = {name.removeprefix("metadata."): value for name, value in query.items() if "." in name}
+        return [
+            session
+            for session in reversed(self.sessions.values())
+            if not session.is_expired
+            and query.get("state", session.state) == session.state
+            and query.get("name", session.name) == session.name
+            and all(_said(session.told["metadata"].get(name)) == value for name, value in wanted.items())
+        ]
 
     def _of_session(self, called: str, session_id: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         session = self.session(session_id)
@@ -318,6 +328,8 @@ class FakeServer:
         match called:
             case "GET /sessions/{id}":
                 return session.told
+            case "GET /sessions/{id}/metrics":
+                return metrics_of(session, fields, self._clock())
             case "PATCH /sessions/{id}":
                 self._require_free(fields.get("name"), for_session=session.id)
                 session.update(fields)

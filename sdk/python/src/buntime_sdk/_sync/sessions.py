@@ -8,6 +8,7 @@ from buntime_sdk._sync.calls import Call, Calls, key_or_new, without_none
 from buntime_sdk._sync.pages import Pages
 from buntime_sdk._sync.session import Session
 from buntime_sdk.arguments import require_id
+from buntime_sdk.from_json import from_wire
 from buntime_sdk.seen import as_found, as_made, settings_on_the_wire
 from buntime_sdk.service_shapes import ServiceSettings
 from buntime_sdk.settings import (
@@ -18,6 +19,7 @@ from buntime_sdk.settings import (
     SleepPolicyDict,
 )
 from buntime_sdk.shapes import (
+    MeasuredSession,
     NetworkSettings,
     PreviewSettings,
     ResourceLimits,
@@ -172,6 +174,27 @@ class Sessions:
             return [Session(self._calls, one["sessionId"], one) for one in told["sessions"]], told["total"]
 
         return Pages(fetch, lambda session: session.id)
+
+    def metrics(
+        self,
+        *,
+        state: SessionState | None = None,
+        name: str | None = None,
+        metadata: Mapping[str, str | int | float | bool] | None = None,
+        page_size: int | None = None,
+    ) -> Pages[MeasuredSession]:
+        """Lists sessions with what each does now, newest first. The server looks inside none, and wakes none.
+
+        `state`, `name`, `metadata`: as for `list`. `page_size`: sessions a request, 1 to 1,000; 100 by default.
+        """
+        filters = {f"metadata.{key}": value for key, value in (metadata or {}).items()}
+
+        def fetch(offset: int) -> tuple[Sequence[MeasuredSession], int]:
+            query: dict[str, Any] = {"state": state, "name": name, "limit": page_size, "offset": offset or None}
+            told = self._calls.json(Call("GET", "/metrics/sessions", query | filters))
+            return [from_wire(MeasuredSession, one) for one in told["sessions"]], told["total"]
+
+        return Pages(fetch, lambda session: session.session_id)
 
     def delete(self, session_id: str) -> None:
         """Deletes the session with the id `session_id`, or `name:` and its name, with its processes and files.
