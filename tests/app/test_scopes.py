@@ -67,7 +67,8 @@ async def send(api: Api, operation: Operation, key: str, found: Mapping[str, str
 
     known = {"sessionId": SESSION, "snapshotId": SNAPSHOT, "name": IMAGE, "keyId": KEY, "serviceName": SERVICE}
     path = operation.path.format_map({name: real(example) for name, example in known.items()})
-    query = {name: str(real(value)).lower() for name, value in QUERIES.get(operation.name, {}).items()}
+    queries = QUERIES.get(operation.name, {}).items()
+    query = {name: str(value).lower() if isinstance(value, bool) else str(real(value)) for name, value in queries}
     asked = f"?{urlencode(query)}" if query else ""
     body: object = {name: real(value) for name, value in BODIES.get(operation.name, {}).items()} or None
     if operation.name == "createKey":
