@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from buntime.daemon.moments import moments_of
 from buntime.daemon.tasks import Tasks
+from buntime.lifecycle.account_plans import AccountPlans
 from buntime.lifecycle.archiving import Archiving
 from buntime.lifecycle.changes import Changes
 from buntime.lifecycle.checkpoints import Checkpoints
@@ -21,6 +22,7 @@ from buntime.lifecycle.restoring import Restoring
 from buntime.lifecycle.saving import Saving
 from buntime.lifecycle.services import Services
 from buntime.lifecycle.transitions import Transitions
+from buntime.lifecycle.working import Working
 from buntime.plan import Plan
 from buntime.ports import Sandboxes, Store
 from buntime.usage import Moment
@@ -43,6 +45,8 @@ class Lifecycle:
     services: Services
     monitor: Monitor
     metering: Metering
+    working: Working
+    plans: AccountPlans
 
 
 def assemble_lifecycle(
@@ -57,11 +61,13 @@ def assemble_lifecycle(
 ) -> Lifecycle:
     """`plans`: by name. `monitor` is told what happens to sessions. `moment`: by default, what `clock` says."""
     monitor = monitor or Unwatched()
-    metering = Metering(store, sandboxes, tasks, moment or moments_of(clock))
+    moment, own_plans = moment or moments_of(clock), AccountPlans(store, plans)
+    metering = Metering(store, sandboxes, tasks, moment)
+    working = Working(store, sandboxes, tasks, clock, moment)
     changes, holds, observations = Changes(store, metering, clock), Holds(), Observations(sandboxes, clock)
     archiving = Archiving(store, sandboxes, saving, changes, holds, tasks)
     saves = (store, sandboxes, saving, changes, holds, archiving)
-    checkpoints = Checkpoints(*saves, plans, tasks, clock, monitor)
+    checkpoints = Checkpoints(*saves, own_plans, tasks, clock, monitor)
     layers = Layers(store, sandboxes, saving, changes, holds, tasks, clock, monitor)
     services = Services(store, sandboxes, plans, tasks, clock)
     parts = (store, sandboxes, saving, changes, holds, observations, archiving, layers, services, tasks)
@@ -72,7 +78,7 @@ def assemble_lifecycle(
     recovering = Recovering(store, sandboxes, saving, changes, holds, tasks)
     relief = Relief(store, sandboxes, transitions, archiving, layers)
     leases = Leases(store, sandboxes, changes, holds, transitions, layers, relief, services, clock)
-    forgetting = (holds, observations, archiving, checkpoints, transitions, metering, services)
+    forgetting = (holds, observations, archiving, checkpoints, transitions, metering, services, working)
     endings = Endings(store, sandboxes, saving, layers, changes, holds, forgetting, tasks, metering)
     return Lifecycle(
         changes,
@@ -90,4 +96,6 @@ def assemble_lifecycle(
         services,
         monitor,
         metering,
+        working,
+        own_plans,
     )

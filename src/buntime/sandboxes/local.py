@@ -20,7 +20,7 @@ from buntime.errors import BuntimeError, Unavailable
 from buntime.ids import new_volume_id
 from buntime.image import MADE_PREFIX
 from buntime.plan import Limits
-from buntime.ports import Claimed, HostNumbers, NoRoom, Sandbox, SandboxGone, Strain, Used, VolumeLost
+from buntime.ports import Claimed, HostNumbers, NoRoom, Sandbox, SandboxGone, Strain, Used, VolumeLost, Worked
 from buntime.sandboxes import record as records
 from buntime.sandboxes.adopting import Adoption, Found
 from buntime.sandboxes.cache import VolumeCache
@@ -41,7 +41,7 @@ from buntime.sandboxes.network.disconnecting import end_connections
 from buntime.sandboxes.pool import Pool
 from buntime.sandboxes.removing import Removing
 from buntime.sandboxes.sandbox import LocalSandbox
-from buntime.sandboxes.used import Metered, read_all
+from buntime.sandboxes.used import Metered, metered, read_all, read_work, with_packets
 from buntime.session import Session, State
 from buntime.snapshot import MadeImage
 
@@ -417,15 +417,16 @@ class LocalSandboxes:
         )
 
     async def used(self, sessions: Sequence[Session]) -> Mapping[str, Used]:
+        cgroups, volumes = self._machinery.cgroups, self._machinery.volumes
+        return await asyncio.to_thread(read_all, cgroups, volumes, self._metered(sessions))
+
+    async def worked(self, sessions: Sequence[Session]) -> Mapping[str, Worked]:
+        some = with_packets(self._metered(sessions), self._running)
+        return await asyncio.to_thread(read_work, self._machinery.cgroups, some)
+
+    def _metered(self, sessions: Sequence[Session]) -> Sequence[Metered]:
         waiting = {one.record.sandbox: one.record for one in self._adoption.waiting}
-
-        def interface(sandbox_id: str) -> str | None:
-            sandbox = self._running.get(sandbox_id)
-            record = waiting.get(sandbox_id) if sandbox is None else sandbox.record
-            return None if record is None else self._part.interface(record.slot)
-
-        metered = [Metered(one.id, one.volume, one.sandbox, interface(one.sandbox)) for one in sessions]
-        return await asyncio.to_thread(read_all, self._machinery.cgroups, self._machinery.volumes, metered)
+        return metered(sessions, self._running, waiting, self._part.interface)
 
     async def touched(self) -> Collection[str]:
         slots = await asyncio.to_thread(self._machinery.network.touched)

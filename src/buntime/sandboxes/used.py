@@ -1,15 +1,21 @@
-"""What the kernel has counted of sessions: processor time, memory, bytes sent, disk. Blocking, for a thread."""
+"""What the kernel has counted of sessions: processor time, memory, bytes of the network, disk.
 
-from collections.abc import Sequence
+What reads is blocking, for a thread.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from buntime.ports import Used
+from buntime.ports import Used, Worked
 from buntime.sandboxes.kernel.cgroup import Cgroups
 from buntime.sandboxes.kernel.cgroup_tree import text_of
 from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.kernel.volume import Volumes
+from buntime.sandboxes.record import Record
+from buntime.sandboxes.sandbox import LocalSandbox
+from buntime.session import Session
 from buntime.usage import Counters
 
 INTERFACES = Path("/sys/class/net")
@@ -23,11 +29,52 @@ class Metered:
     volume: str  # id
     sandbox: str  # id
     interface: str | None  # the host's end of its network; None: no sandbox runs
+    connection: int = 0  # which one the server has to the guest
+    packets: int = 0  # bytes of what it carried until now
+
+
+def metered(
+    sessions: Sequence[Session],
+    running: Mapping[str, LocalSandbox],
+    waiting: Mapping[str, Record],
+    interface: Callable[[int], str],
+) -> list[Metered]:
+    """`running`, `waiting`: sandboxes by id. `interface`: that of a slot. For the event loop."""
+    found: list[Metered] = []
+    for session in sessions:
+        sandbox = running.get(session.sandbox)
+        record = waiting.get(session.sandbox) if sandbox is None else sandbox.record
+        one = Metered(session.id, session.volume, session.sandbox, None if record is None else interface(record.slot))
+        found.append(one)
+    return found
+
+
+def with_packets(some: Sequence[Metered], running: Mapping[str, LocalSandbox]) -> list[Metered]:
+    """The same with what the server itself exchanged with their guests, which is none of the sessions' doing."""
+    found: list[Metered] = []
+    for one in some:
+        with suppress(OSError):
+            sandbox = running.get(one.sandbox)
+            connection, packets = (0, 0) if sandbox is None else sandbox.packets()
+            found.append(replace(one, connection=connection, packets=packets))
+    return found
 
 
 def read_all(cgroups: Cgroups, volumes: Volumes, metered: Sequence[Metered]) -> dict[str, Used]:
     """By session."""
     return {one.session: Used(_counters(cgroups, one), _disk(volumes, one.volume)) for one in metered}
+
+
+def read_work(cgroups: Cgroups, metered: Sequence[Metered]) -> dict[str, Worked]:
+    """By session, without those whose sandbox has ended."""
+    found: dict[str, Worked] = {}
+    for one in metered:
+        if one.interface is not None:
+            with suppress(OSError):
+                moved = _counted(one.interface, "rx_bytes") + _counted(one.interface, "tx_bytes") - one.packets
+                source = f"{one.sandbox} {one.connection}"
+                found[one.session] = Worked(source, cgroups.totals(one.sandbox)[0], moved)
+    return found
 
 
 def _counters(cgroups: Cgroups, one: Metered) -> Counters | None:
@@ -36,10 +83,14 @@ def _counters(cgroups: Cgroups, one: Metered) -> Counters | None:
         return None
     with suppress(OSError):
         # what the session sends is what the host's end receives
-        sent = int(text_of(INTERFACES / one.interface / "statistics" / "rx_bytes"))
+        sent = _counted(one.interface, "rx_bytes")
         cpu, memory = cgroups.totals(one.sandbox)
         return Counters(one.sandbox, cpu, sent, memory)
     return None
+
+
+def _counted(interface: str, name: str) -> int:
+    return int(text_of(INTERFACES / interface / "statistics" / name))
 
 
 def _disk(volumes: Volumes, volume: str) -> int | None:

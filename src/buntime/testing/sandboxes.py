@@ -26,6 +26,7 @@ from buntime.ports import (
     Strain,
     Used,
     VolumeLost,
+    Worked,
 )
 from buntime.session import DEFAULT_NETWORK, Network, Session, State
 from buntime.snapshot import MOST_LAYERS, MadeImage
@@ -107,7 +108,7 @@ class FakeSandbox:
         self.network: Network = DEFAULT_NETWORK
         self.alive = True
         self.frozen = False
-        self.cpu = self.bytes_out = self.memory = 0  # what the kernel has counted; a test may set them
+        self.cpu = self.bytes_out = self.bytes_in = self.memory = 0  # what the kernel has counted; a test may set them
         self.processes = FakeProcesses()
         self.services = FakeServices(self.processes)
         self.contexts = FakeContexts()
@@ -296,6 +297,10 @@ class FakeSandboxes:
         sandbox, volume = self.running.get(session.sandbox), self.volumes.get(session.volume)
         counters = Counters(sandbox.id, sandbox.cpu, sandbox.bytes_out, sandbox.memory) if sandbox else None
         return Used(counters, volume.used if volume else 0)
+
+    async def worked(self, sessions: Sequence[Session]) -> Mapping[str, Worked]:
+        running = {session.id: self.running[session.sandbox] for session in sessions if session.sandbox in self.running}
+        return {name: Worked(one.id, one.cpu, one.bytes_in + one.bytes_out) for name, one in running.items()}
 
     async def touched(self) -> Collection[str]:
         return self.got_bytes
