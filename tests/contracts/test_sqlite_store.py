@@ -759,7 +759,7 @@ async def test_sessions_from_before_sleep_policies_keep_theirs_and_may_get_any(
     store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = session("ses_b")
-    old = replace(FULL, sleep_policy=SleepPolicy(checkpoint_every=600))
+    old = replace(FULL, sleep_policy=SleepPolicy(checkpoint_every=600), services=())
     with monkeypatch.context() as patch:
         patch.setattr(database, "MIGRATIONS", migrations_until(14, tmp_path / "old"))
         async with opened(store_path):
