@@ -89,7 +89,7 @@ def of_change(before: Session, after: Session, now: float) -> tuple[AccountEvent
     data: dict[str, object] = {"name": before.name, "stateBefore": before.state.value}
     cause = None
     if after.state is State.DELETING:
-        expired = before.expires_at <= now
+        expired = before.has_expired(now)
         what = EventType.SESSION_EXPIRED if expired else EventType.SESSION_DELETED
         cause = SERVER if expired else None
     else:

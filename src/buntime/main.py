@@ -28,6 +28,7 @@ from buntime.daemon.tasks import Tasks
 from buntime.daemon.trimming import keep_trimmed
 from buntime.edge.process import edge
 from buntime.lifecycle.assembly import Lifecycle, assemble_lifecycle
+from buntime.lifecycle.decisions import Waits
 from buntime.lifecycle.keeper import Keeper, Pace
 from buntime.lifecycle.leftovers import Leftovers
 from buntime.lifecycle.master_key import open_vault
@@ -102,7 +103,8 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
         _keep(config, store, sandboxes, lifecycle, tasks)
         tasks.start_daemon(Leftovers(store, archive, saving, clock).keep(), "leftovers of uploads")
 
-        operations = assemble_operations(store, sandboxes, lifecycle, history, vault, plans, tasks, clock)
+        usual = Waits(*_after(config))
+        operations = assemble_operations(store, sandboxes, lifecycle, history, vault, plans, tasks, clock, usual)
         previews = Previews(store, lifecycle, clock, domain=config.domain, secure=bool(config.domain))
         files = client_files()
         await enter(web(config, operations, previews, metrics, sandboxes.works, files))
@@ -122,8 +124,7 @@ async def _prune_images(config: Config, store: SqliteStore) -> None:
 
 def _keep(config: Config, store: SqliteStore, sandboxes: LocalSandboxes, lifecycle: Lifecycle, tasks: Tasks) -> None:
     """Starts the loops that run for as long as the server."""
-    after = (config.idle_after or math.inf, config.deep_sleep_after or math.inf)
-    pace = Pace(config.tick_ms / 1000, *after, keeps=config.keep_suspended == 1)
+    pace = Pace(config.tick_ms / 1000, *_after(config), keeps=config.keep_suspended == 1)
     keeper = Keeper(store, sandboxes, lifecycle, tasks, time.time, pace)
     tasks.start_daemon(keeper.run(), "keeper")
     tasks.start_daemon(keeper.watch_connections(), "connections")
@@ -139,6 +140,11 @@ def _keep(config: Config, store: SqliteStore, sandboxes: LocalSandboxes, lifecyc
     tasks.start_daemon(keep_trimmed(), "trimming")
     tasks.start_daemon(keep_collected(), "collection of garbage")
     tasks.start_daemon(keep_names(config), "name server")
+
+
+def _after(config: Config) -> tuple[float, float]:
+    """Seconds without activity before a session is suspended, and before it goes to deep sleep."""
+    return config.idle_after or math.inf, config.deep_sleep_after or math.inf
 
 
 def serve(config: Config) -> None:

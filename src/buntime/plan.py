@@ -1,5 +1,6 @@
 """Plans and limits, as data."""
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -10,6 +11,10 @@ MB = 1 << 20
 SHORTEST_CHECKPOINT, LONGEST_CHECKPOINT = 5, 86400  # seconds between two checkpoints of a session
 LOG_SHARE = 4  # one process may keep a quarter of the log bytes of its session …
 LARGEST_LOG = 16 * MB  # … up to this
+SHORTEST_QUIET = 5  # seconds without activity before a session sleeps
+LONGEST_SECONDS = 100 * 365 * 86400  # that a session may ask for, where its plan has no bound
+ENDLESS = "never"  # in place of seconds
+MAY_BE_ENDLESS = ("longest_ttl", "idle_after_most", "deep_sleep_after_most")
 FIRST_PLAN = "paid"  # of an account that is made together with its first key
 
 
@@ -29,7 +34,7 @@ class Plan:
 
     name: str
     sessions: int  # at a time, including sleeping ones
-    longest_ttl: int  # seconds
+    longest_ttl: float  # seconds; infinity: sessions need not end
     shortest_ttl: int  # seconds
     may_set_limits: bool  # by `resourceLimits` in a request
     default: Limits
@@ -56,6 +61,9 @@ class Plan:
     rate_idle: float = 0.25
     rate_deep_sleep: float = 0.02
     checkpoint_every: int = 300  # seconds, of sessions that do not say it themselves; 0: never
+    idle_after_most: float = 3600  # seconds that a session may ask for; infinity: never too
+    deep_sleep_after_most: float = 86400
+    may_await_processes: bool = False  # sessions may stay awake while their own processes work
 
     @property
     def log_bytes(self) -> tuple[int, int]:
@@ -65,15 +73,29 @@ class Plan:
 
 
 def parse_plans(text: str) -> dict[str, Plan]:
-    """TOML → plans by name. Raises ValueError, which names the plan and the wrong field."""
+    """TOML → plans by name. `"never"` stands for infinity. Raises ValueError, which names the plan and the wrong
+    field."""
     plans: dict[str, Plan] = {}
     for name, table in tomllib.loads(text).items():
         try:
             limits = {key: Limits(**table.pop(key)) for key in ("default", "most")}
-            plans[name] = Plan(name=name, **limits, **table)  # type: ignore[arg-type]
-        except (TypeError, KeyError, AttributeError) as wrong:
+            numbers = {key: seconds_of(key, value) for key, value in table.items()}
+            plans[name] = Plan(name=name, **limits, **numbers)  # type: ignore[arg-type]
+        except (TypeError, KeyError, AttributeError, ValueError) as wrong:
             raise ValueError(f"plan {name!r}: {wrong}") from wrong
     return plans
+
+
+def seconds_of(name: str, value: object) -> object:
+    """What a plan has for this setting: infinity for `"never"`. Raises ValueError for a wrong value of a setting that
+    may be that."""
+    if name not in MAY_BE_ENDLESS:
+        return value
+    if value == ENDLESS:
+        return math.inf
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be a whole number of seconds, more than 0, or never, not {value!r}")
+    return value
 
 
 def load_plans(path: Path | None) -> dict[str, Plan]:
@@ -93,7 +115,7 @@ def with_overrides(plan: Plan, overrides: Mapping[str, object]) -> Plan:
     """The plan with an account's own numbers.
 
     Keys are the field names of `Plan`. `default` and `most` take a table of `Limits` fields; a field that is missing
-    keeps the plan's number. Raises ValueError for an unknown name.
+    keeps the plan's number. `"never"` stands for infinity. Raises ValueError for an unknown name.
     """
     if not overrides:
         return plan
@@ -110,5 +132,5 @@ def with_overrides(plan: Plan, overrides: Mapping[str, object]) -> Plan:
             except TypeError as wrong:
                 raise ValueError(f"{key!r}: {wrong}") from wrong
         else:
-            changes[key] = value
+            changes[key] = seconds_of(key, value)
     return replace(plan, **changes)  # type: ignore[arg-type]

@@ -758,6 +758,16 @@ class Used:
 
 
 @dataclass(frozen=True, slots=True)
+class Worked:
+    """What the kernel has counted of one session's own processes in a sandbox. Requests of the API are not in it, but
+    for what they make the processes do."""
+
+    source: str  # where it was counted: numbers of two sources cannot be compared
+    cpu: int  # microseconds
+    traffic: int  # bytes of its network, in both directions
+
+
+@dataclass(frozen=True, slots=True)
 class Claimed:
     """What a new session stands on. The host made the ids of the sandbox and the volume."""
 
@@ -871,6 +881,11 @@ class Sandboxes(Protocol):
     async def counted(self, sessions: Sequence[Session]) -> Mapping[str, Counted]:
         """The kernel's numbers of those whose sandbox runs, suspended ones too, by id. Asks no guest, wakes nothing,
         raises nothing."""
+        ...
+
+    async def worked(self, sessions: Sequence[Session]) -> Mapping[str, Worked]:
+        """What the kernel has counted for these sessions, by id, without those whose sandbox does not run. Asks no
+        guest, raises nothing."""
         ...
 
     async def touched(self) -> Collection[str]:

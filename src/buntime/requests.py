@@ -5,6 +5,7 @@ PayloadTooLarge.
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -16,11 +17,22 @@ from buntime.errors import Forbidden, InvalidRequest, PayloadTooLarge
 from buntime.image import DEFAULT_IMAGE, wrong_name
 from buntime.inside import FileToWrite
 from buntime.paths import for_client, inside_session, shown
-from buntime.plan import MB, Limits, Plan
+from buntime.plan import ENDLESS, LONGEST_SECONDS, MB, Limits, Plan
 from buntime.preview import HIGHEST_PORT, LOWEST_PORT
 from buntime.scope import Scope, in_order
 from buntime.service import MOST_SERVICES, Service
-from buntime.session import DEFAULT_NETWORK, DEFAULT_PREVIEW, Network, Preview, Session
+from buntime.session import (
+    DEFAULT_NETWORK,
+    DEFAULT_PREVIEW,
+    DEFAULT_SLEEP_POLICY,
+    NEVER,
+    AwakeWhile,
+    Network,
+    Preview,
+    Session,
+    SleepPolicy,
+    end_after,
+)
 
 DEFAULT_TTL = 86400  # seconds
 DEFAULT_TOKEN_TTL, SHORTEST_TOKEN_TTL = 3600, 60  # seconds
@@ -51,14 +63,14 @@ UNSET = Unset.UNSET
 
 @dataclass(frozen=True, slots=True)
 class NewSession:
-    ttl: int | None = None
+    ttl: float | None = None  # seconds; infinity: never
     metadata: Mapping[str, object] = field(default_factory=dict)
     limits: Mapping[str, float] | None = None  # by field names of `plan.Limits`
     preview: Preview = DEFAULT_PREVIEW
     network: Network = DEFAULT_NETWORK
     on_wake: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
-    checkpoint_every: int | None = None  # seconds, or `session.NEVER`; None: as the plan says
+    sleep_policy: SleepPolicy = DEFAULT_SLEEP_POLICY
     image: str = DEFAULT_IMAGE  # a name
     snapshot: str | None = None  # id, in place of an image
     name: str | None = None
@@ -68,13 +80,13 @@ class NewSession:
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    ttl: int | Unset | None = UNSET
+    ttl: float | Unset | None = UNSET
     metadata: Mapping[str, object] | Unset | None = UNSET
     preview: Preview | Unset | None = UNSET
     network: Network | Unset | None = UNSET
     on_wake: str | Unset | None = UNSET
     env: Mapping[str, str] | Unset | None = UNSET
-    checkpoint_every: int | Unset | None = UNSET
+    sleep_policy: SleepPolicy | Unset | None = UNSET
     name: str | Unset | None = UNSET
     services: tuple[Service, ...] | Unset | None = UNSET
 
@@ -84,14 +96,14 @@ class NewFork:
     """UNSET: as in the source. For `ttl`, `metadata` and `name` there is no such thing: no session inherits them."""
 
     count: int = 1
-    ttl: int | None = None
+    ttl: float | None = None
     metadata: Mapping[str, object] = field(default_factory=dict)
     limits: Mapping[str, float] | None = None  # None: as in the source, like each one that is missing
     preview: Preview | Unset = UNSET
     network: Network | Unset = UNSET
     on_wake: str | Unset | None = UNSET
     env: Mapping[str, str] | Unset = UNSET
-    checkpoint_every: int | Unset | None = UNSET
+    sleep_policy: SleepPolicy | Unset = UNSET
     name: str | None = None
     services: tuple[Service, ...] | Unset = UNSET
 
@@ -140,7 +152,7 @@ class Execute:
     stdin: bytes = b""
 
 
-def check_new(new: NewSession, plan: Plan) -> tuple[int, Limits]:
+def check_new(new: NewSession, plan: Plan) -> tuple[float, Limits]:
     """The ttl (seconds) and limits that the session gets."""
     ttl = check_ttl(new.ttl, plan)
     _check_metadata(new.metadata)
@@ -150,12 +162,13 @@ def check_new(new: NewSession, plan: Plan) -> tuple[int, Limits]:
     _check_network(new.network)
     _check_name(new.name)
     check_services(new.services)
+    _check_sleep_policy(new.sleep_policy, plan)
     if new.or_existing and new.name is None:
         raise InvalidRequest("onConflict", "onConflict return needs a name.")
     return ttl, _check_limits(new.limits, plan)
 
 
-def check_fork(fork: NewFork, source: Session, plan: Plan) -> tuple[int, Session]:
+def check_fork(fork: NewFork, source: Session, plan: Plan) -> tuple[float, Session]:
     """The ttl (seconds) of the new sessions, and the source with the fields that they get."""
     if fork.count > plan.fork_count:
         raise Forbidden(
@@ -176,7 +189,7 @@ def check_fork(fork: NewFork, source: Session, plan: Plan) -> tuple[int, Session
         network=fork.network,
         on_wake=fork.on_wake,
         env=fork.env,
-        checkpoint_every=fork.checkpoint_every,
+        sleep_policy=fork.sleep_policy,
         name=fork.name,
         services=fork.services,
     )
@@ -237,15 +250,19 @@ def check_image(new: NewImage) -> None:
     _check_session_env(new.env)
 
 
-def check_ttl(ttl: int | None, plan: Plan) -> int:
+def check_ttl(ttl: float | None, plan: Plan) -> float:
+    """Seconds; infinity where the session need not end."""
     if ttl is None:
         return min(DEFAULT_TTL, plan.longest_ttl)
-    if ttl < plan.shortest_ttl or ttl > plan.longest_ttl:
+    longest = min(plan.longest_ttl, LONGEST_SECONDS)
+    if ttl < plan.shortest_ttl or (ttl > longest and not ttl == plan.longest_ttl == math.inf):
+        or_never = f", or {ENDLESS}," if math.isinf(plan.longest_ttl) else ""
         raise InvalidRequest(
             "ttl",
-            f"ttl must be {plan.shortest_ttl} to {plan.longest_ttl} seconds on the {plan.name} plan, not {ttl}.",
+            f"ttl must be {plan.shortest_ttl} to {longest:.0f} seconds{or_never} on the {plan.name} plan, "
+            f"not {_seconds(ttl)}.",
             plan=plan.name,
-            limit=plan.longest_ttl if ttl > plan.longest_ttl else plan.shortest_ttl,
+            limit=int(longest) if ttl > longest else plan.shortest_ttl,
         )
     return ttl
 
@@ -264,7 +281,7 @@ def check_token(new: NewToken) -> int:
 def apply_patch(session: Session, patch: Patch, plan: Plan, now: int) -> Session:
     """The session, with each given field replaced whole. `ttl` counts from now."""
     if not isinstance(patch.ttl, Unset):
-        session = replace(session, expires_at=now + check_ttl(patch.ttl, plan))
+        session = replace(session, expires_at=end_after(now, check_ttl(patch.ttl, plan)))
     if not isinstance(patch.metadata, Unset):
         session = replace(session, metadata=patch.metadata or {})
         _check_metadata(session.metadata)
@@ -280,8 +297,9 @@ def apply_patch(session: Session, patch: Patch, plan: Plan, now: int) -> Session
     if not isinstance(patch.env, Unset):
         session = replace(session, env=patch.env or {})
         _check_session_env(session.env)
-    if not isinstance(patch.checkpoint_every, Unset):
-        session = replace(session, checkpoint_every=patch.checkpoint_every)
+    if not isinstance(patch.sleep_policy, Unset):
+        session = replace(session, sleep_policy=patch.sleep_policy or DEFAULT_SLEEP_POLICY)
+        _check_sleep_policy(session.sleep_policy, plan)
     if not isinstance(patch.name, Unset):
         session = replace(session, name=patch.name)
         _check_name(session.name)
@@ -360,6 +378,31 @@ def _check_name(name: str | None) -> None:
         raise InvalidRequest(
             "name", "name must have 1 to 63 characters of a-z, 0-9 and -, and start with a letter or digit."
         )
+
+
+def _check_sleep_policy(policy: SleepPolicy, plan: Plan) -> None:
+    """Against the plan alone; the wire has its own bounds."""
+    for name, asked, most in (
+        ("idleAfter", policy.idle_after, plan.idle_after_most),
+        ("deepSleepAfter", policy.deep_sleep_after, plan.deep_sleep_after_most),
+    ):
+        wanted = math.inf if asked == NEVER else asked or 0
+        if wanted > most:
+            raise InvalidRequest(
+                f"sleepPolicy.{name}",
+                f"sleepPolicy.{name} must be at most {most:.0f} seconds on the {plan.name} plan, "
+                f"not {_seconds(wanted)}.",
+                plan=plan.name,
+                limit=int(most),
+            )
+    if policy.awake_while is AwakeWhile.PROCESSES and not plan.may_await_processes:
+        raise Forbidden(
+            f"sleepPolicy.awakeWhile cannot be processes on the {plan.name} plan.", plan=plan.name, limit="awakeWhile"
+        )
+
+
+def _seconds(wanted: float) -> str:
+    return ENDLESS if math.isinf(wanted) else f"{wanted:.0f}"
 
 
 def _check_metadata(metadata: Mapping[str, object]) -> None:

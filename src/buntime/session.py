@@ -4,6 +4,7 @@ A session is durable; the sandbox that serves it comes and goes. `state` changes
 stored change names the version that it expects (see `ports.Store`).
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -17,7 +18,7 @@ from buntime.service import Service
 DESTROYED = "destroyed"  # replaces the key of a deleted session, which may still have objects in the archive
 
 NO_ENV: Mapping[str, str] = MappingProxyType({})
-NEVER = 0  # in place of seconds between checkpoints
+NEVER = 0  # in place of seconds
 
 
 class State(StrEnum):
@@ -58,6 +59,23 @@ class Network:
     egress: str = "internet"  # or "none"
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
+
+
+class AwakeWhile(StrEnum):
+    """What keeps a session awake."""
+
+    REQUESTS = "requests"
+    PROCESSES = "processes"  # requests, and what its own processes do
+
+
+@dataclass(frozen=True, slots=True)
+class SleepPolicy:
+    """When a session sleeps, as its client said. Seconds, or NEVER; None: as the server or the account's plan says."""
+
+    idle_after: int | None = None  # without activity, after which it is suspended
+    deep_sleep_after: int | None = None  # without activity, after which a suspended one goes to deep sleep
+    checkpoint_every: int | None = None
+    awake_while: AwakeWhile = AwakeWhile.REQUESTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +119,12 @@ class SavedVolume:
 
 DEFAULT_PREVIEW = Preview()
 DEFAULT_NETWORK = Network()
+DEFAULT_SLEEP_POLICY = SleepPolicy()
+
+
+def end_after(now: int, ttl: float) -> int | None:
+    """When a session ends whose time is `ttl` seconds from now. Infinity: never, which is None."""
+    return None if math.isinf(ttl) else now + int(ttl)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +134,7 @@ class Session:
     id: str  # ses_ + 18 of a-z0-9
     account: str
     created_at: int
-    expires_at: int
+    expires_at: int | None  # None: never
     last_active: int
     limits: Limits
     sandbox: str  # id of the sandbox that serves it, or did before it went to deep sleep
@@ -122,7 +146,7 @@ class Session:
     network: Network = DEFAULT_NETWORK
     on_wake: str | None = None
     env: Mapping[str, str] = NO_ENV
-    checkpoint_every: int | None = None  # seconds; NEVER; None: as the account's plan says
+    sleep_policy: SleepPolicy = DEFAULT_SLEEP_POLICY
     name: str | None = None  # of no other session of the account that is not DELETING
     services: tuple[Service, ...] = ()
     image_name: str = DEFAULT_IMAGE  # by which the image was asked for
@@ -136,6 +160,14 @@ class Session:
     host: str = "local"  # the owner; several hosts come later
     epoch: int = 1  # grows when the owner changes
     version: int = 1  # grows with every stored change
+
+    @property
+    def ends_at(self) -> float:
+        """Unix seconds; infinity: never."""
+        return math.inf if self.expires_at is None else self.expires_at
+
+    def has_expired(self, now: float) -> bool:
+        return self.ends_at <= now
 
     def after(self, event: Event) -> Self:
         """The session after `event`. Raises ValueError for a step that the table does not have.

@@ -127,12 +127,12 @@ def test_sessions_have_the_plans_interval_where_the_archive_is_not_a_directory(
     client: Client, servers: Servers
 ) -> None:
     session = client.open()
-    assert session.look().done()["sleepPolicy"] == {"checkpointEvery": 300}
-    assert session.patch(sleepPolicy={"checkpointEvery": "never"}).done()["sleepPolicy"] == {"checkpointEvery": "never"}
-    assert session.patch(sleepPolicy=None).done()["sleepPolicy"] == {"checkpointEvery": 300}
+    assert session.look().done()["sleepPolicy"]["checkpointEvery"] == 300
+    assert session.patch(sleepPolicy={"checkpointEvery": "never"}).done()["sleepPolicy"]["checkpointEvery"] == "never"
+    assert session.patch(sleepPolicy=None).done()["sleepPolicy"]["checkpointEvery"] == 300
     session.delete().done()
     local = servers.start(pool_size=0).new_client().open()
-    assert local.look().done()["sleepPolicy"] == {"checkpointEvery": "never"}
+    assert local.look().done()["sleepPolicy"]["checkpointEvery"] == "never"
 
 
 def test_a_session_whose_volume_is_lost_does_not_go_on_from_a_checkpoint(servers: Servers) -> None:

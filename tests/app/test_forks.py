@@ -39,14 +39,15 @@ async def test_it_inherits_settings_but_not_ttl_and_metadata(api: Api) -> None:
         "network": {"egress": "none", "allow": [], "deny": []},
         "onWake": "true",
         "env": {"A": "1"},
+        "sleepPolicy": {"idleAfter": 60, "deepSleepAfter": 600, "awakeWhile": "processes"},
         "resourceLimits": {"memory": 512, "cpu": 0.5, "timeout": 60, "disk": 2048},
     }
     session = await api.session(**fields, ttl=300, metadata={"a": 1})
     (made,) = made_of(await fork(api, session))
     source, stored = await stored_of(api, session), await stored_of(api, made)
-    inherited = ("preview", "network", "on_wake", "env", "limits", "image", "image_name")
+    inherited = ("preview", "network", "on_wake", "env", "limits", "image", "image_name", "sleep_policy")
     assert [getattr(stored, name) for name in inherited] == [getattr(source, name) for name in inherited]
-    assert (stored.metadata, stored.expires_at - stored.created_at) == ({}, 86400)
+    assert (stored.metadata, stored.ends_at - stored.created_at) == ({}, 86400)
     assert stored.key == ""
 
 

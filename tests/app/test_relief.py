@@ -129,7 +129,7 @@ async def test_a_new_server_keeps_it_too_and_it_expires_on_time(api: Api) -> Non
     await api.keep(next_one)
     assert (await stored_of(api, session)).state is State.IDLE
     assert set(api.archive.objects) == objects
-    api.clock.now = (await stored_of(api, session)).expires_at
+    api.clock.now = (await stored_of(api, session)).ends_at
     await api.keep(next_one)
     await api.keep(next_one)
     assert (await api.call("GET", f"/sessions/{session}")).status == 404

@@ -31,7 +31,7 @@ async def test_a_session_shows_its_settings_but_not_the_values_of_env(api: Api) 
         "preview": {"visibility": "private", "ports": [3000, 8080]},
         "network": {"egress": "none"},
         "onWake": "bun start",
-        "sleepPolicy": {"checkpointEvery": 60},
+        "sleepPolicy": {"idleAfter": 600, "deepSleepAfter": 3600, "checkpointEvery": 60, "awakeWhile": "processes"},
         "env": {"TOKEN": "s3cret", "A": ""},
     }
     session = await api.session(**fields)
@@ -52,7 +52,7 @@ async def test_a_session_shows_its_settings_but_not_the_values_of_env(api: Api) 
         "preview": {"visibility": "private", "ports": [3000, 8080]},
         "network": {"egress": "none", "allow": [], "deny": []},
         "onWake": "bun start",
-        "sleepPolicy": {"checkpointEvery": 60},
+        "sleepPolicy": fields["sleepPolicy"],
         "services": [],
         "checkpointedAt": None,
         "envNames": ["A", "TOKEN"],

@@ -26,7 +26,7 @@ ACCOUNTS: Mapping[str, tuple[str, ...]] = {  # plan, and limits that differ from
     "free": ("free",),
     "keys": ("paid",),
     "used": ("paid",),
-    "single": ("paid", "sessions=1", "contexts_per_session=1"),
+    "single": ("paid", "sessions=1", "contexts_per_session=1", "longest_ttl=never"),
     "few": ("paid", "sessions=2"),
     "slow": ("paid", "requests_per_minute=1"),
 }

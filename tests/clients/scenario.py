@@ -20,10 +20,12 @@ ALL_FIELDS = {
     "preview": {"visibility": "private", "ports": [8080, 3000]},
     "network": {"egress": "internet", "allow": ["api.example.com", "192.0.2.0/24"], "deny": ["192.0.2.1/32"]},
     "onWake": "echo awake",
-    "sleepPolicy": {"checkpointEvery": 600},
+    "sleepPolicy": {"idleAfter": 900, "checkpointEvery": 600, "awakeWhile": "processes"},
     "env": {"GREETING": "hello"},
     "image": "default",
 }
+
+ENDLESS = {"ttl": "never", "sleepPolicy": {"awakeWhile": "processes"}}
 
 SESSIONS = (
     keyed("create-session", "/sessions/create", {}, keep={"session": "sessionId"}),
@@ -69,7 +71,8 @@ SESSIONS = (
     keyed("invalid-request", "/sessions/create", {"ttl": 10}, status=400),
     get("unauthorized", "/sessions/$session", account="nobody", status=401),
     keyed("forbidden", "/sessions/create", {"resourceLimits": {"memory": 2048}}, account="free", status=403),
-    keyed("", "/sessions/create", {}, account="single", keep={"single": "sessionId"}),
+    keyed("create-session-without-end", "/sessions/create", ENDLESS, account="single", keep={"single": "sessionId"}),
+    get("get-session-without-end", "/sessions/$single", account="single"),
     keyed("session-limit-exceeded", "/sessions/create", {}, account="single", status=429),
     keyed("", "/contexts/create", {"sessionId": "$single"}, account="single"),
     keyed("resource-limit-exceeded", "/contexts/create", {"sessionId": "$single"}, account="single", status=429),
@@ -274,7 +277,7 @@ FORK_FIELDS = {
     "preview": {"visibility": "private", "ports": [3000]},
     "network": {"egress": "none", "allow": [], "deny": []},
     "onWake": None,
-    "sleepPolicy": {"checkpointEvery": "never"},
+    "sleepPolicy": {"idleAfter": 60, "deepSleepAfter": 900, "checkpointEvery": "never", "awakeWhile": "requests"},
     "env": {"GREETING": "hello"},
     "services": [{"name": "web", "command": "exec sleep 600"}],
 }

@@ -117,8 +117,10 @@ def test_a_session_is_created_with_all_settings_and_changed(client: Buntime) -> 
         assert (session.resource_limits.memory, session.resource_limits.timeout) == (512, 45)
         assert (session.preview, session.network.egress) == (PreviewSettings("private", (3000,)), "none")
         assert session.execute_command("echo $GREETING").stdout == "hello\n"
+        assert session.expires_at is not None
         assert 890 <= (session.expires_at - session.created_at).total_seconds() <= 901
         session.extend(3600)
+        assert session.expires_at is not None
         assert 3590 <= (session.expires_at - session.created_at).total_seconds() <= 3700
         session.update(metadata={"user": "u2"}, preview=None, on_wake=None)
         assert (session.metadata, session.preview, session.on_wake) == ({"user": "u2"}, PreviewSettings(), None)

@@ -7,7 +7,7 @@ from buntime.image import NamedImage
 from buntime.plan import Limits
 from buntime.ports import Answer, PreviewToken
 from buntime.service import Service
-from buntime.session import Network, Preview, SavedVolume, Session, State
+from buntime.session import NEVER, AwakeWhile, Network, Preview, SavedVolume, Session, SleepPolicy, State
 from buntime.snapshot import Layer, MadeImage, Snapshot
 
 NOW = 1_700_000_000
@@ -35,7 +35,7 @@ def session(
     name: str = "ses_one",
     account: str = "acc_one",
     created_at: int = NOW,
-    expires_at: int = NOW + 300,
+    expires_at: int | None = NOW + 300,
     state: State = State.ACTIVE,
     metadata: Mapping[str, object] | None = None,
     called: str | None = None,
@@ -114,7 +114,7 @@ FULL = Session(
     network=Network("none", ("10.0.0.0/8", "*.example.com"), ("1.1.1.1/32",)),
     on_wake="bun run start",
     made_of="snp_full",
-    checkpoint_every=600,
+    sleep_policy=SleepPolicy(900, NEVER, 600, AwakeWhile.PROCESSES),
     name="full",
     services=(
         Service("web", "bun run \u2728.ts", 8080, "/workspace/app", {"TOKEN": "se\ncret"}, "on-failure"),

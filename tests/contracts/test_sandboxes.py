@@ -995,3 +995,36 @@ async def test_a_session_without_a_sandbox_used_its_disk_alone(host: Host) -> No
     assert asleep.disk is not None
     await host.sandboxes.destroy(session)
     assert (await host.sandboxes.used([session]))[session.id].disk == 0
+
+
+async def test_what_a_session_did_grows_with_what_its_programs_do(host: Host) -> None:
+    session = await _claim(host)
+    sandbox = await _sandbox_of(host, session)
+    before = (await host.sandboxes.worked([session]))[session.id]
+    await sandbox.run(Run(30, command="echo hello"))
+    after = (await host.sandboxes.worked([session]))[session.id]
+    assert after.source == before.source
+    assert after.cpu >= before.cpu
+
+
+async def test_what_a_session_did_has_nothing_of_what_the_server_asks_of_its_guest(host: Host) -> None:
+    session = await _claim(host)
+    sandbox = await _sandbox_of(host, session)
+    await sandbox.observe()
+    before = (await host.sandboxes.worked([session]))[session.id]
+    for _ in range(100):
+        await sandbox.observe()
+    after = (await host.sandboxes.worked([session]))[session.id]
+    assert after.source == before.source
+    assert abs(after.traffic - before.traffic) < 5_000, "100 requests have over 40,000 bytes"
+    assert after.cpu - before.cpu < 100_000
+
+
+async def test_what_two_sandboxes_of_a_session_did_has_two_sources(host: Host) -> None:
+    session = await _claim(host)
+    before = (await host.sandboxes.worked([session]))[session.id]
+    await host.sandboxes.stop(session)
+    assert await host.sandboxes.worked([session]) == {}
+    sandbox = await host.sandboxes.start(session)
+    again = replace(session, sandbox=sandbox.id)
+    assert (await host.sandboxes.worked([again]))[session.id].source != before.source

@@ -20,7 +20,7 @@ from buntime.errors import NameTaken, SessionLimitExceeded, Unavailable
 from buntime.image import NamedImage
 from buntime.ports import Answer
 from buntime.scope import Scope
-from buntime.session import NEVER, Event, SavedVolume, Session, State
+from buntime.session import DEFAULT_SLEEP_POLICY, NEVER, Event, SavedVolume, Session, SleepPolicy, State
 from buntime.stores import answers, committing, database, images, log, preview_tokens, sessions
 from buntime.stores.sqlite import SqliteStore
 from buntime.usage import NOTHING, Amounts, Moment, Reading
@@ -400,6 +400,7 @@ async def test_a_row_that_makes_no_sense_is_damage(store_path: Path) -> None:
         await SqliteStore.open(store_path)
 
 
+A_CHECKPOINT = SavedVolume("ses_one/1", 1, NOW, is_checkpoint=True)
 NETWORK = '{"egress": "internet", "allow": [], "deny": []}'
 SECRET = replace(session(state=State.IDLE), key="wrapped-key-of-one", env={"TOKEN": "secret-of-one"})
 
@@ -511,7 +512,7 @@ async def test_a_store_of_an_older_version_keeps_and_counts_its_sessions(
 async def test_a_store_without_snapshots_keeps_what_it_has(
     store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    full = replace(FULL, made_of=None, checkpoint_every=None, name=None, services=())
+    full = replace(FULL, made_of=None, sleep_policy=DEFAULT_SLEEP_POLICY, name=None, services=())
     on_image = replace(session("ses_b", account="acc_two"), image="root-1", image_name="a")
     a_token = token(session=full.id)
     with monkeypatch.context() as patch:
@@ -544,7 +545,7 @@ async def test_a_store_without_snapshots_keeps_what_it_has(
 async def test_a_store_that_does_not_say_what_sessions_were_made_of_keeps_what_it_has(
     store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old = replace(FULL, made_of=None, checkpoint_every=None, name=None, services=())
+    old = replace(FULL, made_of=None, sleep_policy=DEFAULT_SLEEP_POLICY, name=None, services=())
     with monkeypatch.context() as patch:
         patch.setattr(database, "MIGRATIONS", migrations_until(7, tmp_path / "old"))
         async with opened(store_path) as store:
@@ -564,9 +565,8 @@ async def test_a_store_without_checkpoints_keeps_what_it_has(
     store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert FULL.previous
-    old = replace(
-        FULL, checkpoint_every=None, name=None, services=(), previous=replace(FULL.previous, is_checkpoint=False)
-    )
+    full = replace(FULL, sleep_policy=DEFAULT_SLEEP_POLICY, name=None, services=())
+    old = replace(full, previous=replace(FULL.previous, is_checkpoint=False))
     with monkeypatch.context() as patch:
         patch.setattr(database, "MIGRATIONS", migrations_until(8, tmp_path / "old"))
         async with opened(store_path) as store:
@@ -575,7 +575,7 @@ async def test_a_store_without_checkpoints_keeps_what_it_has(
             assert connection.execute("PRAGMA user_version").fetchone()[0] == 8
             insert_session_of_version_7(connection, old, made_of=old.made_of)
             without_the_field(connection)
-    new = replace(session(), checkpoint_every=NEVER, saved=SavedVolume("ses_one/1", 1, NOW, is_checkpoint=True))
+    new = replace(session(), sleep_policy=SleepPolicy(checkpoint_every=NEVER), saved=A_CHECKPOINT)
     async with opened(store_path) as store:
         assert await store.all_sessions() == [old]
         await store.add_session(new, None, 2)
@@ -586,14 +586,14 @@ async def test_a_store_without_checkpoints_keeps_what_it_has(
 async def test_a_store_without_names_keeps_what_it_has(
     store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old = replace(FULL, name=None, services=())
+    old = replace(FULL, sleep_policy=SleepPolicy(checkpoint_every=600), name=None, services=())
     with monkeypatch.context() as patch:
         patch.setattr(database, "MIGRATIONS", migrations_until(9, tmp_path / "old"))
         async with opened(store_path) as store:
             await store.add_account(account())
         with closing(database.connect(store_path)) as connection:
             assert connection.execute("PRAGMA user_version").fetchone()[0] == 9
-            insert_session_of_version_7(connection, old, made_of=old.made_of, checkpoint_every=old.checkpoint_every)
+            insert_session_of_version_7(connection, old, made_of=old.made_of, checkpoint_every=600)
             insert_answer_of_version_9(connection, answer())
     async with opened(store_path) as store:
         assert await store.all_sessions() == [old]
@@ -745,10 +745,38 @@ async def test_a_store_without_services_keeps_its_sessions(
 
 
 def insert_session_of_version_12(connection: sqlite3.Connection, added: Session) -> None:
-    """Later versions made it in the same way, until now."""
+    """Versions until 14 made it in the same way."""
     insert_session_of_version_7(
-        connection, added, made_of=added.made_of, checkpoint_every=added.checkpoint_every, name=added.name
+        connection,
+        added,
+        made_of=added.made_of,
+        checkpoint_every=added.sleep_policy.checkpoint_every,
+        name=added.name,
     )
+
+
+async def test_sessions_from_before_sleep_policies_keep_theirs_and_may_get_any(
+    store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = session("ses_b")
+    old = replace(FULL, sleep_policy=SleepPolicy(checkpoint_every=600), services=())
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "MIGRATIONS", migrations_until(14, tmp_path / "old"))
+        async with opened(store_path):
+            pass
+        with closing(sqlite3.connect(store_path, autocommit=True)) as connection:
+            for added in (old, plain):
+                insert_session_of_version_12(connection, added)
+    async with opened(store_path) as store:
+        assert {found.id: found for found in await store.all_sessions()} == {old.id: old, plain.id: plain}
+        endless = replace(old, sleep_policy=FULL.sleep_policy, expires_at=None)
+        endless = await store.change_session(old, endless)
+    async with opened(store_path) as store:
+        assert await store.get_session(old.id) == endless
+        assert (endless.expires_at, endless.sleep_policy) == (None, FULL.sleep_policy)
+        expiring = await store.change_session(endless, replace(endless, expires_at=NOW + 60))
+    async with opened(store_path) as store:
+        assert await store.get_session(old.id) == expiring
 
 
 def usage_read(seconds: int) -> Reading:

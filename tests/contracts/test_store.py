@@ -298,7 +298,7 @@ async def test_a_list_can_be_of_one_name(store: Store) -> None:
         store.list_sessions("acc_one", now=NOW, name="b"),
         store.list_sessions("acc_one", now=NOW, name="build", state=State.IDLE),
         store.list_sessions("acc_one", now=NOW, name="build", metadata={"a": "2"}),
-        store.list_sessions("acc_one", now=named.expires_at, name="build"),
+        store.list_sessions("acc_one", now=NOW + 300, name="build"),
     ):
         assert await nothing == ([], 0)
 
@@ -447,6 +447,25 @@ async def test_expired_sessions_count_but_are_not_listed(store: Store) -> None:
     assert (await store.list_sessions("acc_one", now=NOW + 299))[1] == 1
     assert await store.list_sessions("acc_one", now=NOW + 300) == ([], 0)
     assert await store.count_sessions("acc_one") == 1
+
+
+async def test_sessions_that_never_end_are_listed_with_the_others(store: Store) -> None:
+    ends = {"ses_a": None, "ses_b": NOW + 5, "ses_c": None, "ses_d": NOW + 9}
+    for n, (name, end) in enumerate(ends.items()):
+        await store.add_session(session(name, created_at=n, expires_at=end), None, 10)
+
+    async def page(now: int, limit: int = 50) -> tuple[str, int]:
+        found, total = await store.list_sessions("acc_one", now=now, limit=limit)
+        return "".join(one.id.removeprefix("ses_") for one in found), total
+
+    assert await page(NOW) == ("dcba", 4)
+    assert await page(NOW + 5, limit=2) == ("dc", 3)
+    assert await page(NOW + 10**9) == ("ca", 2)
+    endless, ending = session("ses_a", created_at=0, expires_at=None), session("ses_a", created_at=0)
+    ending = await store.change_session(endless, ending)
+    assert await page(NOW + 300) == ("c", 1)
+    await store.change_session(ending, replace(ending, expires_at=None))
+    assert await page(NOW + 300) == ("ca", 2)
 
 
 async def test_a_page_is_newest_first_with_the_total(store: Store) -> None:

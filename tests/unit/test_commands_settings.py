@@ -10,6 +10,7 @@ from tests.unit.test_commands import FIRST, Answer, Server, session
 
 PREVIEW = {"visibility": "public", "ports": [8080, 3000]}
 NETWORK = {"egress": "internet", "allow": ["example.com"], "deny": []}
+POLICY = {"idleAfter": 300, "deepSleepAfter": 1800, "checkpointEvery": 300, "awakeWhile": "requests"}
 WHOLE = session(
     FIRST,
     name="demo",
@@ -17,7 +18,7 @@ WHOLE = session(
     preview=PREVIEW,
     network=NETWORK,
     onWake=None,
-    sleepPolicy={"checkpointEvery": 300},
+    sleepPolicy=POLICY,
     services=[],
     checkpointedAt="2024-01-19T10:31:00Z",
     envNames=["LEVEL"],
@@ -51,8 +52,14 @@ class Patched:
         (("--deny", "10.0.0.0/8"), {"network": {**NETWORK, "deny": ["10.0.0.0/8"]}}),
         (("--env", "A=1"), {"env": {"A": "1"}}),
         (("--on-wake", "bun s.ts"), {"onWake": "bun s.ts"}),
-        (("--checkpoint-every", "10m"), {"sleepPolicy": {"checkpointEvery": 600}}),
-        (("--checkpoint-every", "never"), {"sleepPolicy": {"checkpointEvery": "never"}}),
+        (("--ttl", "never"), {"ttl": "never"}),
+        (("--checkpoint-every", "10m"), {"sleepPolicy": {**POLICY, "checkpointEvery": 600}}),
+        (("--checkpoint-every", "never"), {"sleepPolicy": {**POLICY, "checkpointEvery": "never"}}),
+        (
+            ("--idle-after", "1h", "--awake-while", "processes"),
+            {"sleepPolicy": {**POLICY, "idleAfter": 3600, "awakeWhile": "processes"}},
+        ),
+        (("--deep-sleep-after", "never"), {"sleepPolicy": {**POLICY, "deepSleepAfter": "never"}}),
         (("--default", "on-wake", "--default", "network"), {"onWake": None, "network": None}),
         (("--default", "sleep-policy"), {"sleepPolicy": None}),
         (("--default", "services"), {"services": None}),
@@ -104,6 +111,25 @@ def test_a_name_of_another_session_is_refused() -> None:
     done = server.runs("update", FIRST, "--name", "twin")
     assert done.exit_code == 1
     assert done.stderr.startswith("buntime: The session ses_a has the name 'twin'. Use another name")
+
+
+@pytest.mark.parametrize("option", ["--ttl", "--idle-after", "--deep-sleep-after", "--checkpoint-every"])
+def test_a_wrong_span_of_time_is_wrong_usage(option: str) -> None:
+    done = Patched().server.runs("update", FIRST, option, "ever")
+    assert done.exit_code == 2
+    assert "Write 90, 90s, 30m, 24h or 7d, or never." in " ".join(done.stderr.split())
+
+
+def test_what_never_ends_is_shown_so() -> None:
+    endless = {**WHOLE, "expiresAt": None, "sleepPolicy": {**POLICY, "idleAfter": "never", "awakeWhile": "processes"}}
+    answers = {f"GET /sessions/{FIRST}": (200, endless), f"PATCH /sessions/{FIRST}": (200, endless)}
+    shown = Server(answers).runs("inspect", FIRST).stdout
+    rows = dict(line.split("  ", 1) for line in shown.splitlines())
+    told = {name: rows[name].strip() for name in ("ends", "idle", "deep sleep", "awake while")}
+    assert told == {"ends": "never", "idle": "never", "deep sleep": "after 30 min", "awake while": "processes"}
+    assert Server(answers).runs("extend", FIRST, "never").stdout == f"{FIRST} never ends.\n"
+    changed = Server({**answers, f"GET /sessions/{FIRST}": (200, WHOLE)}).runs("update", FIRST, "--ttl", "never").stdout
+    assert "  ends: never" in changed.splitlines()
 
 
 def test_extend_sends_the_seconds_from_now() -> None:

@@ -7,18 +7,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from buntime.lifecycle.decisions import (
+    WORK_BYTES,
+    WORK_CPU,
     Asleep,
     Step,
+    Waits,
     archived_until,
     before_checkpoint,
     coldest_suspended,
+    is_at_work,
     is_lost,
     least_recently_used,
     next_due,
     next_step,
+    waits_of,
 )
-from buntime.plan import Limits
-from buntime.session import SavedVolume, Session, State
+from buntime.plan import Limits, load_plans
+from buntime.ports import Worked
+from buntime.session import NEVER, AwakeWhile, SavedVolume, Session, SleepPolicy, State
 
 IDLE, DEEP = 300.0, 1800.0
 EXPIRES = 100_000
@@ -73,6 +79,61 @@ def test_a_clock_that_was_set_back_makes_nothing_happen_early() -> None:
 @given(st.sampled_from([State.ACTIVE, State.IDLE]), st.integers(0, EXPIRES - 1))
 def test_a_threshold_of_infinity_never_comes(state: State, now: int) -> None:
     assert next_step(session(state), now, math.inf, math.inf) is Step.NOTHING
+
+
+@pytest.mark.parametrize("state", [State.ACTIVE, State.IDLE, State.DEEP_SLEEP])
+def test_a_session_without_an_end_never_expires(state: State) -> None:
+    endless = replace(session(state, 10**15, archived=state is State.DEEP_SLEEP), expires_at=None)
+    assert next_step(endless, 10**15, IDLE, DEEP) is Step.NOTHING
+    assert next_due(endless, math.inf, math.inf) == math.inf
+
+
+PLAN = replace(load_plans(None)["paid"], idle_after_most=600, deep_sleep_after_most=6000, may_await_processes=True)
+USUAL = Waits(IDLE, DEEP)
+
+
+@pytest.mark.parametrize(
+    ("policy", "waits"),
+    [
+        (SleepPolicy(), USUAL),
+        (SleepPolicy(60, 120), Waits(60, 120)),
+        (SleepPolicy(600, 6000), Waits(600, 6000)),
+        (SleepPolicy(NEVER, NEVER), Waits(600, 6000)),
+        (SleepPolicy(601, None), Waits(600, DEEP)),
+        (SleepPolicy(awake_while=AwakeWhile.PROCESSES), Waits(IDLE, DEEP, awaits_processes=True)),
+    ],
+)
+def test_a_session_waits_as_it_asked_within_what_its_plan_allows_now(policy: SleepPolicy, waits: Waits) -> None:
+    assert waits_of(policy, PLAN, USUAL) == waits
+
+
+def test_a_plan_may_allow_any_wait_or_no_longer_await_processes() -> None:
+    boundless = replace(PLAN, idle_after_most=math.inf, deep_sleep_after_most=math.inf)
+    assert waits_of(SleepPolicy(NEVER, NEVER), boundless, USUAL) == Waits(math.inf, math.inf)
+    working = SleepPolicy(awake_while=AwakeWhile.PROCESSES)
+    assert waits_of(working, replace(PLAN, may_await_processes=False), USUAL) == USUAL
+    assert waits_of(SleepPolicy(NEVER, NEVER, awake_while=AwakeWhile.PROCESSES), None, USUAL) == USUAL
+
+
+def test_the_servers_own_waits_may_be_longer_than_a_plan_lets_a_session_ask_for() -> None:
+    assert waits_of(SleepPolicy(), PLAN, Waits(math.inf, math.inf)) == Waits(math.inf, math.inf)
+
+
+@pytest.mark.parametrize(
+    ("cpu_seconds", "sent", "is_work"),
+    [
+        (0, 0, False),
+        (WORK_CPU * 60 - 0.01, 0, False),
+        (WORK_CPU * 60, 0, True),
+        (0, WORK_BYTES * 60 - 1, False),
+        (0, WORK_BYTES * 60, True),
+        (WORK_CPU * 30, WORK_BYTES * 30, False),
+    ],
+)
+def test_work_is_enough_processor_time_or_enough_network(cpu_seconds: float, sent: int, is_work: bool) -> None:
+    before = Worked("sb_a", 5_000_000, 70_000)
+    now = Worked("sb_a", 5_000_000 + round(cpu_seconds * 1e6), 70_000 + sent)
+    assert is_at_work(before, now, 60.0) == is_work
 
 
 STATES = st.sampled_from(State)

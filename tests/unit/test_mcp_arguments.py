@@ -53,7 +53,11 @@ async def said(talk: Talk, tool: str, **arguments: object) -> str:
             {"dir": "/etc", "deep": True},
             "invalid_request: list_files has no 'dir', 'deep'; it takes path, recursive, session.",
         ),
-        ("new_session", {"ttl": 60}, "invalid_request: new_session has no 'ttl'; it takes name, image, snapshot."),
+        (
+            "new_session",
+            {"ttl": 60},
+            "invalid_request: new_session has no 'ttl'; it takes name, image, snapshot, awake_while_working.",
+        ),
         (
             "edit_file",
             {"path": "a"},

@@ -1,3 +1,4 @@
+import math
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -99,6 +100,26 @@ def test_checkpoints_have_a_number_of_seconds_or_0_for_never(seconds: int) -> No
     assert plan_settings.parse(PAID, [f"checkpoint_every={seconds}"]) == {"checkpoint_every": seconds}
 
 
+@pytest.mark.parametrize("name", ["longest_ttl", "idle_after_most", "deep_sleep_after_most"])
+def test_some_settings_may_be_never(name: str) -> None:
+    overrides = plan_settings.parse(PAID, [f"{name}=never"])
+    assert overrides == {name: "never"}
+    assert getattr(with_overrides(PAID, overrides), name) == math.inf
+    assert plan_settings.parse(with_overrides(PAID, overrides), [f"{name}=600"]) == {name: 600}
+
+
+def test_a_file_of_plans_may_say_never() -> None:
+    limits = "{ memory = 1, cpu = 1.0, timeout = 1, disk = 1 }"
+    numbers = "sessions = 1\nshortest_ttl = 1\nmay_set_limits = true\nrequests_per_minute = 1\n"
+    text = f"[a]\n{numbers}file_mb = 1\nfiles_per_request = 1\nbody_mb = 1\ndefault = {limits}\nmost = {limits}\n"
+    plan = parse_plans(text + 'longest_ttl = "never"\nidle_after_most = 60\n')["a"]
+    assert (plan.longest_ttl, plan.idle_after_most) == (math.inf, 60)
+    assert (plan.deep_sleep_after_most, plan.may_await_processes) == (86400, False), "the defaults of older files"
+    for wrong in ('"ever"', "0", "-1", "1.5", "true"):
+        with pytest.raises(ValueError, match="plan 'a': longest_ttl must be a whole number of seconds"):
+            parse_plans(text + f"longest_ttl = {wrong}\n")
+
+
 def test_seconds_in_a_state_may_count_nothing() -> None:
     assert plan_settings.parse(PAID, ["rate_idle=0", "rate_deep_sleep=0.5"]) == {"rate_idle": 0, "rate_deep_sleep": 0.5}
 
@@ -120,6 +141,12 @@ def test_seconds_in_a_state_may_count_nothing() -> None:
         (["checkpoint_every=4"], "checkpoint_every must be 5 to 86400, or 0 for never, not 4"),
         (["checkpoint_every=86401"], "checkpoint_every must be 5 to 86400"),
         (["checkpoint_every=-1"], "checkpoint_every must be more than 0"),
+        (["idle_after_most=0"], "idle_after_most must be a whole number of seconds, more than 0, or never, not 0"),
+        (["deep_sleep_after_most=1.5"], "deep_sleep_after_most must be a whole number of seconds"),
+        (["longest_ttl=true"], "longest_ttl must be a whole number of seconds"),
+        (["longest_ttl=ever"], "longest_ttl must be a number, true, false or never, not 'ever'"),
+        (["sessions=never"], "sessions must be a number, true or false, not 'never'"),
+        (["may_await_processes=1"], "may_await_processes must be true or false, not 1"),
         (["most=1"], "table of limits"),
         (["most=1", "most.cpu=1"], "both whole and in part"),
         (["most.ram=1"], "ram"),

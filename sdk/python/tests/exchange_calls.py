@@ -155,6 +155,10 @@ SESSIONS: Mapping[str, Exchange] = {
         "client", lambda client: client.sessions.create(**_all_fields(), idempotency_key="key-of-example")
     ),
     "get-or-create-session": Exchange("client", lambda client: client.sessions.get_or_create("build", ttl=3600)),
+    "create-session-without-end": Exchange(
+        "client", lambda client: client.sessions.create(ttl="never", sleep_policy={"awake_while": "processes"})
+    ),
+    "get-session-without-end": Exchange("client", lambda client: client.sessions.get(SESSION)),
     "name-taken": Exchange("client", lambda client: client.sessions.create(name="build")),
     "invalid-request": Exchange("client", lambda client: client.sessions.create(ttl=10)),
     "forbidden": Exchange("client", lambda client: client.sessions.create(resource_limits={"memory": 2048})),
@@ -273,7 +277,7 @@ SNAPSHOTS: Mapping[str, Exchange] = {
             preview=PreviewSettings("private", (3000,)),
             network=NetworkSettings("none"),
             on_wake=None,
-            sleep_policy=SleepPolicy("never"),
+            sleep_policy=SleepPolicy(60, 900, "never"),
             env={"GREETING": "hello"},
             services=[{"name": "web", "command": "exec sleep 600"}],
         ),
@@ -486,7 +490,7 @@ def _all_fields() -> dict[str, Any]:
         "preview": PreviewSettings("private", (8080, 3000)),
         "network": NetworkSettings("internet", ("api.example.com", "192.0.2.0/24"), ("192.0.2.1/32",)),
         "on_wake": "echo awake",
-        "sleep_policy": {"checkpoint_every": 600},
+        "sleep_policy": {"idle_after": 900, "checkpoint_every": 600, "awake_while": "processes"},
         "env": {"GREETING": "hello"},
         "image": "default",
     }

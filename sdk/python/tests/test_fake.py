@@ -159,9 +159,9 @@ def test_sessions_are_listed_by_page_state_and_metadata() -> None:
 def test_a_session_can_be_updated_put_to_sleep_woken_and_deleted() -> None:
     fake = FakeBuntime().on_execute("x", "")
     with fake.sessions.create(ttl=300) as session:
-        assert (session.refresh().sleep_policy, session.checkpointed_at) == (SleepPolicy("never"), None)
-        session.update(metadata={"a": 1}, on_wake="serve", env={"B": "2", "A": "1"}, sleep_policy=SleepPolicy(60))
-        assert session.sleep_policy.checkpoint_every == 60
+        assert (session.refresh().sleep_policy, session.checkpointed_at) == (SleepPolicy(300, 1800, "never"), None)
+        session.update(metadata={"a": 1}, on_wake="serve", env={"B": "2", "A": "1"}, sleep_policy={"idle_after": 60})
+        assert session.sleep_policy == SleepPolicy(60, 1800, "never")
         assert (session.metadata, session.on_wake, session.env_names) == ({"a": 1}, "serve", ("A", "B"))
         session.sleep("deep-sleep")
         assert fake.sessions.get(session.id).state == "deep-sleep"
@@ -409,3 +409,29 @@ def test_a_session_stands_on_an_image_that_was_added() -> None:
             client.sessions.create(image="none")
         with pytest.raises(Forbidden):
             client.images.delete("python")
+
+
+def test_a_session_of_the_fake_need_not_end() -> None:
+    now = datetime(2024, 1, 19, 10, 30, tzinfo=UTC)
+    fake = FakeBuntime(clock=lambda: now)
+    endless, other = fake.sessions.create(ttl="never"), fake.sessions.create()
+    assert endless.expires_at is None
+    now += timedelta(days=10_000)
+    assert endless.refresh().expires_at is None
+    with pytest.raises(SessionNotFound):
+        other.refresh()
+    assert endless.extend(300).expires_at == now + timedelta(seconds=300)
+    assert endless.extend("never").expires_at is None
+
+
+def test_the_sleep_policy_of_the_fake_has_defaults_and_bounds() -> None:
+    session = FakeBuntime().sessions.create(sleep_policy={"awake_while": "processes"})
+    with pytest.raises(LookupError):
+        _ = session.sleep_policy
+    usual = SleepPolicy(300, 1800, "never")
+    assert session.refresh().sleep_policy == SleepPolicy(300, 1800, "never", "processes")
+    assert session.update(sleep_policy={"idle_after": "never"}).sleep_policy == SleepPolicy("never", 1800, "never")
+    assert session.update(sleep_policy=None).sleep_policy == usual
+    with pytest.raises(InvalidRequest) as refused:
+        session.update(sleep_policy={"deep_sleep_after": 4})
+    assert refused.value.details["field"] == "sleepPolicy.deepSleepAfter"

@@ -51,6 +51,7 @@ CONVERSATION = """
     snapshot-not-found recover-session-not-lost create-session-with-services list-services stop-service start-service
     restart-service service-not-found patch-services patch-services-to-default invalid-request delete-session
     session-not-found session-not-found-by-a-run
+    create-session-without-end get-session-without-end
 """
 
 

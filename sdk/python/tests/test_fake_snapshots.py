@@ -17,6 +17,7 @@ from buntime_sdk import (
     SessionBusy,
     SessionLimitExceeded,
     SessionNotFound,
+    SleepPolicy,
     SnapshotNotFound,
 )
 from buntime_sdk.testing import AsyncFakeBuntime, FakeBuntime, FakeResult, FakeRun
@@ -123,7 +124,7 @@ def test_a_fork_inherits_settings_but_not_ttl_and_metadata() -> None:
         network={"egress": "none"},
         on_wake="make",
         env={"A": "1"},
-        sleep_policy={"checkpoint_every": 60},
+        sleep_policy={"checkpoint_every": 60, "awake_while": "processes"},
     )
     source.sleep("deep-sleep")
     assert source.checkpointed_at
@@ -131,8 +132,8 @@ def test_a_fork_inherits_settings_but_not_ttl_and_metadata() -> None:
         for seen in (fork, fake.sessions.get(fork.id)):
             assert (seen.resource_limits.memory, seen.preview.ports, seen.network.egress) == (2048, (3000,), "none")
             assert (seen.on_wake, seen.env_names, seen.image, seen.metadata) == ("make", ("A",), "default", {})
-            assert (seen.sleep_policy.checkpoint_every, seen.checkpointed_at) == (60, None)
-            assert seen.expires_at - seen.created_at == timedelta(days=1)
+            assert (seen.sleep_policy, seen.checkpointed_at) == (SleepPolicy(300, 1800, 60, "processes"), None)
+            assert seen.expires_at == seen.created_at + timedelta(days=1)
         assert fork.files.read("a.txt") == "one"
         fork.files.write("a.txt", "two")
     assert source.refresh().state == "deep-sleep"
@@ -146,7 +147,7 @@ def test_a_fork_has_the_settings_of_the_call() -> None:
     for seen in (fork, fake.sessions.get(fork.id)):
         assert (seen.metadata, seen.on_wake, seen.env_names) == ({"b": 2}, None, ("B",))
         assert (seen.resource_limits.memory, seen.resource_limits.cpu) == (64, 1)
-        assert seen.expires_at - seen.created_at == timedelta(seconds=300)
+        assert seen.expires_at == seen.created_at + timedelta(seconds=300)
 
 
 def test_what_is_not_known_of_a_fork_or_a_sessions_files_is_not_invented() -> None:

@@ -40,8 +40,8 @@ export interface CreateKey {
 export interface AccountLimits {
   /** At a time, sleeping ones included. */
   sessions: number;
-  /** Seconds of a session. */
-  longestTtl: number;
+  /** Seconds of a session, or `"never"`. */
+  longestTtl: number | "never";
   shortestTtl: number;
   /** With one key. */
   requestsPerMinute: number;
@@ -58,6 +58,12 @@ export interface AccountLimits {
   /** Valid ones at a time. */
   keys: number;
   maySetResourceLimits: boolean;
+  /** The longest `idleAfter` of a session's `sleepPolicy`. */
+  idleAfterMost: number | "never";
+  /** The longest `deepSleepAfter`. */
+  deepSleepAfterMost: number | "never";
+  /** Whether `awakeWhile` may be `processes`. */
+  mayAwaitProcesses: boolean;
   defaultResourceLimits: ResourceLimits;
   mostResourceLimits: ResourceLimits;
 }

@@ -7,8 +7,8 @@ import type { NetworkSettings, PreviewSettings, ResourceLimits, SleepPolicy } fr
 export interface ForkSession {
   /** As for a new session. Only for one fork. */
   name?: string | undefined;
-  /** Seconds until it expires, as for a new session. */
-  ttl?: number | undefined;
+  /** Seconds until it expires, or `"never"`, as for a new session. */
+  ttl?: number | "never" | undefined;
   /** A JSON object of at most 16,384 bytes. */
   metadata?: Record<string, unknown> | undefined;
   /** Not on the free plan. */
@@ -21,7 +21,7 @@ export interface ForkSession {
   onWake?: string | null | undefined;
   /** Variables for every run. */
   env?: Record<string, string> | undefined;
-  /** How often its files are archived while it is awake. */
+  /** When it sleeps, and how often its files are archived while it is awake. */
   sleepPolicy?: Partial<SleepPolicy> | undefined;
   /** At most 8 programs that run whenever it is awake. */
   services?: ServiceSettings[] | undefined;

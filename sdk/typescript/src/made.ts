@@ -56,10 +56,11 @@ export function declared(services: readonly ServiceSettings[] | null | undefined
   });
 }
 
-/** A default of the plan is not known. */
+/** Defaults of the server and of the plan are not known. */
 function asked(policy: Partial<SleepPolicy> | undefined): SleepPolicy | undefined {
-  const { checkpointEvery } = policy ?? {};
-  return checkpointEvery === undefined ? undefined : { checkpointEvery };
+  const { idleAfter, deepSleepAfter, checkpointEvery, awakeWhile = "requests" } = policy ?? {};
+  if (idleAfter === undefined || deepSleepAfter === undefined || checkpointEvery === undefined) return undefined;
+  return { idleAfter, deepSleepAfter, checkpointEvery, awakeWhile };
 }
 
 function asNew(

@@ -58,7 +58,7 @@ export interface MeasuredSession {
   name: string | null;
   state: SessionState;
   createdAt: string;
-  expiresAt: string;
+  expiresAt: string | null;
   lastActive: string;
   resourceLimits: ResourceLimits;
   /** Null if it sleeps, or has woken within the last 12 seconds. */

@@ -161,10 +161,10 @@ export class SessionHandle implements AsyncDisposable {
   }
 
   /**
-   * Makes the session expire later, or sooner. `ttl`: seconds from now, 300 to the plan's longest, which is 86400 (24
-   * hours) on the free plan.
+   * Makes the session expire later, or sooner, or `"never"`, where the plan allows it. `ttl`: seconds from now, 300 to
+   * the plan's longest, which is 86400 (24 hours) on the free plan.
    */
-  extend(ttl: number, options: CallOptions = {}): Promise<Session> {
+  extend(ttl: number | "never", options: CallOptions = {}): Promise<Session> {
     return this.update({ ttl }, options);
   }
 
@@ -347,7 +347,8 @@ export function pathOf(id: string): string {
 export class Session extends SessionHandle {
   /** ISO 8601 in UTC, as all times are. */
   readonly createdAt!: string;
-  readonly expiresAt!: string;
+  /** Null if its `ttl` is `"never"`. */
+  readonly expiresAt!: string | null;
   /** The URL at which port 8080 is visible in a browser. */
   readonly previewUrl!: string;
   readonly resourceLimits!: ResourceLimits;
@@ -357,9 +358,9 @@ export class Session extends SessionHandle {
   readonly name!: string | null;
   /**
    * After `create` and `fork`, this and the following properties are what was asked for or inherited, until you call
-   * `refresh()`. What is not known is undefined: `sleepPolicy` if it is the plan's, `image` and `filesCount` of a session
-   * from a snapshot, `filesCount` of one on another image or from a fork, and what a fork inherited from a handle of
-   * `sessions.open`.
+   * `refresh()`. What is not known is undefined: `sleepPolicy` if it was not asked for whole, `image` and `filesCount`
+   * of a session from a snapshot, `filesCount` of one on another image or from a fork, and what a fork inherited from a
+   * handle of `sessions.open`.
    */
   readonly state!: SessionState;
   readonly lastActive!: string;

@@ -32,9 +32,16 @@ export interface NetworkSettings {
   deny: string[];
 }
 
+/** When a session sleeps. */
 export interface SleepPolicy {
+  /** Seconds without activity, after which it is suspended: 5 to the plan's longest, or `"never"`. */
+  idleAfter: number | "never";
+  /** Seconds without activity, after which it goes to deep sleep: 5 to the plan's longest, or `"never"`. */
+  deepSleepAfter: number | "never";
   /** Seconds within which changes of an awake session are archived, 5 to 86400, or `"never"`. */
   checkpointEvery: number | "never";
+  /** What is activity: `requests` alone, or `processes`: also the work of its own processes. */
+  awakeWhile: "requests" | "processes";
 }
 
 export type SessionState = "active" | "idle" | "deep-sleep";
@@ -42,8 +49,11 @@ export type SessionState = "active" | "idle" | "deep-sleep";
 export interface CreateSession {
   /** 1 to 63 of `a`-`z`, `0`-`9` and `-`, unique among your living sessions; none by default. */
   name?: string | undefined;
-  /** Seconds until it expires: 300 to the plan's longest, 86400 on the free plan; 86400 by default. */
-  ttl?: number | undefined;
+  /**
+   * Seconds until it expires: 300 to the plan's longest, 86400 on the free plan; 86400 by default. `"never"`, where the
+   * plan allows it.
+   */
+  ttl?: number | "never" | undefined;
   /** A JSON object of at most 16,384 bytes. */
   metadata?: Record<string, unknown> | undefined;
   /** Not on the free plan. */
@@ -56,7 +66,7 @@ export interface CreateSession {
   onWake?: string | null | undefined;
   /** Variables for every run. */
   env?: Record<string, string> | undefined;
-  /** How often its files are archived while it is awake; as the plan says by default. */
+  /** When it sleeps, and how often its files are archived while it is awake; as the server and the plan say by default. */
   sleepPolicy?: Partial<SleepPolicy> | undefined;
   /** At most 8 programs that run whenever it is awake. */
   services?: ServiceSettings[] | undefined;
@@ -70,8 +80,8 @@ export interface CreateSession {
 export interface UpdateSession {
   /** Null takes it away. */
   name?: string | null | undefined;
-  /** Seconds from now: 300 to the plan's longest, 86400 on the free plan. */
-  ttl?: number | null | undefined;
+  /** Seconds from now: 300 to the plan's longest, 86400 on the free plan; or `"never"`. */
+  ttl?: number | "never" | null | undefined;
   metadata?: Record<string, unknown> | null | undefined;
   preview?: Partial<PreviewSettings> | null | undefined;
   network?: Partial<NetworkSettings> | null | undefined;
@@ -84,7 +94,8 @@ export interface UpdateSession {
 
 export interface CreatedShape {
   sessionId: string;
-  expiresAt: string;
+  /** Null if its `ttl` is `"never"`. */
+  expiresAt: string | null;
   previewUrl: string;
   createdAt: string;
   resourceLimits: ResourceLimits;

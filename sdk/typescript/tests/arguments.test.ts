@@ -187,7 +187,7 @@ test("a new session knows what it was made with", async () => {
     preview: { ports: [3000] },
     network: { egress: "none" },
     onWake: "echo",
-    sleepPolicy: { checkpointEvery: 60 },
+    sleepPolicy: { idleAfter: 60, deepSleepAfter: 600, checkpointEvery: 60 },
     env: { B: "2", A: "1" },
   });
   const { metadata, preview, network, onWake, sleepPolicy, checkpointedAt, envNames, snapshotId } = made;
@@ -199,7 +199,7 @@ test("a new session knows what it was made with", async () => {
     preview: { visibility: "public", ports: [3000] },
     network: { egress: "none", allow: [], deny: [] },
     onWake: "echo",
-    sleepPolicy: { checkpointEvery: 60 },
+    sleepPolicy: { idleAfter: 60, deepSleepAfter: 600, checkpointEvery: 60, awakeWhile: "requests" },
     checkpointedAt: null,
     envNames: ["A", "B"],
     snapshotId: null,

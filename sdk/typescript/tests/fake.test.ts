@@ -263,8 +263,8 @@ test("sessions can be listed by state and metadata, updated and deleted", async 
   expect((await client.sessions.list().all()).map(({ id }) => id)).toEqual([second.id, first.id]);
   expect((await client.sessions.list({ metadata: { user: "u1" } }).all()).map(({ id }) => id)).toEqual([first.id]);
   expect((await client.sessions.list({ state: "idle" }).all()).map(({ id }) => id)).toEqual([second.id]);
-  const before = Date.parse((await first.refresh()).expiresAt);
-  expect(Date.parse((await first.extend(604_800)).expiresAt)).toBeGreaterThan(before);
+  const before = Date.parse((await first.refresh()).expiresAt ?? "");
+  expect(Date.parse((await first.extend(604_800)).expiresAt ?? "")).toBeGreaterThan(before);
   const { token } = await first.previewToken({ port: 3000 });
   expect(await first.revokePreviewTokens(token)).toBe(1);
   expect(first.previewUrlFor(3000)).toBe(first.previewUrl.replace(".localhost", "-3000.localhost"));
@@ -292,4 +292,30 @@ test("a session stands on an image that was added", async () => {
   expect((await session.refresh()).image).toBe("python");
   await expect(client.sessions.create({ image: "none" })).rejects.toBeInstanceOf(ImageNotFound);
   await expect(client.images.delete("python")).rejects.toBeInstanceOf(Forbidden);
+});
+
+test("a session of the fake need not end", async () => {
+  let now = new Date("2024-01-19T10:30:00Z");
+  const fake = new FakeBuntime({ clock: () => now });
+  const [endless, other] = [await fake.sessions.create({ ttl: "never" }), await fake.sessions.create()];
+  expect(endless.expiresAt).toBeNull();
+  now = new Date("2034-01-19T10:30:00Z");
+  expect((await endless.refresh()).expiresAt).toBeNull();
+  expect(await failureOf(other.refresh())).toBeInstanceOf(SessionNotFound);
+  expect((await endless.extend(300)).expiresAt).toBe("2034-01-19T10:35:00Z");
+  expect((await endless.extend("never")).expiresAt).toBeNull();
+});
+
+test("the sleep policy of the fake has defaults and bounds", async () => {
+  const fake = new FakeBuntime();
+  const session = await (await fake.sessions.create({ sleepPolicy: { awakeWhile: "processes" } })).refresh();
+  const usual = { idleAfter: 300, deepSleepAfter: 1800, checkpointEvery: "never", awakeWhile: "requests" } as const;
+  expect(session.sleepPolicy).toEqual({ ...usual, awakeWhile: "processes" });
+  expect((await session.update({ sleepPolicy: { idleAfter: "never" } })).sleepPolicy).toEqual({
+    ...usual,
+    idleAfter: "never",
+  });
+  expect((await session.update({ sleepPolicy: null })).sleepPolicy).toEqual(usual);
+  const refused = await failureOf(session.update({ sleepPolicy: { deepSleepAfter: 4 } }));
+  expect(refused).toMatchObject({ code: "invalid_request", details: { field: "sleepPolicy.deepSleepAfter" } });
 });

@@ -126,7 +126,7 @@ test("a fork inherits settings but not ttl and metadata", async () => {
     network: { egress: "none" },
     onWake: "make",
     env: { A: "1" },
-    sleepPolicy: { checkpointEvery: 60 },
+    sleepPolicy: { checkpointEvery: 60, awakeWhile: "processes" },
   });
   await source.sleep("deep-sleep");
   expect(source.checkpointedAt).not.toBeNull();
@@ -134,8 +134,9 @@ test("a fork inherits settings but not ttl and metadata", async () => {
   for (const seen of [fork, await fake.sessions.get(fork.id)]) {
     expect([seen.resourceLimits.memory, seen.preview.ports, seen.network.egress]).toEqual([2048, [3000], "none"]);
     expect([seen.onWake, seen.envNames, seen.image, seen.metadata]).toEqual(["make", ["A"], "default", {}]);
-    expect([seen.sleepPolicy, seen.checkpointedAt]).toEqual([{ checkpointEvery: 60 }, null]);
-    expect(Date.parse(seen.expiresAt) - Date.parse(seen.createdAt)).toBe(86_400_000);
+    const waits = { idleAfter: 300, deepSleepAfter: 1800, checkpointEvery: 60 };
+    expect([seen.sleepPolicy, seen.checkpointedAt]).toEqual([{ ...waits, awakeWhile: "processes" }, null]);
+    expect(Date.parse(seen.expiresAt ?? "") - Date.parse(seen.createdAt)).toBe(86_400_000);
   }
   await fork.files.write("a.txt", "two");
   expect((await source.refresh()).state).toBe("deep-sleep");
@@ -155,7 +156,7 @@ test("a fork has the settings of the call", async () => {
   for (const seen of [fork, await fake.sessions.get(fork.id)]) {
     expect([seen.metadata, seen.onWake, seen.envNames]).toEqual([{ b: 2 }, null, ["B"]]);
     expect([seen.resourceLimits.memory, seen.resourceLimits.cpu]).toEqual([64, 1]);
-    expect(Date.parse(seen.expiresAt) - Date.parse(seen.createdAt)).toBe(300_000);
+    expect(Date.parse(seen.expiresAt ?? "") - Date.parse(seen.createdAt)).toBe(300_000);
   }
 });
 

@@ -5,7 +5,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
 from buntime.config import BadSetting, Config
-from buntime.plan import LONGEST_CHECKPOINT, SHORTEST_CHECKPOINT, Limits, Plan, load_plans, with_overrides
+from buntime.plan import (
+    ENDLESS,
+    LONGEST_CHECKPOINT,
+    MAY_BE_ENDLESS,
+    SHORTEST_CHECKPOINT,
+    Limits,
+    Plan,
+    load_plans,
+    with_overrides,
+)
 
 MAY_BE_ZERO = ("checkpoint_every", "rate_active", "rate_idle", "rate_deep_sleep")  # never; and: not counted
 
@@ -44,7 +53,9 @@ def parse(plan: Plan, settings: Sequence[str]) -> dict[str, object]:
     return overrides
 
 
-def _value(name: str, text: str) -> bool | int | float:
+def _value(name: str, text: str) -> bool | int | float | str:
+    if text == ENDLESS and name in MAY_BE_ENDLESS:
+        return text
     if text in ("true", "false"):
         return text == "true"
     for kind in (int, float):
@@ -52,12 +63,15 @@ def _value(name: str, text: str) -> bool | int | float:
             return kind(text)
         except ValueError:
             continue
-    raise ValueError(f"{name} must be a number, true or false, not {text!r}")
+    kinds = "a number, true, false or never" if name in MAY_BE_ENDLESS else "a number, true or false"
+    raise ValueError(f"{name} must be {kinds}, not {text!r}")
 
 
 def _check_kinds(plan: Plan, wanted: Plan) -> None:
     shipped = _numbers(plan)
     for name, value in _numbers(wanted).items():
+        if name in MAY_BE_ENDLESS:
+            continue  # `with_overrides` has checked it
         if isinstance(shipped[name], bool):
             if not isinstance(value, bool):
                 raise ValueError(f"{name} must be true or false, not {value}")
@@ -75,7 +89,7 @@ def _check_order(plan: Plan) -> None:
         if default > most:
             raise ValueError(f"default.{limit.name} ({default}) is over most.{limit.name} ({most})")
     if plan.shortest_ttl > plan.longest_ttl:
-        raise ValueError(f"shortest_ttl ({plan.shortest_ttl}) is over longest_ttl ({plan.longest_ttl})")
+        raise ValueError(f"shortest_ttl ({plan.shortest_ttl}) is over longest_ttl ({plan.longest_ttl:.0f})")
     if plan.checkpoint_every and not SHORTEST_CHECKPOINT <= plan.checkpoint_every <= LONGEST_CHECKPOINT:
         raise ValueError(
             f"checkpoint_every must be {SHORTEST_CHECKPOINT} to {LONGEST_CHECKPOINT}, or 0 for never, "

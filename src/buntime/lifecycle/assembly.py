@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from buntime.daemon.moments import moments_of
 from buntime.daemon.tasks import Tasks
+from buntime.lifecycle.account_plans import AccountPlans
 from buntime.lifecycle.archiving import Archiving
 from buntime.lifecycle.changes import Changes
 from buntime.lifecycle.checkpoints import Checkpoints
@@ -22,6 +23,7 @@ from buntime.lifecycle.restoring import Restoring
 from buntime.lifecycle.saving import Saving
 from buntime.lifecycle.services import Services
 from buntime.lifecycle.transitions import Transitions
+from buntime.lifecycle.working import Working
 from buntime.plan import Plan
 from buntime.ports import History, Sandboxes, Store
 from buntime.usage import Moment
@@ -45,6 +47,8 @@ class Lifecycle:
     monitor: Monitor
     metering: Metering
     measuring: Measuring
+    working: Working
+    plans: AccountPlans
 
 
 def assemble_lifecycle(
@@ -60,13 +64,14 @@ def assemble_lifecycle(
 ) -> Lifecycle:
     """`plans`: by name. `monitor` is told what happens to sessions. `moment`: by default, what `clock` says."""
     monitor = monitor or Unwatched()
-    moment = moment or moments_of(clock)
+    moment, own_plans = moment or moments_of(clock), AccountPlans(store, plans)
     metering = Metering(store, sandboxes, tasks, moment)
     measuring = Measuring(history, sandboxes, tasks, moment)
+    working = Working(store, sandboxes, tasks, clock, moment)
     changes, holds, observations = Changes(store, metering, clock), Holds(), Observations(sandboxes, clock)
     archiving = Archiving(store, sandboxes, saving, changes, holds, tasks)
     saves = (store, sandboxes, saving, changes, holds, archiving)
-    checkpoints = Checkpoints(*saves, plans, tasks, clock, monitor)
+    checkpoints = Checkpoints(*saves, own_plans, tasks, clock, monitor)
     layers = Layers(store, sandboxes, saving, changes, holds, tasks, clock, monitor)
     services = Services(store, sandboxes, plans, tasks, clock)
     parts = (store, sandboxes, saving, changes, holds, observations, archiving, layers, services, tasks)
@@ -77,7 +82,7 @@ def assemble_lifecycle(
     recovering = Recovering(store, sandboxes, saving, changes, holds, tasks)
     relief = Relief(store, sandboxes, transitions, archiving, layers)
     leases = Leases(store, sandboxes, changes, holds, transitions, layers, relief, services, clock)
-    forgetting = (holds, observations, archiving, checkpoints, transitions, metering, services)
+    forgetting = (holds, observations, archiving, checkpoints, transitions, metering, services, working)
     endings = Endings(store, sandboxes, saving, layers, changes, holds, forgetting, tasks, metering, measuring)
     return Lifecycle(
         changes,
@@ -96,4 +101,6 @@ def assemble_lifecycle(
         monitor,
         metering,
         measuring,
+        working,
+        own_plans,
     )

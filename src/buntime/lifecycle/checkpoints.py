@@ -7,7 +7,7 @@ wake uses.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -16,6 +16,7 @@ import structlog
 from buntime import errors
 from buntime.daemon.steps import reached
 from buntime.daemon.tasks import Tasks
+from buntime.lifecycle.account_plans import AccountPlans
 from buntime.lifecycle.archiving import Archiving
 from buntime.lifecycle.changes import Changes
 from buntime.lifecycle.deadlines import Deadlines
@@ -24,7 +25,6 @@ from buntime.lifecycle.holds import Holds
 from buntime.lifecycle.monitor import Monitor
 from buntime.lifecycle.saving import SAVES_AT_ONCE, UNSAVED, Saving
 from buntime.lifecycle.transfers import Interrupted, Transfer
-from buntime.plan import Plan, with_overrides
 from buntime.ports import Sandboxes, Store
 from buntime.session import NEVER, SavedVolume, Session, State
 
@@ -44,7 +44,7 @@ class Checkpoints:
         changes: Changes,
         holds: Holds,
         archiving: Archiving,
-        plans: Mapping[str, Plan],
+        plans: AccountPlans,
         tasks: Tasks,
         clock: Callable[[], float],
         monitor: Monitor,
@@ -131,13 +131,11 @@ class Checkpoints:
 
     async def _every(self, session: Session) -> int:
         """Seconds, or NEVER."""
-        if session.checkpoint_every is not None:
-            return session.checkpoint_every
-        account = await self._store.get_account(session.account)
-        plan = None if account is None else self._plans.get(account.plan)
-        if account is None or plan is None:
-            return NEVER
-        return with_overrides(plan, account.overrides).checkpoint_every
+        every = session.sleep_policy.checkpoint_every
+        if every is not None:
+            return every
+        plan = await self._plans.of(session.account)
+        return NEVER if plan is None else plan.checkpoint_every
 
     def _put_off(self, session_id: str) -> None:
         """Until the session changes."""

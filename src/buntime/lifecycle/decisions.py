@@ -1,9 +1,13 @@
 """What a session needs next, decided from values alone. Pure."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum, auto
 
-from buntime.session import Session, State
+from buntime.plan import Plan
+from buntime.ports import Worked
+from buntime.session import NEVER, AwakeWhile, Session, SleepPolicy, State
 
 
 class Step(Enum):
@@ -24,6 +28,47 @@ class Asleep(Enum):
     KEPT = auto()  # that has been done
 
 
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """Seconds without activity until an active session is suspended, and an idle one goes to deep sleep; infinity:
+    never."""
+
+    idle_after: float = 300.0
+    deep_sleep_after: float = 1800.0
+    awaits_processes: bool = False  # what its own processes do is activity too
+
+
+def waits_of(policy: SleepPolicy, plan: Plan | None, usual: Waits) -> Waits:
+    """What holds for a session with this policy now. The plan may allow less than when the session asked for it.
+
+    `plan`: None where it is not known, and then the server's `usual` waits hold, as for all that a session did not ask
+    for.
+    """
+    if plan is None:
+        return usual
+    return Waits(
+        _within(policy.idle_after, plan.idle_after_most, usual.idle_after),
+        _within(policy.deep_sleep_after, plan.deep_sleep_after_most, usual.deep_sleep_after),
+        policy.awake_while is AwakeWhile.PROCESSES and plan.may_await_processes,
+    )
+
+
+def _within(asked: int | None, most: float, usual: float) -> float:
+    if asked is None:
+        return usual
+    return min(math.inf if asked == NEVER else asked, most)
+
+
+WORK_CPU = 0.02  # of one core
+WORK_BYTES = 1024  # a second, in both directions together
+
+
+def is_at_work(before: Worked, now: Worked, seconds: float) -> bool:
+    """Whether a session's own processes did enough to keep it awake in the time between two readings of one source."""
+    used, moved = (now.cpu - before.cpu) / 1e6, now.traffic - before.traffic
+    return used >= WORK_CPU * seconds or moved >= WORK_BYTES * seconds
+
+
 def next_step(
     session: Session, now: float, idle_after: float, deep_sleep_after: float, asleep: Asleep = Asleep.ENDS
 ) -> Step:
@@ -35,7 +80,7 @@ def next_step(
     """
     if session.state is State.DELETING:
         return Step.FINISH_DELETE
-    if now >= session.expires_at:
+    if session.has_expired(now):
         return Step.EXPIRE
     quiet = now - session.last_active
     if session.state is State.ACTIVE and quiet >= idle_after:
@@ -51,13 +96,13 @@ def next_due(session: Session, idle_after: float, deep_sleep_after: float, aslee
     """The earliest time (Unix seconds) at which `next_step` returns a step for the session, if nothing changes."""
     match session.state:
         case State.ACTIVE:
-            return min(session.expires_at, session.last_active + idle_after)
+            return min(session.ends_at, session.last_active + idle_after)
         case State.IDLE if asleep is Asleep.KEPT:
-            return session.expires_at
+            return session.ends_at
         case State.IDLE:
-            return min(session.expires_at, session.last_active + deep_sleep_after)
+            return min(session.ends_at, session.last_active + deep_sleep_after)
         case State.DEEP_SLEEP if session.archived:
-            return session.expires_at
+            return session.ends_at
     return 0.0
 
 

@@ -19,6 +19,7 @@ from buntime.lifecycle.observations import Observations
 from buntime.lifecycle.saving import Saving
 from buntime.lifecycle.services import Services
 from buntime.lifecycle.transitions import Transitions
+from buntime.lifecycle.working import Working
 from buntime.ports import Sandboxes, Store
 from buntime.session import Event, Session
 
@@ -36,7 +37,9 @@ class Endings:
         layers: Layers,
         changes: Changes,
         holds: Holds,
-        forgetting: tuple[Holds | Observations | Archiving | Checkpoints | Transitions | Metering | Services, ...],
+        forgetting: tuple[
+            Holds | Observations | Archiving | Checkpoints | Transitions | Metering | Services | Working, ...
+        ],
         tasks: Tasks,
         metering: Metering,
         measuring: Measuring,

@@ -18,9 +18,9 @@ from buntime.errors import BuntimeError, SessionNotFound
 from buntime.event import KEPT_SECONDS, MOST_KEPT
 from buntime.lifecycle.assembly import Lifecycle
 from buntime.lifecycle.deadlines import Deadlines
-from buntime.lifecycle.decisions import Asleep, Step, next_due, next_step
+from buntime.lifecycle.decisions import Asleep, Step, Waits, next_due, next_step, waits_of
 from buntime.ports import ANSWER_SECONDS, Sandboxes, Store
-from buntime.session import Session, State
+from buntime.session import DEFAULT_SLEEP_POLICY, Session, State
 from buntime.usage import KEPT_DAYS
 
 log = structlog.get_logger()
@@ -41,7 +41,7 @@ class Pace:
     """All in seconds."""
 
     tick: float = 1.0
-    idle_after: float = 300.0  # without activity; infinity: never
+    idle_after: float = 300.0  # of sessions that do not say it themselves: see `decisions.Waits`
     deep_sleep_after: float = 1800.0
     keeps: bool = False  # sessions stay suspended instead of going to deep sleep
 
@@ -64,6 +64,7 @@ class Keeper:
         self._clock = clock
         self._steady = steady
         self._pace = pace
+        self._usual = Waits(pace.idle_after, pace.deep_sleep_after)
         self._deadlines = Deadlines()
         self._busy: set[str] = set()  # sessions with a step under way
         self._failures: dict[str, int] = {}  # in a row
@@ -79,7 +80,8 @@ class Keeper:
     @property
     def at_rest(self) -> bool:
         """Whether no step is under way."""
-        parts = (self._lifecycle.checkpoints, self._lifecycle.metering, self._lifecycle.measuring)
+        own = self._lifecycle
+        parts = (own.checkpoints, own.metering, own.measuring, own.working)
         return not self._busy and not self._relieving and all(part.at_rest for part in parts)
 
     async def run(self) -> None:
@@ -101,15 +103,18 @@ class Keeper:
         now = self._clock()
         await self._heed_the_clock(now)
         for session in await self._store.changed_sessions():
-            self._deadlines.put(session.id, self._due(session))
+            waits = await self._waits(session)
+            self._deadlines.put(session.id, self._due(session, waits))
             await self._lifecycle.checkpoints.note(session)
             self._lifecycle.metering.note(session)
             self._lifecycle.measuring.note(session)
+            self._lifecycle.working.note(session, waits)
         await self._heed_accounts(now)
         await self._begin_due(now)
         self._lifecycle.checkpoints.begin_due(now)
         self._lifecycle.metering.begin_due()
         self._lifecycle.measuring.begin_due()
+        self._lifecycle.working.begin_due()
         if not self._relieving:
             self._relieving = True
             self._tasks.start(self._relieve(), "relief")
@@ -126,20 +131,25 @@ class Keeper:
                 self._kept.pop(session_id, None)
             if found is None or session_id in self._busy:
                 continue
-            pace, session = self._pace, found
-            step = next_step(session, now, pace.idle_after, pace.deep_sleep_after, self._asleep(session))
+            session, waits = found, await self._waits(found)
+            step = next_step(session, now, waits.idle_after, waits.deep_sleep_after, self._asleep(session))
             ends += step in (Step.EXPIRE, Step.FINISH_DELETE)
             if step is Step.NOTHING:  # it was active meanwhile
-                self._deadlines.put(session_id, max(self._due(session), now + self._pace.tick))
+                self._deadlines.put(session_id, max(self._due(session, waits), now + self._pace.tick))
             elif step is Step.EXPIRE and self._steady() < self._hold_until:
                 self._deadlines.put(session_id, now + self._pace.tick)
             elif step in (Step.EXPIRE, Step.FINISH_DELETE) and ends > ENDS_A_TICK:
                 self._deadlines.put(session_id, now)
             else:
-                self._begin(session, step, now)
+                self._begin(session, step, now, waits)
 
-    def _due(self, session: Session) -> float:
-        return next_due(session, self._pace.idle_after, self._pace.deep_sleep_after, self._asleep(session))
+    async def _waits(self, session: Session) -> Waits:
+        if session.sleep_policy == DEFAULT_SLEEP_POLICY:
+            return self._usual
+        return waits_of(session.sleep_policy, await self._lifecycle.plans.of(session.account), self._usual)
+
+    def _due(self, session: Session, waits: Waits) -> float:
+        return next_due(session, waits.idle_after, waits.deep_sleep_after, self._asleep(session))
 
     def _asleep(self, session: Session) -> Asleep:
         if not self._pace.keeps:
@@ -158,7 +168,8 @@ class Keeper:
         for session in await self._store.all_sessions():
             if jump > 0 and session.state in (State.ACTIVE, State.IDLE):
                 await self._store.touch_session(session.id, int(now))
-            self._deadlines.put(session.id, self._due(session))  # its deadline may be by the old clock
+            due = self._due(session, await self._waits(session))
+            self._deadlines.put(session.id, due)  # its deadline may be by the old clock
             await self._lifecycle.checkpoints.note(session)
 
     async def _heed_accounts(self, now: float) -> None:
@@ -173,7 +184,7 @@ class Keeper:
                 if account.status is AccountStatus.DELETED and session.state is not State.DELETING:
                     self._begin(session, Step.EXPIRE, now)
                 elif session.state in (State.ACTIVE, State.IDLE):
-                    self._begin(session, Step.DEEP_SLEEP, now, whatever=True)
+                    self._begin(session, Step.DEEP_SLEEP, now)
 
     async def _empty(self, account_id: str) -> None:
         """Drops the snapshots and images of a deleted account. The next tick tries again if the store cannot."""
@@ -185,18 +196,18 @@ class Keeper:
         self._emptied.add(account_id)
         self._lifecycle.layers.look_soon()
 
-    def _begin(self, session: Session, step: Step, now: float, *, whatever: bool = False) -> None:
-        """`whatever`: even if the session is active."""
-        after = self._pace.idle_after if step is Step.SUSPEND else self._pace.deep_sleep_after
+    def _begin(self, session: Session, step: Step, now: float, waits: Waits | None = None) -> None:
+        """Without `waits`: even if the session is active."""
         self._busy.add(session.id)
-        work = self._take_step(session, step, None if whatever else now - after)
-        self._tasks.start(work, f"{step.name.lower()} {session.id}")
+        self._tasks.start(self._take_step(session, step, now, waits), f"{step.name.lower()} {session.id}")
 
-    async def _take_step(self, session: Session, step: Step, quiet_since: float | None) -> None:
-        done = False
+    async def _take_step(self, session: Session, step: Step, now: float, waits: Waits | None) -> None:
+        done, wait = False, 0.0
         try:
             async with self._places[step]:
-                done = await self._act(session, step, quiet_since)
+                if step is Step.SUSPEND and waits is not None and waits.awaits_processes:
+                    wait = await self._lifecycle.working.rest_after(session)
+                done = wait > 0 or await self._act(session, step, _quiet_since(step, now, waits))
                 if step is Step.SUSPEND:
                     await asyncio.sleep(SUSPEND_PAUSE_SECONDS)
         except SessionNotFound:
@@ -207,7 +218,7 @@ class Keeper:
             log.exception("step_failed", step=step.name.lower(), session=session.id)
         finally:
             self._busy.discard(session.id)
-            self._look_again(session.id, done=done)
+            self._look_again(session.id, done=done, wait=wait)
 
     async def _act(self, session: Session, step: Step, quiet_since: float | None) -> bool:
         """Whether the step is done."""
@@ -231,14 +242,14 @@ class Keeper:
             log.info("step_taken", step=step.name.lower(), session=session.id, was=session.state.value)
         return done
 
-    def _look_again(self, session_id: str, *, done: bool) -> None:
-        """Looks again at the next tick. Each failure in a row doubles the wait."""
+    def _look_again(self, session_id: str, *, done: bool, wait: float = 0.0) -> None:
+        """Looks again at the next tick, or after `wait` seconds. Each failure in a row doubles the wait."""
         failures = 0 if done else self._failures.get(session_id, 0) + 1
         if failures:
             self._failures[session_id] = failures
         else:
             self._failures.pop(session_id, None)
-        wait = 0.0 if not failures else min(LONGEST_WAIT, self._pace.tick * 2 ** min(failures - 1, 20))
+        wait = wait if not failures else min(LONGEST_WAIT, self._pace.tick * 2 ** min(failures - 1, 20))
         self._deadlines.put(session_id, self._clock() + wait)
 
     async def _touched(self, session_id: str) -> None:
@@ -266,3 +277,10 @@ class Keeper:
             await self._store.drop_events(now - KEPT_SECONDS, MOST_KEPT)
         except BuntimeError as failed:
             log.warning("not_tidied", reason=failed.message)
+
+
+def _quiet_since(step: Step, now: float, waits: Waits | None) -> float | None:
+    """A session that was active later than this (Unix seconds) stays as it is. None: whatever it does."""
+    if waits is None:
+        return None
+    return now - (waits.idle_after if step is Step.SUSPEND else waits.deep_sleep_after)

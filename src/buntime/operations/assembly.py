@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from buntime.daemon.tasks import Tasks
 from buntime.lifecycle.assembly import Lifecycle
+from buntime.lifecycle.decisions import Waits
 from buntime.lifecycle.sealing import Vault
 from buntime.operations.contexts import Contexts
 from buntime.operations.entrance import Entrance
@@ -68,13 +69,17 @@ def assemble_operations(
     plans: Mapping[str, Plan],
     tasks: Tasks,
     clock: Callable[[], float],
+    usual: Waits | None = None,
 ) -> Operations:
+    """`usual`: how long sessions are quiet before they sleep that do not say it themselves."""
     entrance = Entrance(store, sandboxes, lifecycle.leases, clock)
     kept, visitors = Kept(store, lifecycle.layers, clock), Visitors(store, sandboxes, tasks)
     telling = Telling(store, clock)
     names = Names(store, lifecycle.endings, clock)
     images = Images(store, sandboxes, lifecycle.layers, kept, entrance, tasks, clock)
-    sessions = Sessions(store, sandboxes, lifecycle, entrance, images, kept, names, visitors, tasks, clock)
+    sessions = Sessions(
+        store, sandboxes, lifecycle, entrance, images, kept, names, visitors, tasks, clock, usual or Waits()
+    )
     return Operations(
         Identity(store, plans, clock),
         Idempotency(store, vault, tasks, clock),

@@ -28,7 +28,7 @@ class Entrance:
             session is None
             or session.account != caller.account.id
             or session.state is State.DELETING
-            or session.expires_at <= self._clock()
+            or session.has_expired(self._clock())
         ):
             raise errors.SessionNotFound(session_id)
         return session

@@ -28,7 +28,7 @@ class _Work:
     caller: Caller
     source: Source
     like: Session  # what the new sessions inherit
-    ttl: int
+    ttl: float
     first: Answer | None  # for the request's Idempotency-Key
     show: Callable[[Session], bytes]
 
@@ -68,7 +68,7 @@ class Forks:
         caller: Caller,
         session_id: str,
         count: int,
-        ttl: int,
+        ttl: float,
         like: Session,
         answer: Answer | None,
         show: Callable[[Session], bytes],

@@ -34,7 +34,7 @@ class Names:
     async def holder(self, account: str, name: str) -> Session | None:
         """The living session of this name."""
         found = await self._store.named_session(account, name)
-        return None if found is None or found.expires_at <= self._clock() else found
+        return None if found is None or found.has_expired(self._clock()) else found
 
     @asynccontextmanager
     async def turn(self, account: str, name: str | None) -> AsyncIterator[Session | None]:
@@ -47,7 +47,7 @@ class Names:
             return
         async with self._turns.setdefault((account, name), asyncio.Lock()):
             found = await self._store.named_session(account, name)
-            if found is not None and found.expires_at <= self._clock():
+            if found is not None and found.has_expired(self._clock()):
                 with suppress(errors.SessionNotFound):  # somebody else ended it
                     await self._endings.end(found)
                 found = None

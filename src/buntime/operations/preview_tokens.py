@@ -40,7 +40,7 @@ class PreviewTokens:
         """
         session = await self._entrance.find(caller, session_id)
         ttl, now, secret = requests.check_token(new), int(self._clock()), new_token()
-        expires_at = min(now + ttl, session.expires_at)
+        expires_at = int(min(now + ttl, session.ends_at))
         made = MadeToken(secret, PreviewToken(hash_token(secret), session.id, new.port, now, expires_at))
         await self._store.add_preview_token(made.token, answer and answer(made), TOKENS)
         return made

@@ -191,7 +191,7 @@ class Previews:
 
     def _is_gone(self, session: Session, account: Account) -> bool:
         deleted = session.state is State.DELETING or account.status is AccountStatus.DELETED
-        return deleted or session.expires_at <= self._clock()
+        return deleted or session.has_expired(self._clock())
 
     def _sent_on(self, request: PreviewRequest, uri: str, token: str) -> _Refusal:
         """To the same address without the token. The location names the host: a path that begins with two slashes

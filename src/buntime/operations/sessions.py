@@ -20,6 +20,7 @@ from buntime.event import of_new_session
 from buntime.ids import new_session_id
 from buntime.image import DEFAULT_IMAGE
 from buntime.lifecycle.assembly import Lifecycle
+from buntime.lifecycle.decisions import Waits, waits_of
 from buntime.lifecycle.recovering import Recovered
 from buntime.operations.entrance import Entrance
 from buntime.operations.images import Images
@@ -30,7 +31,7 @@ from buntime.plan import Limits
 from buntime.ports import Answer, Claimed, Observed, Sandbox, Sandboxes, Store, VolumeLost
 from buntime.preview import open_ports
 from buntime.requests import NewSession, Patch, Unset
-from buntime.session import DEFAULT_NETWORK, Session, State
+from buntime.session import DEFAULT_NETWORK, Session, State, end_after
 
 log = structlog.get_logger()
 
@@ -46,6 +47,7 @@ class SessionView:
 
     session: Session
     observed: Observed
+    waits: Waits  # that hold for it
     checkpoint_every: int  # seconds; NEVER
 
 
@@ -85,7 +87,9 @@ class Sessions:
         visitors: Visitors,
         tasks: Tasks,
         clock: Callable[[], float],
+        usual: Waits,
     ) -> None:
+        """`usual`: of sessions that do not say it themselves."""
         self._store = store
         self._sandboxes = sandboxes
         self._lifecycle = lifecycle
@@ -96,6 +100,7 @@ class Sessions:
         self._visitors = visitors
         self._tasks = tasks
         self._clock = clock
+        self._usual = usual
 
     async def create(self, caller: Caller, new: NewSession, answer: AnswerTo | None = None) -> Created:
         """A durable session whose runtime answers; or the one that has the name, if `new` says so.
@@ -110,7 +115,7 @@ class Sessions:
         )
 
     async def _create(
-        self, caller: Caller, new: NewSession, ttl: int, limits: Limits, answer: AnswerTo | None
+        self, caller: Caller, new: NewSession, ttl: float, limits: Limits, answer: AnswerTo | None
     ) -> Created:
         async with self._names.turn(caller.account.id, new.name) as holder:
             if holder is None:
@@ -130,7 +135,7 @@ class Sessions:
             raise errors.SessionLimitExceeded(plan.name, plan.sessions, active)
 
     async def _create_new(
-        self, caller: Caller, new: NewSession, ttl: int, limits: Limits, answer: AnswerTo | None
+        self, caller: Caller, new: NewSession, ttl: float, limits: Limits, answer: AnswerTo | None
     ) -> Session:
         if new.name is not None:
             await self._check_count(caller)
@@ -151,7 +156,7 @@ class Sessions:
             network=new.network,
             on_wake=new.on_wake,
             env=new.env,
-            checkpoint_every=new.checkpoint_every,
+            sleep_policy=new.sleep_policy,
             name=new.name,
             services=new.services,
         )
@@ -168,7 +173,7 @@ class Sessions:
         return Source((await self._images.find(caller, new.image)).id, new.image)
 
     async def make(
-        self, caller: Caller, like: Session, ttl: int, source: Source, answer: AnswerTo | None = None
+        self, caller: Caller, like: Session, ttl: float, source: Source, answer: AnswerTo | None = None
     ) -> Session:
         """A new session from this source, with the settings of `like`, for work of `tasks`. Raises what `create`
         does."""
@@ -178,7 +183,9 @@ class Sessions:
             await self._check_count(caller)
             return await self._make(caller, like, ttl, source, answer)
 
-    async def _make(self, caller: Caller, like: Session, ttl: int, source: Source, answer: AnswerTo | None) -> Session:
+    async def _make(
+        self, caller: Caller, like: Session, ttl: float, source: Source, answer: AnswerTo | None
+    ) -> Session:
         session_id = new_session_id()
         claimed = await self._claim_from(source, session_id, like.limits)
         reached("create: claimed")
@@ -187,7 +194,7 @@ class Sessions:
             like,
             id=session_id,
             created_at=now,
-            expires_at=now + ttl,
+            expires_at=end_after(now, ttl),
             last_active=now,
             sandbox=claimed.sandbox.id,
             volume=claimed.volume,
@@ -269,7 +276,7 @@ class Sessions:
             caller.account.id, now=self._now(), state=state, name=name, metadata=metadata, limit=limit, offset=offset
         )
         seen = await self._lifecycle.observations.observe_all(found)
-        return [_view(caller, *pair) for pair in zip(found, seen, strict=True)], total
+        return [self._shown(caller, *pair) for pair in zip(found, seen, strict=True)], total
 
     async def patch(self, caller: Caller, session_id: str, patch: Patch) -> SessionView:
         """Replaces each given field whole. Does not wake the session and is not activity."""
@@ -340,15 +347,15 @@ class Sessions:
 
     def shown_as(self, caller: Caller, session: Session, state: State) -> SessionView:
         """The session as if it were in this state, with what was last seen inside it."""
-        return _view(caller, replace(session, state=state), Observed(session.files, session.processes))
+        return self._shown(caller, replace(session, state=state), Observed(session.files, session.processes))
 
     async def _view(self, caller: Caller, session: Session) -> SessionView:
-        return _view(caller, session, await self._lifecycle.observations.observe(session))
+        return self._shown(caller, session, await self._lifecycle.observations.observe(session))
+
+    def _shown(self, caller: Caller, session: Session, observed: Observed) -> SessionView:
+        policy, plan = session.sleep_policy, caller.plan
+        every = plan.checkpoint_every if policy.checkpoint_every is None else policy.checkpoint_every
+        return SessionView(session, observed, waits_of(policy, plan, self._usual), every)
 
     def _now(self) -> int:
         return int(self._clock())
-
-
-def _view(caller: Caller, session: Session, observed: Observed) -> SessionView:
-    every = session.checkpoint_every
-    return SessionView(session, observed, caller.plan.checkpoint_every if every is None else every)

@@ -21,7 +21,7 @@ from buntime.ids import new_volume_id
 from buntime.image import MADE_PREFIX
 from buntime.measurement import Counted
 from buntime.plan import Limits
-from buntime.ports import Claimed, HostNumbers, NoRoom, Sandbox, SandboxGone, Strain, Used, VolumeLost
+from buntime.ports import Claimed, HostNumbers, NoRoom, Sandbox, SandboxGone, Strain, Used, VolumeLost, Worked
 from buntime.sandboxes import record as records
 from buntime.sandboxes.adopting import Adoption, Found
 from buntime.sandboxes.cache import VolumeCache
@@ -42,7 +42,7 @@ from buntime.sandboxes.network.disconnecting import end_connections
 from buntime.sandboxes.pool import Pool
 from buntime.sandboxes.removing import Removing
 from buntime.sandboxes.sandbox import LocalSandbox
-from buntime.sandboxes.used import Metered, Read, count_all, read_all
+from buntime.sandboxes.used import Metered, Read, count_all, metered, read_all, read_work, with_packets
 from buntime.session import Session, State
 from buntime.snapshot import MadeImage
 
@@ -418,21 +418,20 @@ class LocalSandboxes:
         )
 
     async def used(self, sessions: Sequence[Session]) -> Mapping[str, Used]:
-        return await self._read(read_all, sessions)
+        return await self._read(read_all, self._metered(sessions))
 
     async def counted(self, sessions: Sequence[Session]) -> Mapping[str, Counted]:
-        return await self._read(count_all, sessions)
+        return await self._read(count_all, self._metered(sessions))
 
-    async def _read[T](self, read: Read[T], sessions: Sequence[Session]) -> Mapping[str, T]:
+    async def worked(self, sessions: Sequence[Session]) -> Mapping[str, Worked]:
+        return await self._read(read_work, with_packets(self._metered(sessions), self._running))
+
+    async def _read[T](self, read: Read[T], some: Sequence[Metered]) -> Mapping[str, T]:
+        return await asyncio.to_thread(read, self._machinery.cgroups, self._machinery.volumes, some)
+
+    def _metered(self, sessions: Sequence[Session]) -> Sequence[Metered]:
         waiting = {one.record.sandbox: one.record for one in self._adoption.waiting}
-        found = []
-        for one in sessions:
-            sandbox = self._running.get(one.sandbox)
-            record = waiting.get(one.sandbox) if sandbox is None else sandbox.record
-            interface = None if record is None else self._part.interface(record.slot)
-            parked = () if sandbox is None else sandbox.parked_runs
-            found.append(Metered(one.id, one.volume, one.sandbox, interface, parked))
-        return await asyncio.to_thread(read, self._machinery.cgroups, self._machinery.volumes, found)
+        return metered(sessions, self._running, waiting, self._part.interface)
 
     async def touched(self) -> Collection[str]:
         slots = await asyncio.to_thread(self._machinery.network.touched)

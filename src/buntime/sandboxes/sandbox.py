@@ -261,6 +261,10 @@ class LocalSandbox:
     def count_processes(self) -> int:
         return self._machinery.cgroups.session_processes(self.id, leave_out=self.parked_runs)
 
+    def packets(self) -> tuple[int, int]:
+        """What the server itself exchanged with the guest: see `Guest.packets`."""
+        return self._guest.packets()
+
     async def observe(self) -> Observed:
         processes = self.count_processes()
         async with self._launcher.ending_an_impostor():

@@ -1,15 +1,21 @@
-"""What the kernel has counted of sessions: processor time, memory, bytes, processes, disk. Blocking, for a thread."""
+"""What the kernel has counted of sessions: processor time, memory, bytes of the network, processes, disk.
 
-from collections.abc import Callable, Sequence
+What reads is blocking, for a thread.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from buntime.measurement import Counted
-from buntime.ports import Used
+from buntime.ports import Used, Worked
 from buntime.sandboxes.kernel.cgroup import Cgroups
 from buntime.sandboxes.kernel.cgroup_tree import text_of
 from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.kernel.volume import Volumes
+from buntime.sandboxes.record import Record
+from buntime.sandboxes.sandbox import LocalSandbox
+from buntime.session import Session
 from buntime.usage import Counters
 
 INTERFACES = "/sys/class/net"
@@ -24,9 +30,39 @@ class Metered:
     sandbox: str  # id
     interface: str | None  # the host's end of its network; None: no sandbox runs
     parked: Sequence[str] = ()  # runs that wait for a program, and are nobody's yet
+    connection: int = 0  # which one the server has to the guest
+    packets: int = 0  # bytes of what it carried until now
 
 
 type Read[T] = Callable[[Cgroups, Volumes, Sequence[Metered]], dict[str, T]]
+
+
+def metered(
+    sessions: Sequence[Session],
+    running: Mapping[str, LocalSandbox],
+    waiting: Mapping[str, Record],
+    interface: Callable[[int], str],
+) -> list[Metered]:
+    """`running`, `waiting`: sandboxes by id. `interface`: that of a slot. For the event loop."""
+    found: list[Metered] = []
+    for session in sessions:
+        sandbox = running.get(session.sandbox)
+        record = waiting.get(session.sandbox) if sandbox is None else sandbox.record
+        own = None if record is None else interface(record.slot)
+        parked = () if sandbox is None else sandbox.parked_runs
+        found.append(Metered(session.id, session.volume, session.sandbox, own, parked))
+    return found
+
+
+def with_packets(some: Sequence[Metered], running: Mapping[str, LocalSandbox]) -> list[Metered]:
+    """The same with what the server itself exchanged with their guests, which is none of the sessions' doing."""
+    found: list[Metered] = []
+    for one in some:
+        with suppress(OSError):
+            sandbox = running.get(one.sandbox)
+            connection, packets = (0, 0) if sandbox is None else sandbox.packets()
+            found.append(replace(one, connection=connection, packets=packets))
+    return found
 
 
 def read_all(cgroups: Cgroups, volumes: Volumes, metered: Sequence[Metered]) -> dict[str, Used]:
@@ -38,6 +74,18 @@ def count_all(cgroups: Cgroups, volumes: Volumes, metered: Sequence[Metered]) ->
     """By session, for those whose sandbox runs."""
     found = {one.session: _counted(cgroups, volumes, one) for one in metered}
     return {session: counted for session, counted in found.items() if counted is not None}
+
+
+def read_work(cgroups: Cgroups, _: Volumes, metered: Sequence[Metered]) -> dict[str, Worked]:
+    """By session, without those whose sandbox has ended."""
+    found: dict[str, Worked] = {}
+    for one in metered:
+        if one.interface is not None:
+            with suppress(OSError):
+                moved = _statistic(one, "rx_bytes") + _statistic(one, "tx_bytes") - one.packets
+                source = f"{one.sandbox} {one.connection}"
+                found[one.session] = Worked(source, cgroups.totals(one.sandbox)[0], moved)
+    return found
 
 
 def _counted(cgroups: Cgroups, volumes: Volumes, one: Metered) -> Counted | None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from buntime.session import Session, State
 
-_Rank = tuple[int, str]  # (negative creation time, id), so that the newest sorts first; or (expiry, id)
+_Rank = tuple[float, str]  # (negative creation time, id), so that the newest sorts first; or (expiry, id)
 
 
 class SessionIndex:
@@ -105,13 +105,13 @@ class SessionIndex:
             return [], 0
         ranks = orders.newest[state]
         if metadata:
-            found = [session for session in self._at(ranks) if session.expires_at > now and _has(session, metadata)]
+            found = [session for session in self._at(ranks) if not session.has_expired(now) and _has(session, metadata)]
             return found[offset : offset + limit], len(found)
         ended = [session for session in self._at(orders.ended(now)) if state in (None, session.state)]
         for position in sorted(bisect_left(ranks, _by_age(session)) for session in ended):
             offset += position <= offset
         found = self._at(ranks[offset : offset + limit + len(ended)])
-        return [session for session in found if session.expires_at > now][:limit], len(ranks) - len(ended)
+        return [session for session in found if not session.has_expired(now)][:limit], len(ranks) - len(ended)
 
     def page_named(
         self,
@@ -125,7 +125,7 @@ class SessionIndex:
     ) -> tuple[Sequence[Session], int]:
         """The same for the one session of a name, if there is one."""
         session = self.named(account_id, name)
-        if session is None or session.expires_at <= now or state not in (None, session.state):
+        if session is None or session.has_expired(now) or state not in (None, session.state):
             return [], 0
         found = [session] if _has(session, metadata) else []
         return found[offset : offset + limit], len(found)
@@ -161,14 +161,14 @@ class _Orders:
             del order[bisect_left(order, rank)]
 
     def ended(self, now: int) -> Sequence[_Rank]:
-        return self._ends[: bisect_right(self._ends, now, key=lambda rank: rank[0])]
+        return self._ends[: bisect_right(self._ends, float(now), key=lambda rank: rank[0])]
 
     def _ranks(self, session: Session) -> Iterable[tuple[list[_Rank], _Rank]]:
         age = _by_age(session)
         yield self.newest[session.state], age
         if session.state is not State.DELETING:
             yield self.newest[None], age
-            yield self._ends, (session.expires_at, session.id)
+            yield self._ends, (session.ends_at, session.id)
 
 
 def _by_age(session: Session) -> _Rank:

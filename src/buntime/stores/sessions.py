@@ -11,18 +11,22 @@ from functools import lru_cache
 from buntime.errors import NameTaken, SessionLimitExceeded, StaleSession
 from buntime.plan import Limits
 from buntime.service import Service
-from buntime.session import Network, Preview, SavedVolume, Session, State
+from buntime.session import AwakeWhile, Network, Preview, SavedVolume, Session, SleepPolicy, State
 from buntime.stores import usage
 from buntime.stores.images import require_image
 from buntime.usage import Reading
 
+NO_END = (1 << 63) - 1  # `expires_at` of a session that never ends: the column takes no NULL
+
 _ADD = """
 INSERT INTO sessions (id, account, state, created_at, expires_at, last_active, sandbox, volume, image, image_name,
                       made_of, host, epoch, version, on_wake, limits, metadata, preview, network, env, files, processes,
-                      key, snapshot, previous, archived, checkpoint_every, name, services)
+                      key, snapshot, previous, archived, name, checkpoint_every, idle_after, deep_sleep_after,
+                      awake_while, services)
 VALUES (:id, :account, :state, :created_at, :expires_at, :last_active, :sandbox, :volume, :image, :image_name,
         :made_of, :host, :epoch, :version, :on_wake, :limits, :metadata, :preview, :network, :env, :files, :processes,
-        :key, :snapshot, :previous, :archived, :checkpoint_every, :name, :services)
+        :key, :snapshot, :previous, :archived, :name, :checkpoint_every, :idle_after,
+        :deep_sleep_after, :awake_while, :services)
 """
 
 _CHANGE = """
@@ -32,8 +36,8 @@ SET state = :state, created_at = :created_at, expires_at = :expires_at, last_act
     made_of = :made_of, host = :host, epoch = :epoch, version = :expected + 1,
     on_wake = :on_wake, limits = :limits, metadata = :metadata, preview = :preview, network = :network, env = :env,
     files = :files, processes = :processes, key = :key, snapshot = :snapshot, previous = :previous,
-    archived = :archived, checkpoint_every = :checkpoint_every, name = :name,
-    services = :services
+    archived = :archived, name = :name, checkpoint_every = :checkpoint_every, idle_after = :idle_after,
+    deep_sleep_after = :deep_sleep_after, awake_while = :awake_while, services = :services
 WHERE id = :id AND version = :expected
 """
 
@@ -117,7 +121,7 @@ def _to_row(session: Session) -> dict[str, object]:
         "account": session.account,
         "state": session.state.value,
         "created_at": session.created_at,
-        "expires_at": session.expires_at,
+        "expires_at": NO_END if session.expires_at is None else session.expires_at,
         "last_active": session.last_active,
         "sandbox": session.sandbox,
         "volume": session.volume,
@@ -139,7 +143,10 @@ def _to_row(session: Session) -> dict[str, object]:
         "snapshot": saved_to_text(session.saved),
         "previous": saved_to_text(session.previous),
         "archived": session.archived,
-        "checkpoint_every": session.checkpoint_every,
+        "checkpoint_every": session.sleep_policy.checkpoint_every,
+        "idle_after": session.sleep_policy.idle_after,
+        "deep_sleep_after": session.sleep_policy.deep_sleep_after,
+        "awake_while": session.sleep_policy.awake_while.value,
         "name": session.name,
         "services": json.dumps([asdict(service) for service in session.services]),
     }
@@ -150,7 +157,7 @@ def _from_row(row: sqlite3.Row) -> Session:
         id=row["id"],
         account=row["account"],
         created_at=row["created_at"],
-        expires_at=row["expires_at"],
+        expires_at=None if row["expires_at"] == NO_END else row["expires_at"],
         last_active=row["last_active"],
         limits=_limits_from_text(row["limits"]),
         sandbox=row["sandbox"],
@@ -170,7 +177,9 @@ def _from_row(row: sqlite3.Row) -> Session:
         saved=saved_from_text(row["snapshot"]),
         previous=saved_from_text(row["previous"]),
         archived=bool(row["archived"]),
-        checkpoint_every=row["checkpoint_every"],
+        sleep_policy=_policy_of(
+            row["idle_after"], row["deep_sleep_after"], row["checkpoint_every"], row["awake_while"]
+        ),
         name=row["name"],
         services=_services_from_text(row["services"]),
         host=row["host"],
@@ -180,6 +189,13 @@ def _from_row(row: sqlite3.Row) -> Session:
 
 
 # Most sessions have the same limits and rules, so each value is parsed and stored only once.
+
+
+@lru_cache
+def _policy_of(
+    idle_after: int | None, deep_sleep_after: int | None, checkpoint_every: int | None, awake_while: str
+) -> SleepPolicy:
+    return SleepPolicy(idle_after, deep_sleep_after, checkpoint_every, AwakeWhile(awake_while))
 
 
 @lru_cache

@@ -27,6 +27,7 @@ from buntime.ports import (
     Strain,
     Used,
     VolumeLost,
+    Worked,
 )
 from buntime.session import DEFAULT_NETWORK, Network, Session, State
 from buntime.snapshot import MOST_LAYERS, MadeImage
@@ -305,6 +306,10 @@ class FakeSandboxes:
             if sandbox is not None and used.counters is not None:
                 found[session.id] = Counted(used.counters, sandbox.bytes_in, sandbox.count_processes(), used.disk)
         return found
+
+    async def worked(self, sessions: Sequence[Session]) -> Mapping[str, Worked]:
+        running = {session.id: self.running[session.sandbox] for session in sessions if session.sandbox in self.running}
+        return {name: Worked(one.id, one.cpu, one.bytes_in + one.bytes_out) for name, one in running.items()}
 
     async def touched(self) -> Collection[str]:
         return self.got_bytes

@@ -140,7 +140,7 @@ class FakeStore(FakeUsage):
         found = [
             session
             for session in self._not_deleting(account_id)
-            if session.expires_at > now
+            if not session.has_expired(now)
             and state in (None, session.state)
             and name in (None, session.name)
             and (metadata or {}).items() <= _texts(session.metadata).items()

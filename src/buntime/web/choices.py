@@ -11,11 +11,16 @@ INDEX = re.compile(r"\[[0-9]+\]")
 
 
 def choices_at(kind: type[Struct], place: str) -> tuple[str, ...]:
-    """The values of the field at a place such as `files[0].encoding`; none if the field takes others too."""
+    """The values of the field at a place such as `files[0].encoding`; none if the field takes any text.
+
+    Those of a field that takes numbers too begin with the words for them.
+    """
     found: Any = kind
     for name in INDEX.sub("", place).split("."):
         found = _field(found, name)
-    return tuple(text for one in _alternatives(found) if get_origin(one) is Literal for text in get_args(one))
+    some = _alternatives(found)
+    texts = tuple(text for one in some if get_origin(one) is Literal for text in get_args(one))
+    return ("a whole number", *texts) if texts and int in some else texts
 
 
 def _field(kind: Any, name: str) -> Any:

@@ -20,6 +20,7 @@ METADATA_PREFIX = "metadata."
 NAMES = {"int": "a whole number", "str": "a string", "float": "a number", "bool": "true or false",
          "array": "an array", "object": "an object", "null": "null"}  # fmt: skip
 WHOLE = re.compile(r"-?[0-9]{1,18}")
+_BOUND = re.compile(r"Expected `int` (>=|<=) (\d+)")
 
 
 @cache
@@ -61,10 +62,10 @@ def _explained(wrong: msgspec.ValidationError, kind: type[Struct], body: bytes =
         verb = "is not a field of this request" if named[1].startswith("contains") else "is required"
         return InvalidRequest(field, f"{field} {verb}.")
     field = place[:LONGEST_NAME] or "body"
-    if len(place) <= LONGEST_NAME and (allowed := choices_at(kind, place)):
-        return InvalidRequest.not_one_of(field, allowed, _sent(what))
     if rule := _rule(what):
         return InvalidRequest(field, f"{field} must be {rule}.")
+    if _BOUND.fullmatch(what) is None and len(place) <= LONGEST_NAME and (allowed := choices_at(kind, place)):
+        return InvalidRequest.not_one_of(field, allowed, _sent(what))
     return InvalidRequest(field, f"{field}: {_in_words(what)}.")
 
 
@@ -84,7 +85,7 @@ def _rule(what: str) -> str | None:
     """What the value must be, where msgspec's sentence does not help."""
     if what.endswith(f" matching regex '{OCTAL}'"):
         return "3 or 4 octal digits, such as 644"
-    if re.fullmatch(r"Expected `int( \| null)?`, got `float`", what):
+    if re.fullmatch(r"Expected `int( \| str)?( \| null)?`, got `float`", what):
         return "a whole number, written without a decimal point"
     return None
 
@@ -104,7 +105,7 @@ def _in_words(what: str) -> str:
     if got := re.fullmatch(r"Expected `([a-z |]+)`, got `(\w+)`", what):
         wanted = " or ".join(NAMES.get(name, name) for name in got[1].split(" | "))
         return f"expected {wanted}, got {NAMES.get(got[2], got[2])}"
-    if bound := re.fullmatch(r"Expected `int` (>=|<=) (\d+)", what):
+    if bound := _BOUND.fullmatch(what):
         return f"must be at {'least' if bound[1] == '>=' else 'most'} {bound[2]}"
     return what.replace("`", "").lower() if what.startswith("Expected") else what.replace("`", "")
 

@@ -29,7 +29,7 @@ _SESSION = {
     "preview": {"visibility": "public", "ports": [8080]},
     "network": {"egress": "internet", "allow": [], "deny": []},
     "onWake": None,
-    "sleepPolicy": {"checkpointEvery": 300},
+    "sleepPolicy": {"idleAfter": 300, "deepSleepAfter": 1800, "checkpointEvery": 300, "awakeWhile": "requests"},
     "services": [
         {
             "name": "web",
@@ -86,6 +86,9 @@ _ACCOUNT = {
         "images": 50,
         "keys": 100,
         "maySetResourceLimits": True,
+        "idleAfterMost": 3600,
+        "deepSleepAfterMost": 604800,
+        "mayAwaitProcesses": True,
         "defaultResourceLimits": _LIMITS,
         "mostResourceLimits": {"memory": 4096, "cpu": 1, "timeout": 300, "disk": 5120},
     },

@@ -27,6 +27,7 @@ class Unchanged(Enum):
 
 UNCHANGED: Final = Unchanged.UNCHANGED
 DEFAULT_IMAGE = "default"
+WAITS = {"idleAfter", "deepSleepAfter", "checkpointEvery"}  # of a sleep policy, which have no default that is known
 INHERITED = ("preview", "network", "onWake", "sleepPolicy")  # by a fork, besides its variables and its image
 
 
@@ -114,9 +115,9 @@ def as_forked(made: Mapping[str, Any], settings: Mapping[str, Any], source: Mapp
 
 
 def _policy(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The sleep policy that was asked for. A default of the plan is not known."""
+    """The sleep policy that was asked for. Defaults of the server and of the plan are not known."""
     policy = settings.get("sleepPolicy") or {}
-    return {"sleepPolicy": policy} if "checkpointEvery" in policy else {}
+    return {"sleepPolicy": policy} if policy.keys() >= WAITS else {}
 
 
 def _as_new(made: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,9 +162,10 @@ class SeenSession:
         return datetime.fromisoformat(self._known("createdAt"))
 
     @property
-    def expires_at(self) -> datetime:
-        """When it expires, in UTC."""
-        return datetime.fromisoformat(self._known("expiresAt"))
+    def expires_at(self) -> datetime | None:
+        """When it expires, in UTC. None if its `ttl` is `never`."""
+        told: str | None = self._known("expiresAt")
+        return None if told is None else datetime.fromisoformat(told)
 
     @property
     def last_active(self) -> datetime:
@@ -216,8 +218,8 @@ class SeenSession:
 
     @property
     def sleep_policy(self) -> SleepPolicy:
-        """How often the files of the awake session are archived. Not known of a new session with the plan's
-        default."""
+        """When it sleeps, and how often its files are archived while it is awake. Of a new session, this is known only
+        if the whole policy was asked for."""
         return from_wire(SleepPolicy, self._known("sleepPolicy"))
 
     @property

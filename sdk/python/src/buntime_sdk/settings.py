@@ -21,9 +21,16 @@ class PreviewSettingsDict(TypedDict, total=False):
 
 
 class SleepPolicyDict(TypedDict, total=False):
-    """`checkpoint_every`: seconds within which changes of an awake session are archived, 5 to 86400, or `never`."""
+    """When a session sleeps. `idle_after`: seconds without activity, after which it is suspended. `deep_sleep_after`:
+    the same for its deep sleep. Both from 5 to the plan's longest, or `never`. `checkpoint_every`: seconds within which
+    changes of an awake session are archived, 5 to 86400, or `never`. `awake_while`: what is activity: `requests`, or
+    `processes`, which counts the work of its own processes too.
+    """
 
+    idle_after: int | Literal["never"]
+    deep_sleep_after: int | Literal["never"]
     checkpoint_every: int | Literal["never"]
+    awake_while: Literal["requests", "processes"]
 
 
 class ServiceDict(TypedDict, total=False):

@@ -37,9 +37,16 @@ class PreviewSettings:
 
 @dataclass(frozen=True, slots=True)
 class SleepPolicy:
-    """`checkpoint_every`: seconds within which changes of an awake session are archived, 5 to 86400, or `never`."""
+    """When a session sleeps. `idle_after`: seconds without activity, after which it is suspended. `deep_sleep_after`:
+    the same for its deep sleep. Both from 5 to the plan's longest, or `never`. `checkpoint_every`: seconds within which
+    changes of an awake session are archived, 5 to 86400, or `never`. `awake_while`: what is activity: `requests`, or
+    `processes`, which counts the work of its own processes too.
+    """
 
+    idle_after: int | Literal["never"]
+    deep_sleep_after: int | Literal["never"]
     checkpoint_every: int | Literal["never"]
+    awake_while: Literal["requests", "processes"] = "requests"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +113,13 @@ class MadeKey(Key):
 @dataclass(frozen=True, slots=True)
 class AccountLimits:
     """What the plan allows. `sessions`, `snapshots`, `images`, `keys`: at a time. `longest_ttl`, `shortest_ttl`: of a
-    session, in seconds. `requests_per_minute`: with one key. `file_megabytes`, `body_megabytes`: MB of a single file
-    inside JSON, and of a JSON body. `snapshot_gigabytes`: GB that snapshots and images alone may keep.
+    session, in seconds, or `never`. `requests_per_minute`: with one key. `file_megabytes`, `body_megabytes`: MB of a
+    single file inside JSON, and of a JSON body. `snapshot_gigabytes`: GB that snapshots and images alone may keep.
+    `idle_after_most`, `deep_sleep_after_most`, `may_await_processes`: what a session's `sleep_policy` may ask for.
     """
 
     sessions: int
-    longest_ttl: int
+    longest_ttl: int | Literal["never"]
     shortest_ttl: int
     requests_per_minute: int
     file_megabytes: int
@@ -123,6 +131,9 @@ class AccountLimits:
     images: int
     keys: int
     may_set_resource_limits: bool
+    idle_after_most: int | Literal["never"]
+    deep_sleep_after_most: int | Literal["never"]
+    may_await_processes: bool
     default_resource_limits: ResourceLimits = read_by(one_or_none(ResourceLimits))
     most_resource_limits: ResourceLimits = read_by(one_or_none(ResourceLimits))
 
@@ -214,7 +225,7 @@ class MeasuredSession:
     name: str | None
     state: SessionState
     created_at: datetime = read_by(time_or_none)
-    expires_at: datetime = read_by(time_or_none)
+    expires_at: datetime | None = read_by(time_or_none)
     last_active: datetime = read_by(time_or_none)
     resource_limits: ResourceLimits = read_by(one_or_none(ResourceLimits))
     metrics: Metrics | None = read_by(one_or_none(Metrics))

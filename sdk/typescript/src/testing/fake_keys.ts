@@ -28,6 +28,9 @@ const LIMITS: AccountLimits = {
   images: 50,
   keys: 100,
   maySetResourceLimits: true,
+  idleAfterMost: 3600,
+  deepSleepAfterMost: 604_800,
+  mayAwaitProcesses: true,
   defaultResourceLimits: { memory: 1024, cpu: 0.25, timeout: 30, disk: 1024 },
   mostResourceLimits: { memory: 4096, cpu: 1, timeout: 300, disk: 5120 },
 };

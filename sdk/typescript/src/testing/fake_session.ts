@@ -34,12 +34,15 @@ const NETWORK = { egress: "internet", allow: [], deny: [] } as const;
 
 /** The archive of the fake server is a directory, so it takes no checkpoints unless it is asked to. */
 function policy(given: Partial<SleepPolicy> | null | undefined): SleepPolicy {
-  const every = given?.checkpointEvery ?? "never";
-  if (every !== "never" && !(every >= 5 && every <= DAY)) {
-    const field = "sleepPolicy.checkpointEvery";
-    refuse("invalid_request", "checkpointEvery must be 5 to 86400 seconds, or never.", { field });
+  const { idleAfter = 300, deepSleepAfter = 1800, checkpointEvery = "never", awakeWhile = "requests" } = given ?? {};
+  for (const [name, seconds] of Object.entries({ idleAfter, deepSleepAfter, checkpointEvery })) {
+    const most = name === "checkpointEvery" ? DAY : Infinity;
+    if (seconds === "never" || (seconds >= 5 && seconds <= most)) continue;
+    const bounds = most === Infinity ? "at least 5" : `5 to ${most}`;
+    const field = `sleepPolicy.${name}`;
+    refuse("invalid_request", `${name} must be ${bounds} seconds, or never.`, { field });
   }
-  return { checkpointEvery: every };
+  return { idleAfter, deepSleepAfter, checkpointEvery, awakeWhile };
 }
 
 export type Clock = () => Date;
@@ -152,7 +155,7 @@ export class FakeSession {
     return [...this.processes.values()].some((one) => one.port === port && one.shape.status === "running");
   }
 
-  get expiresAt(): string {
+  get expiresAt(): string | null {
     return this.#shape.expiresAt;
   }
 
@@ -168,7 +171,8 @@ export class FakeSession {
   }
 
   get isExpired(): boolean {
-    return this.clock().getTime() >= Date.parse(this.#shape.expiresAt);
+    const { expiresAt } = this.#shape;
+    return expiresAt !== null && this.clock().getTime() >= Date.parse(expiresAt);
   }
 
   /** The variables of every run. */
@@ -231,8 +235,9 @@ export class FakeSession {
     if (fields.name !== undefined) shape.name = fields.name;
     if (fields.ttl !== undefined) {
       const ttl = fields.ttl ?? DAY;
-      if (ttl < 300) refuse("invalid_request", "ttl must be at least 300 seconds.", { field: "ttl", limit: 300 });
-      shape.expiresAt = stamp(this.clock(), ttl);
+      if (ttl !== "never" && ttl < 300)
+        refuse("invalid_request", "ttl must be at least 300 seconds, or never.", { field: "ttl", limit: 300 });
+      shape.expiresAt = ttl === "never" ? null : stamp(this.clock(), ttl);
     }
     if (fields.metadata !== undefined) shape.metadata = fields.metadata ?? {};
     if (fields.preview !== undefined) shape.preview = { ...PREVIEW, ports: [...PREVIEW.ports], ...fields.preview };

@@ -51,7 +51,8 @@ export class FakeUsage {
     for (const [id, window] of this.#open) {
       const session = sessions.get(id);
       const isThere = session !== undefined && !session.isExpired;
-      window.end = session === undefined ? now : Math.min(now, Date.parse(session.expiresAt));
+      window.end =
+        session === undefined ? now : Math.min(now, session.expiresAt === null ? now : Date.parse(session.expiresAt));
       if (isThere && session.shape.state === window.state) {
         window.runs = session.runsBegun - window.runsBefore;
         continue;

@@ -26,7 +26,7 @@ const client: Buntime = new Buntime({
 
 export async function documented(): Promise<void> {
   const session: Session = await client.sessions.create({ ttl: 3600, metadata: { user: "u1" } });
-  const texts: string[] = [session.id, session.expiresAt, session.previewUrl, session.createdAt];
+  const texts: (string | null)[] = [session.id, session.expiresAt, session.previewUrl, session.createdAt];
   const memory: number = session.resourceLimits.memory;
   const files: File[] = [{ path: "a.txt", content: "a" }];
   const request: ExecuteRequest = { sessionId: session.id, code: "1", files, env: { A: "b" }, timeout: 5 };

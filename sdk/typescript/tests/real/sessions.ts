@@ -5,7 +5,7 @@ const client = new Buntime();
 const session = await client.sessions.create({ ttl: 600, metadata: { suite: "typescript", n: 1 }, env: { A: "b" } });
 try {
   assert.match(session.id, /^ses_[a-z0-9]{18}$/);
-  assert.equal(Date.parse(session.expiresAt) - Date.parse(session.createdAt), 600_000);
+  assert.equal(Date.parse(session.expiresAt ?? "") - Date.parse(session.createdAt), 600_000);
   assert.ok(session.resourceLimits.memory > 0);
   assert.match(session.previewUrlFor(3000), /^https?:\/\/ses-[a-z0-9]{18}-3000\./);
 
@@ -32,7 +32,7 @@ try {
   await client.sessions.delete(ids[0]!);
 
   assert.equal(await session.extend(1200), session);
-  assert.ok(Date.parse(session.expiresAt) - Date.now() > 1_100_000);
+  assert.ok(Date.parse(session.expiresAt ?? "") - Date.now() > 1_100_000);
   assert.deepEqual((await session.update({ metadata: { user: "u" } })).metadata, { user: "u" });
 
   const { token, url } = await session.previewToken({ port: 3000 });

@@ -94,12 +94,17 @@ class Guest:
         self._port = port
         self._secret = secret
         self._link: Link | None = None
+        self._connections = 0  # so far
         self._connecting = asyncio.Lock()
 
     @property
     def place(self) -> str:
         """Where the edge can connect to it: address:port."""
         return f"{self._address}:{self._port}"
+
+    def packets(self) -> tuple[int, int]:
+        """Which connection to it there is, and the bytes that its packets had. Raises OSError."""
+        return self._connections, 0 if self._link is None else self._link.packet_bytes
 
     def close(self) -> None:
         """Its sandbox has ended."""
@@ -183,6 +188,7 @@ class Guest:
                 self.close()
                 try:
                     self._link = await self._links.connect(self._address, self._port, self._secret)
+                    self._connections += 1
                 except OSError as gone:
                     raise SandboxGone(f"{path}: {gone!r}") from gone
             return self._link

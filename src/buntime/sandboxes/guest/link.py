@@ -14,6 +14,7 @@ import msgspec
 
 from buntime.ports import SandboxGone
 from buntime.sandboxes.guest.failures import UNREADABLE, Impostor
+from buntime.sandboxes.kernel.tcp_info import packet_bytes
 
 PROTOCOL = 2
 HEADER = struct.Struct(">cII")
@@ -213,6 +214,13 @@ class Link(asyncio.BufferedProtocol):
     @property
     def is_open(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
+
+    @property
+    def packet_bytes(self) -> int:
+        """What its packets had in both directions, by the kernel's count; 0 if it is closed. Raises OSError."""
+        if self._transport is None or not self.is_open:
+            return 0
+        return packet_bytes(self._transport.get_extra_info("socket").fileno())
 
     async def greet(self, secret: str) -> None:
         """Raises SandboxGone unless a guest of this protocol answers."""

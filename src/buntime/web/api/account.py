@@ -8,6 +8,7 @@ from buntime.plan import Limits, Plan
 from buntime.requests import NewKey
 from buntime.scope import Scope, in_order
 from buntime.web.api.ids import key_id
+from buntime.web.api.session_shapes import seconds
 from buntime.web.operation import Call, operation
 from buntime.web.wire import account as wire
 from buntime.web.wire.sessions import ResourceLimits
@@ -120,7 +121,7 @@ def _made(made: MadeKey) -> wire.KeyMade:
 def _limits(plan: Plan) -> wire.AccountLimits:
     return wire.AccountLimits(
         sessions=plan.sessions,
-        longest_ttl=plan.longest_ttl,
+        longest_ttl=seconds(plan.longest_ttl),
         shortest_ttl=plan.shortest_ttl,
         requests_per_minute=plan.requests_per_minute,
         file_megabytes=plan.file_mb,
@@ -132,6 +133,9 @@ def _limits(plan: Plan) -> wire.AccountLimits:
         images=plan.images,
         keys=KEYS,
         may_set_resource_limits=plan.may_set_limits,
+        idle_after_most=seconds(plan.idle_after_most),
+        deep_sleep_after_most=seconds(plan.deep_sleep_after_most),
+        may_await_processes=plan.may_await_processes,
         default_resource_limits=_resources(plan.default),
         most_resource_limits=_resources(plan.most),
     )

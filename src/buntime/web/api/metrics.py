@@ -4,7 +4,7 @@ from buntime import errors, session
 from buntime.measurement import Measurement, Point
 from buntime.scope import Scope
 from buntime.web.api.ids import session_id
-from buntime.web.api.session_shapes import resource_limits
+from buntime.web.api.session_shapes import end_of, resource_limits
 from buntime.web.api.times import asked_time
 from buntime.web.operation import Call, Operation, operation
 from buntime.web.wire import metrics as wire
@@ -103,7 +103,7 @@ def _measured(made: session.Session, latest: Measurement | None) -> wire.Measure
         name=made.name,
         state=made.state.value,  # type: ignore[arg-type]  # DELETING sessions are never listed
         created_at=iso(made.created_at),
-        expires_at=iso(made.expires_at),
+        expires_at=end_of(made),
         last_active=iso(made.last_active),
         resource_limits=resource_limits(made),
         metrics=None if latest is None else _metrics(latest),

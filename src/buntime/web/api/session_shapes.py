@@ -1,6 +1,8 @@
 """Parts of requests and answers that operations on sessions share."""
 
+import math
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -34,11 +36,47 @@ def asked_network(asked: wire.NetworkRequest | UnsetType | None) -> session.Netw
     return session.Network(asked.egress, tuple(asked.allow), tuple(asked.deny)) if asked else None
 
 
-def asked_checkpoint_every(asked: wire.SleepPolicyRequest | UnsetType | None) -> int | None:
-    """Seconds, or NEVER. None: the default."""
-    if not asked or isinstance(asked.checkpoint_every, UnsetType):
+def asked_ttl(asked: int | Literal["never"] | None) -> float | None:
+    """Seconds; infinity for `never`. None: the default."""
+    return math.inf if asked == "never" else asked
+
+
+def asked_policy(asked: wire.SleepPolicyRequest | UnsetType | None) -> session.SleepPolicy | None:
+    """None: the default."""
+    if not asked:
         return None
-    return session.NEVER if asked.checkpoint_every == "never" else asked.checkpoint_every
+    return session.SleepPolicy(
+        _asked_seconds(asked.idle_after),
+        _asked_seconds(asked.deep_sleep_after),
+        _asked_seconds(asked.checkpoint_every),
+        session.AwakeWhile(asked.awake_while),
+    )
+
+
+def _asked_seconds(asked: int | Literal["never"] | UnsetType) -> int | None:
+    """Seconds, or NEVER. None: the default."""
+    if isinstance(asked, UnsetType):
+        return None
+    return session.NEVER if asked == "never" else asked
+
+
+def seconds(value: float) -> int | Literal["never"]:
+    """As responses have it: `never` for infinity."""
+    return "never" if math.isinf(value) else int(value)
+
+
+def end_of(made: session.Session) -> str | None:
+    return None if made.expires_at is None else iso(made.expires_at)
+
+
+def _policy(view: SessionView) -> wire.SleepPolicy:
+    waits = view.waits
+    return wire.SleepPolicy(
+        idle_after=seconds(waits.idle_after),
+        deep_sleep_after=seconds(waits.deep_sleep_after),
+        checkpoint_every=view.checkpoint_every or "never",
+        awake_while="processes" if waits.awaits_processes else "requests",
+    )
 
 
 def asked_services(asked: Sequence[services.ServiceRequest] | UnsetType | None) -> tuple[Service, ...]:
@@ -83,7 +121,7 @@ def resource_limits(made: session.Session) -> wire.ResourceLimits:
 def created(made: session.Session, config: Config) -> wire.Created:
     return wire.Created(
         session_id=made.id,
-        expires_at=iso(made.expires_at),
+        expires_at=end_of(made),
         preview_url=preview_url(made.id, config),
         created_at=iso(made.created_at),
         resource_limits=resource_limits(made),
@@ -96,7 +134,7 @@ def shown(view: SessionView, config: Config) -> wire.Session:
         session_id=made.id,
         name=made.name,
         created_at=iso(made.created_at),
-        expires_at=iso(made.expires_at),
+        expires_at=end_of(made),
         last_active=iso(made.last_active),
         state=made.state.value,  # type: ignore[arg-type]  # DELETING sessions are never shown
         files_count=view.observed.files,
@@ -111,7 +149,7 @@ def shown(view: SessionView, config: Config) -> wire.Session:
             deny=list(made.network.deny),
         ),
         on_wake=made.on_wake,
-        sleep_policy=wire.SleepPolicy(checkpoint_every=view.checkpoint_every or "never"),
+        sleep_policy=_policy(view),
         services=[
             services.DeclaredService(
                 name=one.name,

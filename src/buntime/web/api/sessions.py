@@ -1,6 +1,6 @@
 """Sessions: create, show, list, change, delete, sleep, wake, recover."""
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from buntime import errors, requests, session
 from buntime.errors import InvalidRequest, SessionNotFound
@@ -9,11 +9,12 @@ from buntime.lifecycle.recovering import Recovered
 from buntime.scope import Scope
 from buntime.web.api.ids import session_id, snapshot_id
 from buntime.web.api.session_shapes import (
-    asked_checkpoint_every,
     asked_limits,
     asked_network,
+    asked_policy,
     asked_preview,
     asked_services,
+    asked_ttl,
     check_depth,
     created,
     shown,
@@ -48,14 +49,14 @@ async def create_session(call: Call[NoQuery, wire.CreateSession]) -> wire.Create
     if body.image is not UNSET and body.snapshot_id is not UNSET:
         raise InvalidRequest("snapshotId", "Give image or snapshotId, not both: a snapshot has its image.")
     new = requests.NewSession(
-        ttl=given(body.ttl),
+        ttl=asked_ttl(given(body.ttl)),
         metadata=body.metadata or {},
         limits=asked_limits(body.resource_limits),
         preview=asked_preview(body.preview or None) or session.DEFAULT_PREVIEW,
         network=asked_network(body.network or None) or session.DEFAULT_NETWORK,
         on_wake=given(body.on_wake),
         env=body.env or {},
-        checkpoint_every=asked_checkpoint_every(body.sleep_policy or None),
+        sleep_policy=asked_policy(body.sleep_policy or None) or session.DEFAULT_SLEEP_POLICY,
         image=DEFAULT_IMAGE if body.image is UNSET else body.image,
         snapshot=None if body.snapshot_id is UNSET else snapshot_id(body.snapshot_id),
         name=given(body.name),
@@ -128,13 +129,13 @@ async def patch_session(call: Call[NoQuery, wire.PatchSession]) -> wire.Session:
     body, unset = call.body, requests.UNSET
     check_depth(body.metadata)
     patch = requests.Patch(
-        ttl=unset if body.ttl is UNSET else body.ttl,
+        ttl=unset if isinstance(body.ttl, UnsetType) else asked_ttl(body.ttl),
         metadata=unset if body.metadata is UNSET else body.metadata,
         preview=unset if body.preview is UNSET else asked_preview(body.preview),
         network=unset if body.network is UNSET else asked_network(body.network),
         on_wake=unset if body.on_wake is UNSET else body.on_wake,
         env=unset if body.env is UNSET else body.env,
-        checkpoint_every=unset if body.sleep_policy is UNSET else asked_checkpoint_every(body.sleep_policy),
+        sleep_policy=unset if body.sleep_policy is UNSET else asked_policy(body.sleep_policy),
         name=unset if body.name is UNSET else body.name,
         services=unset if body.services is UNSET else asked_services(body.services),
     )

@@ -8,11 +8,12 @@ from buntime.operations.forks import Forked
 from buntime.scope import Scope
 from buntime.web.api.ids import session_id, snapshot_id
 from buntime.web.api.session_shapes import (
-    asked_checkpoint_every,
     asked_limits,
     asked_network,
+    asked_policy,
     asked_preview,
     asked_services,
+    asked_ttl,
     check_depth,
     created,
     decode_created,
@@ -139,14 +140,14 @@ async def fork_session(call: Call[NoQuery, wire.Fork]) -> wire.Forks:
     preview, network = asked_preview(body.preview or None), asked_network(body.network or None)
     fork = requests.NewFork(
         count=body.count,
-        ttl=given(body.ttl),
+        ttl=asked_ttl(given(body.ttl)),
         metadata=body.metadata or {},
         limits=asked_limits(body.resource_limits),
         preview=preview or requests.UNSET,
         network=network or requests.UNSET,
         on_wake=requests.UNSET if isinstance(body.on_wake, UnsetType) else body.on_wake,
         env=requests.UNSET if isinstance(body.env, UnsetType) else body.env,
-        checkpoint_every=asked_checkpoint_every(body.sleep_policy) if body.sleep_policy else requests.UNSET,
+        sleep_policy=asked_policy(body.sleep_policy or None) or requests.UNSET,
         services=requests.UNSET if isinstance(body.services, UnsetType) else asked_services(body.services),
         name=given(body.name),
     )

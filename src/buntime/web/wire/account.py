@@ -96,7 +96,10 @@ class AccountLimits(Response):
     """What the account's plan allows, with the account's own numbers."""
 
     sessions: Annotated[int, Meta(description="At a time, sleeping ones included.")]
-    longest_ttl: Annotated[int, Meta(description="The longest `ttl` of a session, in seconds.")]
+    longest_ttl: Annotated[
+        int | Literal["never"],
+        Meta(description="The longest `ttl` of a session, in seconds. `never`: it need not expire."),
+    ]
     shortest_ttl: Annotated[int, Meta(description="The shortest `ttl` of a session, in seconds.")]
     requests_per_minute: Annotated[int, Meta(description="With one key.")]
     file_megabytes: Annotated[int, Meta(description="The largest single file inside JSON, in MB.")]
@@ -108,6 +111,14 @@ class AccountLimits(Response):
     images: int
     keys: Annotated[int, Meta(description="Valid ones at a time.")]
     may_set_resource_limits: Annotated[bool, Meta(description="Whether a create may have `resourceLimits`.")]
+    idle_after_most: Annotated[
+        int | Literal["never"], Meta(description="The longest `sleepPolicy.idleAfter`, in seconds, or `never` too.")
+    ]
+    deep_sleep_after_most: Annotated[
+        int | Literal["never"],
+        Meta(description="The longest `sleepPolicy.deepSleepAfter`, in seconds, or `never` too."),
+    ]
+    may_await_processes: Annotated[bool, Meta(description="Whether `sleepPolicy.awakeWhile` may be `processes`.")]
     default_resource_limits: ResourceLimits
     most_resource_limits: ResourceLimits
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from msgspec import UNSET, Meta, UnsetType, field
 
 from buntime.web.wire.fields import Offset, Time
-from buntime.web.wire.sessions import ResourceLimits, SessionState
+from buntime.web.wire.sessions import End, ResourceLimits, SessionState
 from buntime.web.wire.shapes import Request, Response
 
 MOST_SESSIONS = 1000  # in one response
@@ -84,7 +84,7 @@ class MeasuredSession(Response):
     name: Annotated[str | None, Meta(description="Null if it has none.")]
     state: SessionState
     created_at: Time
-    expires_at: Time
+    expires_at: End
     last_active: Time
     resource_limits: ResourceLimits
     metrics: Annotated[

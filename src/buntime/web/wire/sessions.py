@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, UnsetType, field
 
-from buntime.plan import LONGEST_CHECKPOINT, SHORTEST_CHECKPOINT
+from buntime.plan import LONGEST_CHECKPOINT, LONGEST_SECONDS, SHORTEST_CHECKPOINT, SHORTEST_QUIET
 from buntime.web.wire.fields import Limit, Offset, SessionId, Time
 from buntime.web.wire.services import DeclaredService, Services
 from buntime.web.wire.shapes import Request, Response
@@ -67,9 +67,10 @@ class NetworkRequest(Request):
 
 
 Ttl = Annotated[
-    int,
+    int | Literal["never"],
     Meta(
-        description="Seconds until the session expires, from 300 to the plan's limit.",
+        description="Seconds until the session expires, from 300 to the plan's limit. `never`, where the plan allows "
+        "it: the session stays until it is deleted.",
         extra_json_schema={"default": 86400},
     ),
 ]
@@ -97,10 +98,46 @@ SessionEnv = Annotated[
 ]
 
 
+QuietSeconds = Annotated[int, Meta(ge=SHORTEST_QUIET, le=LONGEST_SECONDS)]
 CheckpointSeconds = Annotated[int, Meta(ge=SHORTEST_CHECKPOINT, le=LONGEST_CHECKPOINT)]
 
 
+AwakeWhile = Literal["requests", "processes"]
+
+
 class SleepPolicyRequest(Request):
+    """What is missing has its default."""
+
+    idle_after: (
+        Annotated[
+            QuietSeconds | Literal["never"],
+            Meta(
+                description="Seconds without activity, after which the session is suspended. The plan bounds it. The "
+                "default is the server's, 300 unless its operator has changed that."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    deep_sleep_after: (
+        Annotated[
+            QuietSeconds | Literal["never"],
+            Meta(
+                description="Seconds without activity, after which a suspended session goes to deep sleep, which ends "
+                "its processes. The plan bounds it. The default is the server's, 1800 unless its operator has changed "
+                "that."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    awake_while: Annotated[
+        AwakeWhile,
+        Meta(
+            description="What is activity. `requests`: calls of this API that use the session, and visitors of its "
+            "previews. `processes`, where the plan allows it (403): also the work of the session's own processes, if "
+            "they use at least 2 % of a core or 1 KiB a second of network, on average between two looks, which are at "
+            "most a minute apart."
+        ),
+    ] = "requests"
     checkpoint_every: (
         Annotated[
             CheckpointSeconds | Literal["never"],
@@ -170,7 +207,13 @@ class PatchSession(Request):
     """Each field replaces the whole old value. Null restores the default."""
 
     name: SessionName | UnsetType | None = UNSET
-    ttl: Annotated[int | None, Meta(description="Seconds from now, from 300 to the plan's limit.")] | UnsetType = UNSET
+    ttl: (
+        Annotated[
+            int | Literal["never"] | None,
+            Meta(description="Seconds from now, from 300 to the plan's limit, or `never`, where the plan allows it."),
+        ]
+        | UnsetType
+    ) = UNSET
     metadata: dict[str, Any] | UnsetType | None = UNSET
     preview: PreviewRequest | UnsetType | None = UNSET
     network: NetworkRequest | UnsetType | None = UNSET
@@ -198,13 +241,24 @@ class Network(Response):
     deny: list[str]
 
 
+Seconds = Annotated[int | Literal["never"], Meta(description="Seconds, or `never`.")]
+
+
 class SleepPolicy(Response):
-    checkpoint_every: Annotated[int | Literal["never"], Meta(description="Seconds, or `never`.")]
+    """What holds for the session now."""
+
+    idle_after: Seconds
+    deep_sleep_after: Seconds
+    checkpoint_every: Seconds
+    awake_while: AwakeWhile
+
+
+End = Annotated[Time | None, Meta(description="When the session expires. Null if its `ttl` is `never`.")]
 
 
 class Created(Response):
     session_id: SessionId
-    expires_at: Time
+    expires_at: End
     preview_url: Annotated[str, Meta(description="The URL of port 8080 of the session.")]
     created_at: Time
     resource_limits: ResourceLimits
@@ -217,7 +271,7 @@ class Session(Response):
     session_id: str
     name: Annotated[str | None, Meta(description="Null if it has none.")]
     created_at: Time
-    expires_at: Time
+    expires_at: End
     last_active: Time
     state: SessionState
     files_count: Annotated[int, Meta(description="Files under `/workspace`, up to about 100,000.")]

@@ -12,11 +12,14 @@ from buntime_cli.commands.naming import SessionName, find
 from buntime_cli.commands.options import (
     Allow,
     AsJson,
+    AwakeWhile,
     CheckpointEvery,
     Cpu,
+    DeepSleepAfter,
     Deny,
     Disk,
     Egress,
+    IdleAfter,
     Lifetime,
     Memory,
     Metadata,
@@ -28,8 +31,8 @@ from buntime_cli.commands.options import (
     SessionTimeout,
     Visibility,
 )
-from buntime_cli.commands.sessions import given, limits_of, own_settings, session_told, show_created
-from buntime_cli.commands.settings import merged_network, merged_preview
+from buntime_cli.commands.sessions import given, limits_of, own_settings, policy_of, session_told, show_created
+from buntime_cli.commands.settings import merged_network, merged_policy, merged_preview
 from buntime_cli.commands.showing import print_json, until
 from buntime_cli.commands.values import read_services
 
@@ -58,6 +61,9 @@ def fork_command(
     allow: Allow = None,
     deny: Deny = None,
     on_wake: OnWake = None,
+    idle_after: IdleAfter = None,
+    deep_sleep_after: DeepSleepAfter = None,
+    awake_while: AwakeWhile = None,
     checkpoint_every: CheckpointEvery = None,
     services: Services = None,
     as_json: AsJson = False,
@@ -71,10 +77,12 @@ def fork_command(
     """
     if name is not None and count != 1:
         raise typer.BadParameter("--name is for one session. Leave out --count, or use --metadata.")
-    options = own_settings(name, ttl, metadata, env, limits_of(memory, cpu, timeout, disk), on_wake, checkpoint_every)
+    policy = policy_of(idle_after, deep_sleep_after, checkpoint_every, awake_while)
+    options = own_settings(name, ttl, metadata, env, limits_of(memory, cpu, timeout, disk), on_wake, None)
     with connected(context, as_json) as client:
         source = find(client, session).refresh()
         options |= given(
+            sleep_policy=merged_policy(source, policy),
             preview=merged_preview(source, visibility, port),
             network=merged_network(source, given(egress=egress, allow=allow, deny=deny)),
             services=read_services(services),
@@ -97,7 +105,8 @@ def _show(made: "list[Session | BuntimeError]", as_json: bool) -> None:
         for session in sessions:
             print(session.id, flush=True)
         if sessions:
-            print(f"They end {until(sessions[0].expires_at, datetime.now(UTC))}.", file=sys.stderr)
+            ends = sessions[0].expires_at
+            print("They never end." if ends is None else f"They end {until(ends, datetime.now(UTC))}.", file=sys.stderr)
     for reason in dict.fromkeys(failure.message for failure in failures):
         print(f"buntime: {len(failures)} of {len(made)} could not be made: {one_line(reason)}", file=sys.stderr)
     if failures:

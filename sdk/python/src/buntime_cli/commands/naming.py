@@ -71,7 +71,8 @@ def at_once(context: typer.Context) -> Iterator["Buntime | None"]:
 
 def _words(session: "Session") -> Iterator[tuple[str, str]]:
     """The shell evaluates a word's description, so the description contains no text from a session."""
-    said = f"{session.state}, ends {until(session.expires_at, datetime.now(UTC))}"
+    ends = until(session.expires_at, datetime.now(UTC))
+    said = f"{session.state}, {'never ends' if session.expires_at is None else f'ends {ends}'}"
     yield session.id, said
     if session.name is not None and NAME.fullmatch(session.name):
         yield session.name, said

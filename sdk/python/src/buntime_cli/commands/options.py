@@ -24,7 +24,9 @@ SessionEnv = Annotated[
     Variables, typer.Option("--env", "-e", metavar="NAME=VALUE", help="For everything that runs in the session.")
 ]
 Metadata = Annotated[Variables, typer.Option(metavar="NAME=VALUE", help="A label to search by.")]
-Lifetime = Annotated[str | None, typer.Option(metavar="TIME", help="Lifetime: 90, 30m, 24h, 7d. Default: one day.")]
+Lifetime = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Lifetime: 90, 30m, 24h, 7d or never. Default: one day.")
+]
 Memory = Annotated[str | None, typer.Option(metavar="SIZE", help="Memory: 512 (MB), 512m, 2g.")]
 Cpu = Annotated[float | None, typer.Option(metavar="CORES", help="CPU cores, such as 0.5 or 2.")]
 SessionTimeout = Annotated[str | None, typer.Option(metavar="TIME", help="Timeout of runs that set none: 90, 5m.")]
@@ -39,6 +41,16 @@ Visibility = Annotated[
 Egress = Annotated[Literal["internet", "none"] | None, typer.Option(help="What the session may reach.")]
 Allow = Annotated[Variables, typer.Option(metavar="HOST", help="Allow only this name or network. Repeatable.")]
 Deny = Annotated[Variables, typer.Option(metavar="HOST", help="Block this name or network. Repeatable.")]
+IdleAfter = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Suspend it after this time without activity: 30s, 10m or never.")
+]
+DeepSleepAfter = Annotated[
+    str | None, typer.Option(metavar="TIME", help="End its processes after this time without activity: 1h or never.")
+]
+AwakeWhile = Annotated[
+    Literal["requests", "processes"] | None,
+    typer.Option(help="What is activity: requests alone, or also the work of its own processes."),
+]
 CheckpointEvery = Annotated[
     str | None,
     typer.Option(metavar="TIME", help="Archive changes within this time while the session is awake: 5s, 10m or never."),

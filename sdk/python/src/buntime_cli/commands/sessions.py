@@ -14,11 +14,14 @@ from buntime_cli.commands.naming import SessionName, SessionNames, find
 from buntime_cli.commands.options import (
     Allow,
     AsJson,
+    AwakeWhile,
     CheckpointEvery,
     Cpu,
+    DeepSleepAfter,
     Deny,
     Disk,
     Egress,
+    IdleAfter,
     Image,
     Lifetime,
     Memory,
@@ -33,7 +36,7 @@ from buntime_cli.commands.options import (
 )
 from buntime_cli.commands.showing import live_processes, print_json, print_table, since, told, until
 from buntime_cli.commands.values import megabytes, pairs, read_services
-from buntime_cli.time_spans import seconds
+from buntime_cli.time_spans import seconds, seconds_or_never
 
 if TYPE_CHECKING:
     from buntime_sdk import Session
@@ -65,6 +68,9 @@ def create_command(
     allow: Allow = None,
     deny: Deny = None,
     on_wake: OnWake = None,
+    idle_after: IdleAfter = None,
+    deep_sleep_after: DeepSleepAfter = None,
+    awake_while: AwakeWhile = None,
     checkpoint_every: CheckpointEvery = None,
     services: Services = None,
     image: Image = None,
@@ -75,12 +81,13 @@ def create_command(
 
     What you leave out has the default of your plan. Limits cannot change later.
 
-    Example: buntime create --name demo --ttl 2h --memory 2g
+    Examples: buntime create --name demo --ttl 2h    buntime create --awake-while processes --memory 2g
     """
     if image is not None and snapshot is not None:
         raise typer.BadParameter("A snapshot has its image. Leave out --image or --snapshot.")
+    policy = policy_of(idle_after, deep_sleep_after, checkpoint_every, awake_while)
     options = {
-        **own_settings(name, ttl, metadata, env, limits_of(memory, cpu, timeout, disk), on_wake, checkpoint_every),
+        **own_settings(name, ttl, metadata, env, limits_of(memory, cpu, timeout, disk), on_wake, policy),
         **given(
             preview=given(visibility="private" if private else None, ports=port) or None,
             network=given(egress=egress, allow=allow, deny=deny) or None,
@@ -101,25 +108,27 @@ def own_settings(
     env: Variables,
     limits: dict[str, Any],
     on_wake: str | None,
-    checkpoint_every: str | None,
+    sleep_policy: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """The SDK's options for what is set of these. Raises BadParameter."""
     return given(
         name=name,
-        ttl=seconds(ttl) if ttl else None,
+        ttl=seconds_or_never(ttl) if ttl else None,
         metadata=pairs(metadata) or None,
         env=pairs(env) or None,
         resource_limits=limits or None,
         on_wake=on_wake,
-        sleep_policy=policy_of(checkpoint_every),
+        sleep_policy=sleep_policy,
     )
 
 
-def policy_of(checkpoint_every: str | None) -> dict[str, Any] | None:
-    """None if nothing is set. Raises BadParameter."""
-    if checkpoint_every is None:
-        return None
-    return {"checkpoint_every": "never" if checkpoint_every == "never" else seconds(checkpoint_every)}
+def policy_of(
+    idle_after: str | None, deep_sleep_after: str | None, checkpoint_every: str | None, awake_while: str | None
+) -> dict[str, Any] | None:
+    """The parts of a sleep policy that are set; None if nothing is. Raises BadParameter."""
+    spans = {"idle_after": idle_after, "deep_sleep_after": deep_sleep_after, "checkpoint_every": checkpoint_every}
+    waits = {name: seconds_or_never(text) for name, text in spans.items() if text is not None}
+    return given(**waits, awake_while=awake_while) or None
 
 
 def limits_of(memory: str | None, cpu: float | None, timeout: str | None, disk: str | None) -> dict[str, Any]:
@@ -137,7 +146,12 @@ def show_created(session: "Session", as_json: bool) -> None:
         print_json(session_told(session))
         return
     print(session.id, flush=True)
-    print(f"{session.preview_url()}, ends {until(session.expires_at, datetime.now(UTC))}", file=sys.stderr)
+    print(f"{session.preview_url()}, {ending(session)}", file=sys.stderr)
+
+
+def ending(session: "Session") -> str:
+    """`ends in 24 h`, or that it never does."""
+    return "never ends" if session.expires_at is None else f"ends {until(session.expires_at, datetime.now(UTC))}"
 
 
 def session_told(session: "Session") -> dict[str, object]:

@@ -14,9 +14,12 @@ from buntime_cli.commands.naming import SessionName, find
 from buntime_cli.commands.options import (
     Allow,
     AsJson,
+    AwakeWhile,
     CheckpointEvery,
+    DeepSleepAfter,
     Deny,
     Egress,
+    IdleAfter,
     OnWake,
     Ports,
     Services,
@@ -24,10 +27,10 @@ from buntime_cli.commands.options import (
     Variables,
     Visibility,
 )
-from buntime_cli.commands.sessions import given, policy_of, session_told
-from buntime_cli.commands.showing import live_processes, plain, print_json, since, until
+from buntime_cli.commands.sessions import ending, given, policy_of, session_told
+from buntime_cli.commands.showing import live_processes, plain, print_json, since, span, until
 from buntime_cli.commands.values import pairs, read_services
-from buntime_cli.time_spans import seconds
+from buntime_cli.time_spans import seconds_or_never
 
 if TYPE_CHECKING:
     from buntime_sdk import Session
@@ -48,6 +51,7 @@ class Setting(StrEnum):
     SERVICES = "services"
 
 
+FROM_NOW = "Lifetime from now: 90, 30m, 24h, 7d or never."
 RESTORED = f"Restore this default: {', '.join(Setting)}. Repeatable."
 
 
@@ -55,7 +59,7 @@ RESTORED = f"Restore this default: {', '.join(Setting)}. Repeatable."
 def update_command(
     context: typer.Context,
     session: SessionName,
-    ttl: Annotated[str | None, typer.Option(metavar="TIME", help="Lifetime from now: 90, 30m, 24h, 7d.")] = None,
+    ttl: Annotated[str | None, typer.Option(metavar="TIME", help=FROM_NOW)] = None,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="A new name for the session.")] = None,
     metadata: Annotated[Variables, typer.Option(metavar="NAME=VALUE", help="A label to add or change.")] = None,
     unset: Annotated[Variables, typer.Option(metavar="NAME", help="A label to remove.")] = None,
@@ -66,6 +70,9 @@ def update_command(
     allow: Allow = None,
     deny: Deny = None,
     on_wake: OnWake = None,
+    idle_after: IdleAfter = None,
+    deep_sleep_after: DeepSleepAfter = None,
+    awake_while: AwakeWhile = None,
     checkpoint_every: CheckpointEvery = None,
     services: Services = None,
     default: Annotated[list[Setting] | None, typer.Option(metavar="SETTING", help=RESTORED)] = None,
@@ -80,12 +87,12 @@ def update_command(
     Example: buntime update demo --ttl 2h --private --metadata team=web
     """
     labels = pairs(metadata)
-    policy = policy_of(checkpoint_every)
+    policy = policy_of(idle_after, deep_sleep_after, checkpoint_every, awake_while)
     declared = read_services(services)
     asked = (ttl, name, labels or None, unset, env, port, visibility, egress, allow, deny, on_wake, policy, default)
     if not any(one is not None for one in (*asked, declared)):
         raise typer.BadParameter("Name a setting to change, such as --ttl 2h.")
-    lifetime, variables = seconds(ttl) if ttl else None, pairs(env) or None
+    lifetime, variables = seconds_or_never(ttl) if ttl else None, pairs(env) or None
     with connected(context, as_json) as client:
         found = find(client, session).refresh()
         changes = given(
@@ -96,7 +103,7 @@ def update_command(
             preview=merged_preview(found, visibility, port),
             network=merged_network(found, given(egress=egress, allow=allow, deny=deny)),
             on_wake=on_wake,
-            sleep_policy=policy,
+            sleep_policy=merged_policy(found, policy),
             services=declared,
         )
         for label in sorted({*(unset or ())} - {*found.metadata}):
@@ -113,14 +120,14 @@ def update_command(
 def extend_command(
     context: typer.Context,
     session: SessionName,
-    ttl: Annotated[str, typer.Argument(metavar="TIME", help="Lifetime from now: 90, 30m, 24h, 7d.")],
+    ttl: Annotated[str, typer.Argument(metavar="TIME", help=FROM_NOW)],
     as_json: AsJson = False,
 ) -> None:
     """Make a session expire later, or sooner.
 
     Example: buntime extend demo 2h
     """
-    lifetime = seconds(ttl)
+    lifetime = seconds_or_never(ttl)
     with connected(context, as_json) as client:
         _show(find(client, session).extend(lifetime), as_json)
 
@@ -146,7 +153,7 @@ def _show(session: "Session", as_json: bool) -> None:
     if as_json:
         print_json(session_told(session))
     else:
-        print(f"{session.id} ends {until(session.expires_at, datetime.now(UTC))}.")
+        print(f"{session.id} {ending(session)}.")
 
 
 def _show_changes(session: "Session", before: Mapping[str, str], asked: Mapping[str, object]) -> None:
@@ -191,6 +198,14 @@ def merged_network(session: "Session", changes: dict[str, Any]) -> dict[str, Any
     return {"egress": now.egress, "allow": list(now.allow), "deny": list(now.deny)} | changes if changes else None
 
 
+def merged_policy(session: "Session", changes: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The same for the sleep policy."""
+    now = session.sleep_policy
+    waits = {"idle_after": now.idle_after, "deep_sleep_after": now.deep_sleep_after}
+    others = {"checkpoint_every": now.checkpoint_every, "awake_while": now.awake_while}
+    return waits | others | changes if changes else None
+
+
 def _rows(session: "Session", now: datetime) -> list[tuple[str, str]]:
     limits = session.resource_limits
     return [
@@ -213,9 +228,19 @@ def _rows(session: "Session", now: datetime) -> list[tuple[str, str]]:
     ]
 
 
-def _every(session: "Session") -> str:
-    every = session.sleep_policy.checkpoint_every
-    return every if every == "never" else f"every {every} s"
+def _after(seconds: int | str) -> str:
+    return str(seconds) if seconds == "never" else f"after {span(float(seconds))}"
+
+
+def _sleep(session: "Session") -> list[tuple[str, str]]:
+    policy = session.sleep_policy
+    every = policy.checkpoint_every
+    return [
+        ("idle", _after(policy.idle_after)),
+        ("deep sleep", _after(policy.deep_sleep_after)),
+        ("awake while", policy.awake_while),
+        ("checkpoints", every if every == "never" else f"every {every} s"),
+    ]
 
 
 def _archived(session: "Session", now: datetime) -> str:
@@ -233,7 +258,8 @@ def _labels(session: "Session") -> list[tuple[str, str]]:
 
 
 def _end(session: "Session", now: datetime) -> tuple[str, str]:
-    return "ends", f"{until(session.expires_at, now)} ({session.expires_at:%Y-%m-%dT%H:%M:%SZ})"
+    ends = session.expires_at
+    return "ends", "never" if ends is None else f"{until(ends, now)} ({ends:%Y-%m-%dT%H:%M:%SZ})"
 
 
 def _access(session: "Session") -> list[tuple[str, str]]:
@@ -244,7 +270,7 @@ def _access(session: "Session") -> list[tuple[str, str]]:
         ("allowed", ", ".join(network.allow) or "–"),
         ("denied", ", ".join(network.deny) or "–"),
         ("on wake", session.on_wake or "–"),
-        ("checkpoints", _every(session)),
+        *_sleep(session),
         ("services", ", ".join(one.name for one in session.declared_services) or "–"),
         ("variables", ", ".join(session.env_names) or "–"),
         ("image", session.image),

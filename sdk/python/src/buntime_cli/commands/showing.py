@@ -68,7 +68,10 @@ def span(seconds: float) -> str:
     return f"{round(seconds)} s"
 
 
-def until(time: datetime, now: datetime) -> str:
+def until(time: datetime | None, now: datetime) -> str:
+    """`never` if there is no such time."""
+    if time is None:
+        return "never"
     return f"in {span((time - now).total_seconds())}" if time > now else "now"
 
 

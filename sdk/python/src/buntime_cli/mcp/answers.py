@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, NotRequired, TypedDict
 
 from buntime_sdk import BuntimeError
@@ -154,7 +155,7 @@ class SessionShown(TypedDict):
     session: str
     name: str | None
     state: str
-    expiresAt: str
+    expiresAt: str | None
     current: bool
 
 
@@ -164,7 +165,7 @@ class Sessions(TypedDict):
 
 class SessionState(Answer):
     state: str
-    expiresAt: NotRequired[str]
+    expiresAt: NotRequired[str | None]
 
 
 class SnapshotTaken(Answer):
@@ -196,7 +197,7 @@ class Forked(Answer):
     """`fork`: pass this id as `session` to use the new session. `session`: the one that it was made of."""
 
     fork: str
-    expiresAt: str
+    expiresAt: str | None
 
 
 ADVICE: Mapping[str, str] = {
@@ -239,6 +240,14 @@ ARGUMENTS: Mapping[str, str] = {  # the tools' names of the API's fields
 }
 BEGINNING = re.compile(r"\A[A-Za-z]+(\.[A-Za-z]+)*")  # the name of a field, if a message begins with one
 NO_FOLDER = "buntime: workingDir "  # begins the output of a program whose folder does not exist
+
+
+def stamp(time: datetime | None) -> str | None:
+    return None if time is None else f"{time:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def ending(expires: str | None) -> str:
+    return "never expires" if expires is None else f"expires at {expires}"
 
 
 def answer(text: str, values: Mapping[str, Any], images: Sequence[str] = ()) -> CallToolResult:

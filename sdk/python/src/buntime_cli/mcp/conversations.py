@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from weakref import WeakValueDictionary
 
-from buntime_sdk import AsyncBuntime, AsyncSession, SessionNotFound
+from buntime_sdk import AsyncBuntime, AsyncSession, SessionNotFound, SleepPolicyDict
 
 MOST = 10_000  # remembered conversations
 MADE_BY = {"madeBy": "buntime mcp"}
+AWAKE: SleepPolicyDict = {"awake_while": "processes"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +88,24 @@ class Conversations:
         name: str | None = None,
         image: str | None = None,
         snapshot_id: str | None = None,
+        *,
+        awaits_programs: bool = False,
     ) -> Opened:
-        """The session that has the name, or else a new one.
+        """The session that has the name, or else a new one. `awaits_programs`: it stays awake while its programs work.
 
-        Raises ImageNotFound, SnapshotNotFound, and InvalidRequest for both an image and a snapshot.
+        Raises ImageNotFound, SnapshotNotFound, Forbidden, and InvalidRequest for both an image and a snapshot.
         """
+        policy = AWAKE if awaits_programs else None
         note = "This session is new. The previous one is still available by its id."
         if not name:
-            return await self._made(client, conversation, note, image or None, snapshot_id or None)
+            return await self._made(client, conversation, note, image or None, snapshot_id or None, policy)
         session = await client.sessions.get_or_create(
-            name, ttl=self.ttl, metadata=MADE_BY, image=image or None, snapshot_id=snapshot_id or None
+            name,
+            ttl=self.ttl,
+            metadata=MADE_BY,
+            image=image or None,
+            snapshot_id=snapshot_id or None,
+            sleep_policy=policy,
         )
         if session.existed:
             await self._kept(await session.refresh())
@@ -138,6 +147,8 @@ class Conversations:
 
     async def _kept(self, session: AsyncSession) -> AsyncSession:
         """Extends a session that was created here. The expiry of other sessions is their owner's choice."""
+        if session.expires_at is None:
+            return session
         left = (session.expires_at - self._clock()).total_seconds()
         if left < self.ttl / 2 and MADE_BY.items() <= session.metadata.items():
             await session.extend(self.ttl)
@@ -150,8 +161,11 @@ class Conversations:
         note: str,
         image: str | None = None,
         snapshot_id: str | None = None,
+        policy: SleepPolicyDict | None = None,
     ) -> Opened:
-        session = await client.sessions.create(ttl=self.ttl, metadata=MADE_BY, image=image, snapshot_id=snapshot_id)
+        session = await client.sessions.create(
+            ttl=self.ttl, metadata=MADE_BY, image=image, snapshot_id=snapshot_id, sleep_policy=policy
+        )
         self._use(conversation, session.id)
         return Opened(session, note)
 

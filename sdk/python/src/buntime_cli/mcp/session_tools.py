@@ -7,7 +7,7 @@ from mcp.server.mcpserver import Context
 from mcp.types import CallToolResult
 from pydantic import Field
 
-from buntime_cli.mcp.answers import Sessions, SessionShown, SessionState, answer, refusal
+from buntime_cli.mcp.answers import Sessions, SessionShown, SessionState, answer, ending, refusal, stamp
 from buntime_cli.mcp.run_tools import Session
 from buntime_cli.mcp.tool_context import ToolContext, note, telling_errors
 
@@ -36,6 +36,13 @@ class SessionTools:
         snapshot: Annotated[
             str | None, Field(description="The id (snp_…) of a snapshot whose files it begins with.")
         ] = None,
+        awake_while_working: Annotated[
+            bool,
+            Field(
+                description="Do not suspend the session while its programs use processor or network, for long builds "
+                "and training. Otherwise it is suspended when no tool has used it for some minutes."
+            ),
+        ] = False,
     ) -> Annotated[CallToolResult, SessionState]:
         """Create a session and make it the current one. It is empty, or has the files of a snapshot.
 
@@ -45,10 +52,12 @@ class SessionTools:
         Returns the new id, and when it expires. Not needed to begin: the first call of any tool creates a session.
         """
         async with self._tool_context.client(context) as (client, conversation):
-            opened = await self._tool_context.conversations.new(client, conversation, name, image, snapshot)
-            expires = f"{opened.session.expires_at:%Y-%m-%dT%H:%M:%SZ}"
+            opened = await self._tool_context.conversations.new(
+                client, conversation, name, image, snapshot, awaits_programs=awake_while_working
+            )
+            expires = stamp(opened.session.expires_at)
             values = {**note(opened), "state": opened.session.state, "expiresAt": expires}
-            return answer(f"The session expires at {expires}.", values)
+            return answer(f"The session {ending(expires)}.", values)
 
     @telling_errors
     async def list_sessions(self, context: Context[Any, Any]) -> Annotated[CallToolResult, Sessions]:
@@ -103,11 +112,12 @@ def _shown(session: AsyncSession, current: str | None) -> SessionShown:
         session=session.id,
         name=session.name,
         state=session.state,
-        expiresAt=f"{session.expires_at:%Y-%m-%dT%H:%M:%SZ}",
+        expiresAt=stamp(session.expires_at),
         current=session.id == current,
     )
 
 
 def _line(one: SessionShown) -> str:
     name = f"  {one['name']}" if one["name"] else ""
-    return f"{one['session']}{name}  {one['state']}  until {one['expiresAt']}{'  (current)' if one['current'] else ''}"
+    end = "never expires" if one["expiresAt"] is None else f"until {one['expiresAt']}"
+    return f"{one['session']}{name}  {one['state']}  {end}{'  (current)' if one['current'] else ''}"

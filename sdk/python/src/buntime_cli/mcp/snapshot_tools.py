@@ -7,7 +7,17 @@ from mcp.server.mcpserver import Context
 from mcp.types import CallToolResult
 from pydantic import Field
 
-from buntime_cli.mcp.answers import Forked, Restored, Snapshots, SnapshotShown, SnapshotTaken, answer, refusal
+from buntime_cli.mcp.answers import (
+    Forked,
+    Restored,
+    Snapshots,
+    SnapshotShown,
+    SnapshotTaken,
+    answer,
+    ending,
+    refusal,
+    stamp,
+)
 from buntime_cli.mcp.conversations import MADE_BY
 from buntime_cli.mcp.run_tools import Session
 from buntime_cli.mcp.tool_context import ToolContext, note, telling_errors
@@ -83,9 +93,9 @@ class SnapshotTools:
         """
         async with self._tool_context.session(context, session) as opened:
             made = await opened.session.fork(ttl=self._tool_context.conversations.ttl, metadata=MADE_BY)
-            expires = f"{made.expires_at:%Y-%m-%dT%H:%M:%SZ}"
+            expires = stamp(made.expires_at)
             values = {**note(opened), "fork": made.id, "expiresAt": expires}
-            return answer(f"The new session is {made.id}. It expires at {expires}.", values)
+            return answer(f"The new session is {made.id}. It {ending(expires)}.", values)
 
 
 def _shown(snapshot: Snapshot) -> SnapshotShown:

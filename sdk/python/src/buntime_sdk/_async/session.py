@@ -177,8 +177,8 @@ class AsyncSession(AsyncExecutor):
         self._see(await self._calls.json(Call("GET", self._path())))
         return self
 
-    async def extend(self, ttl: int) -> Self:
-        """Makes the session expire later, or sooner.
+    async def extend(self, ttl: int | Literal["never"]) -> Self:
+        """Makes the session expire later, or sooner, or `never`, where the plan allows it.
 
         `ttl`: seconds from now, 300 to the plan's longest, which is 86400 (24 hours) on the free plan. Raises
         InvalidRequest beyond.
@@ -189,7 +189,7 @@ class AsyncSession(AsyncExecutor):
         self,
         *,
         name: str | Unchanged | None = UNCHANGED,
-        ttl: int | Unchanged | None = UNCHANGED,
+        ttl: int | Literal["never"] | Unchanged | None = UNCHANGED,
         metadata: Mapping[str, object] | Unchanged | None = UNCHANGED,
         preview: PreviewSettings | PreviewSettingsDict | Unchanged | None = UNCHANGED,
         network: NetworkSettings | NetworkSettingsDict | Unchanged | None = UNCHANGED,
@@ -200,11 +200,12 @@ class AsyncSession(AsyncExecutor):
     ) -> Self:
         """Replaces each setting given as a whole; None restores its default. This does not wake the session.
 
-        `name`: None takes it away. `ttl`: seconds from now, 300 to the plan's longest. `metadata`: your own labels.
-        `preview`: which ports are open to anyone. `network`: what the session may reach. `on_wake`: a command to run
-        after each wake from deep sleep. `env`: variables for every run. `sleep_policy`: how often its files are
-        archived while it is awake. `services`: programs that run whenever it is awake; if it is, new ones start,
-        changed ones restart and others stop. Raises InvalidRequest, NameTaken.
+        `name`: None takes it away. `ttl`: seconds from now, 300 to the plan's longest, or `never`. `metadata`: your own
+        labels. `preview`: which ports are open to anyone. `network`: what the session may reach. `on_wake`: a command
+        to run after each wake from deep sleep. `env`: variables for every run. `sleep_policy`: when it sleeps, and how
+        often its files are archived while it is awake; what it leaves out gets its default. `services`: programs that
+        run whenever it is awake; if it is, new ones start, changed ones restart and others stop. Raises InvalidRequest,
+        Forbidden for what the plan does not allow, NameTaken.
         """
         given = settings_on_the_wire(
             name=name,
@@ -274,7 +275,7 @@ class AsyncSession(AsyncExecutor):
         self,
         *,
         name: str | None = None,
-        ttl: int | None = None,
+        ttl: int | Literal["never"] | None = None,
         metadata: Mapping[str, object] | None = None,
         resource_limits: ResourceLimits | ResourceLimitsDict | None = None,
         preview: PreviewSettings | PreviewSettingsDict | None = None,
@@ -313,7 +314,7 @@ class AsyncSession(AsyncExecutor):
         self,
         count: int,
         *,
-        ttl: int | None = None,
+        ttl: int | Literal["never"] | None = None,
         metadata: Mapping[str, object] | None = None,
         resource_limits: ResourceLimits | ResourceLimitsDict | None = None,
         preview: PreviewSettings | PreviewSettingsDict | None = None,

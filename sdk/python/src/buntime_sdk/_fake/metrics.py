@@ -23,7 +23,7 @@ def metrics_of(session: FakeSession, query: Mapping[str, str], now: datetime) ->
     step = -(-int(query.get("step", "10")) // finest) * finest
     at = datetime.fromtimestamp(now.timestamp() // step * step, now.tzinfo)
     is_shown = session.state == "active" and since <= now <= until
-    points = [{**_idle(session, at), **_most(session)}] if is_shown else []
+    points = [{**_idle(session, at), **_most(session, at)}] if is_shown else []
     return {"sessionId": session.id, "from": stamp(since), "to": stamp(until), "step": step, "points": points}
 
 
@@ -46,8 +46,8 @@ def _idle(session: FakeSession, at: datetime) -> dict[str, Any]:
     }
 
 
-def _most(session: FakeSession) -> dict[str, Any]:
-    idle = _idle(session, session.expires)
+def _most(session: FakeSession, at: datetime) -> dict[str, Any]:
+    idle = _idle(session, at)
     levels = {f"{name}Max": idle[name] for name in ("cpu", "memory", "disk", "processes")}
     return {**levels, "bytesInMax": 0, "bytesOutMax": 0}
 

@@ -15,7 +15,9 @@ from buntime_sdk._fake.services import FakeServices
 DAY = 86_400
 DEFAULT_IMAGE = "default"
 SHORTEST_TTL = 300
-SHORTEST_CHECKPOINT, LONGEST_CHECKPOINT = 5, 86400
+NEVER = "never"
+SHORTEST_WAIT, LONGEST_CHECKPOINT = 5, 86400
+WAITS = {"idleAfter": 300, "deepSleepAfter": 1800, "checkpointEvery": NEVER}
 LIMITS = {"memory": 1024, "cpu": 0.25, "timeout": 30, "disk": 1024}
 KILLED_BY_SLEEP = 143
 IGNORED = frozenset({"SIGCONT", "SIGCHLD", "SIGWINCH", "SIGURG"})  # these do not end a process
@@ -108,7 +110,7 @@ class FakeSession:
         self.terminals: set[str] = set()
         self.tokens: set[str] = set()
         self._env: dict[str, str] = {}
-        self.expires = now + timedelta(seconds=DAY)
+        self.expires: datetime | None = now + timedelta(seconds=DAY)
         self._told: dict[str, Any] = {
             "sessionId": session_id,
             "name": None,
@@ -153,7 +155,7 @@ class FakeSession:
 
     @property
     def is_expired(self) -> bool:
-        return self._clock() >= self.expires
+        return self.expires is not None and self._clock() >= self.expires
 
     @property
     def made(self) -> dict[str, Any]:
@@ -165,7 +167,8 @@ class FakeSession:
     def told(self) -> dict[str, Any]:
         running = sum(process.is_running for process in self.processes.values())
         counts = {"filesCount": self.files.count, "activeProcesses": running}
-        return {**self._told, "services": self.services.shown, "expiresAt": stamp(self.expires), **counts}
+        expires = None if self.expires is None else stamp(self.expires)
+        return {**self._told, "services": self.services.shown, "expiresAt": expires, **counts}
 
     def listens(self, port: int) -> bool:
         return any(process.port == port and process.is_running for process in self.processes.values())
@@ -176,10 +179,10 @@ class FakeSession:
             self._told["name"] = fields["name"]
         if "ttl" in fields:
             ttl = DAY if fields["ttl"] is None else fields["ttl"]
-            if ttl < SHORTEST_TTL:
-                message = f"ttl must be at least {SHORTEST_TTL} seconds."
+            if ttl != NEVER and ttl < SHORTEST_TTL:
+                message = f"ttl must be at least {SHORTEST_TTL} seconds, or never."
                 refuse("invalid_request", message, field="ttl", limit=SHORTEST_TTL)
-            self.expires = self._clock() + timedelta(seconds=ttl)
+            self.expires = None if ttl == NEVER else self._clock() + timedelta(seconds=ttl)
         if "metadata" in fields:
             self._told["metadata"] = fields["metadata"] or {}
         if "preview" in fields:
@@ -294,11 +297,13 @@ def _lost(told: Mapping[str, Any]) -> dict[str, Any]:
 
 def _policy(given: Mapping[str, Any] | None) -> dict[str, Any]:
     """The archive of the fake server is a directory, so it takes no checkpoints unless it is asked to."""
-    every = (given or {}).get("checkpointEvery", "never")
-    if every != "never" and not SHORTEST_CHECKPOINT <= every <= LONGEST_CHECKPOINT:
-        message = f"checkpointEvery must be {SHORTEST_CHECKPOINT} to {LONGEST_CHECKPOINT} seconds, or never."
-        refuse("invalid_request", message, field="sleepPolicy.checkpointEvery")
-    return {"checkpointEvery": every}
+    policy = {**WAITS, "awakeWhile": "requests", **(given or {})}
+    for name in WAITS:
+        seconds, most = policy[name], LONGEST_CHECKPOINT if name == "checkpointEvery" else None
+        if seconds != NEVER and (seconds < SHORTEST_WAIT or (most is not None and seconds > most)):
+            bounds = f"at least {SHORTEST_WAIT}" if most is None else f"{SHORTEST_WAIT} to {most}"
+            refuse("invalid_request", f"{name} must be {bounds} seconds, or never.", field=f"sleepPolicy.{name}")
+    return policy
 
 
 def _preview(given: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class Usage:
         now = self._clock()
         for session_id, window in [*self._open.items()]:
             session = sessions.get(session_id)
-            end = now if session is None else min(now, session.expires)
+            end = now if session is None or session.expires is None else min(now, session.expires)
             window = replace(window, end=end)
             if session is not None and not session.is_expired and session.state == window.state:
                 self._open[session_id] = replace(window, runs=session.runs_begun - window.runs_before)
