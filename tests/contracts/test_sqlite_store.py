@@ -528,7 +528,7 @@ async def test_a_store_without_snapshots_keeps_what_it_has(
             insert_answer_of_version_9(connection, answer(body=b"big" * 10_000))
     async with opened(store_path) as store:
         with closing(database.connect(store_path)) as connection:
-            assert connection.execute("PRAGMA user_version").fetchone()[0] == 16
+            assert connection.execute("PRAGMA user_version").fetchone()[0] == 19
         assert await store.find_key(key().hash) == (key(), account())
         assert {found.id: found for found in await store.all_sessions()} == {full.id: full, on_image.id: on_image}
         assert await store.list_images("acc_two") == [NamedImage("a", "root-1", 5, NOW)]

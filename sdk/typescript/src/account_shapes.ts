@@ -57,6 +57,7 @@ export interface AccountLimits {
   images: number;
   /** Valid ones at a time. */
   keys: number;
+  webhooks: number;
   maySetResourceLimits: boolean;
   defaultResourceLimits: ResourceLimits;
   mostResourceLimits: ResourceLimits;

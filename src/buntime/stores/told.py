@@ -26,6 +26,9 @@ class Told(Committing):
 
     # events
 
+    def on_stored(self, call: Callable[[], None]) -> None:
+        self._stored = call
+
     def note_events(self, events: Sequence[AccountEvent]) -> None:
         self._note_events(events)
 

@@ -105,9 +105,10 @@ class MadeKey(Key):
 
 @dataclass(frozen=True, slots=True)
 class AccountLimits:
-    """What the plan allows. `sessions`, `snapshots`, `images`, `keys`: at a time. `longest_ttl`, `shortest_ttl`: of a
-    session, in seconds. `requests_per_minute`: with one key. `file_megabytes`, `body_megabytes`: MB of a single file
-    inside JSON, and of a JSON body. `snapshot_gigabytes`: GB that snapshots and images alone may keep.
+    """What the plan allows. `sessions`, `snapshots`, `images`, `keys`, `webhooks`: at a time. `longest_ttl`,
+    `shortest_ttl`: of a session, in seconds. `requests_per_minute`: with one key. `file_megabytes`, `body_megabytes`:
+    MB of a single file inside JSON, and of a JSON body. `snapshot_gigabytes`: GB that snapshots and images alone may
+    keep.
     """
 
     sessions: int
@@ -122,6 +123,7 @@ class AccountLimits:
     fork_count: int
     images: int
     keys: int
+    webhooks: int
     may_set_resource_limits: bool
     default_resource_limits: ResourceLimits = read_by(one_or_none(ResourceLimits))
     most_resource_limits: ResourceLimits = read_by(one_or_none(ResourceLimits))

@@ -27,6 +27,7 @@ const LIMITS: AccountLimits = {
   forkCount: 100,
   images: 50,
   keys: 100,
+  webhooks: 10,
   maySetResourceLimits: true,
   defaultResourceLimits: { memory: 1024, cpu: 0.25, timeout: 30, disk: 1024 },
   mostResourceLimits: { memory: 4096, cpu: 1, timeout: 300, disk: 5120 },

@@ -4,6 +4,7 @@ from msgspec import UNSET
 
 from buntime import account, errors
 from buntime.operations.keys import KEYS, MadeKey
+from buntime.operations.webhooks import WEBHOOKS
 from buntime.plan import Limits, Plan
 from buntime.requests import NewKey
 from buntime.scope import Scope, in_order
@@ -131,6 +132,7 @@ def _limits(plan: Plan) -> wire.AccountLimits:
         fork_count=plan.fork_count,
         images=plan.images,
         keys=KEYS,
+        webhooks=WEBHOOKS,
         may_set_resource_limits=plan.may_set_limits,
         default_resource_limits=_resources(plan.default),
         most_resource_limits=_resources(plan.most),
