@@ -330,6 +330,10 @@ class Store(Protocol):
         """
         ...
 
+    async def add_events(self, events: Sequence[AccountEvent]) -> None:
+        """Stores events that come with no other change. Raises TypeError for data that is not JSON."""
+        ...
+
     async def list_events(
         self,
         account_id: str | None,

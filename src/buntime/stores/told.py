@@ -32,6 +32,9 @@ class Told(Committing):
     def note_events(self, events: Sequence[AccountEvent]) -> None:
         self._note_events(events)
 
+    async def add_events(self, events: Sequence[AccountEvent]) -> None:
+        await self._change(partial(sql.add_events, events=events))
+
     async def list_events(
         self,
         account_id: str | None,

@@ -39,6 +39,9 @@ class FakeEvents:
                     self.deliveries[delivery.id] = (numbered, delivery)
         self._stored()
 
+    async def add_events(self, events: Sequence[AccountEvent]) -> None:
+        self.note_events(events)
+
     async def list_events(
         self,
         account_id: str | None,
