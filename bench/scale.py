@@ -31,6 +31,9 @@ class Scale:
     active_servers: int
     waits_for_page_out: bool  # by the server, a minute after each suspension
     restarted_sessions: int
+    webhook_events: int
+    lost_events: int  # to a receiver that fails half of the time …
+    lost_kills: int  # … while the server is killed so often
     file_mb: int
     file_sessions: int
     docker_runs: int
@@ -147,6 +150,9 @@ FULL = Scale(
     active_servers=20,
     waits_for_page_out=True,
     restarted_sessions=1000,
+    webhook_events=4000,
+    lost_events=10_000,
+    lost_kills=20,
     file_mb=10,
     file_sessions=12,
     docker_runs=15,
@@ -231,6 +237,9 @@ QUICK = Scale(
     active_servers=2,
     waits_for_page_out=False,
     restarted_sessions=20,
+    webhook_events=200,
+    lost_events=200,
+    lost_kills=3,
     file_mb=2,
     file_sessions=2,
     docker_runs=2,

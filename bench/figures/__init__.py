@@ -59,6 +59,7 @@ from bench.figures import (
     usage_year,
     wake,
     warm_execute,
+    webhook,
 )
 from bench.report import Row
 
@@ -74,6 +75,8 @@ LIVE: Final[dict[str, Measure]] = {
     "memory": memory.measure,
     "live-sessions": live_sessions.measure,
     "restart": restart.measure,
+    "webhook": webhook.measure,
+    "webhook-losses": webhook.measure_losses,
     "files": files.measure,
     "guest-question": guest_question.measure,
 }

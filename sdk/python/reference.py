@@ -19,7 +19,7 @@ Every class here that makes calls has an async twin named `Async…`, which you 
 """
 NOUNS = (
     "Buntime", "Sessions", "Session", "RunStream", "Files", "FileWatch", "Processes", "Process", "Services", "Contexts",
-    "Context", "Terminal", "Images", "Keys", "Snapshots", "Usage", "Pages", "CursorPages",
+    "Context", "Terminal", "Images", "Keys", "Events", "Webhooks", "Snapshots", "Usage", "Pages", "CursorPages",
 )  # fmt: skip
 ANSWER = re.compile(r"\bNow\[(\w+)\]")
 
@@ -35,10 +35,11 @@ def reference() -> str:
     values = {name: one for name, one in public.items() if hasattr(one, "__dataclass_fields__")}
     twins = {name for name in public if name.startswith("Async")}
     left = public.keys() - errors.keys() - unions.keys() - values.keys() - dicts.keys() - twins - set(NOUNS)
-    assert left == {"UNCHANGED", "__version__"}, left
+    assert left == {"UNCHANGED", "__version__", "verify_webhook"}, left
     assert twins == {f"Async{name}" for name in NOUNS}, twins
     parts = [HEAD, "## Clients and their objects\n"]
     parts += [_class(name, public[name]) for name in NOUNS]
+    parts += ["## Webhooks\n", _function("verify_webhook", public["verify_webhook"])]
     parts += ["## Values\n", *(_class(name, kind) for name, kind in values.items())]
     parts += ["## Settings as dicts\n", *(_class(name, kind) for name, kind in dicts.items())]
     parts += [f"### `{name}`\n\n`{_union(alias)}`\n" for name, alias in unions.items()]
@@ -54,6 +55,12 @@ def _class(name: str, kind: type) -> str:
     lines = [line for part in reversed(kind.__mro__) if _is_ours(part) for line in _members(part)]
     told = [f"### `{name}`", _text(ast.get_docstring(_tree(kind))), "\n".join(lines)]
     return "\n\n".join(part for part in told if part) + "\n"
+
+
+def _function(name: str, function: Any) -> str:
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(function))).body
+    assert isinstance(tree, ast.FunctionDef)
+    return f"{_line(f'{name}({_arguments(tree, function)}) -> {_returns(tree)}', tree)}\n"
 
 
 def _is_ours(kind: type) -> bool:
@@ -103,7 +110,7 @@ def _text(docstring: str | None) -> str:
     return " ".join((docstring or "").split())
 
 
-def _arguments(function: ast.FunctionDef, kind: type) -> str:
+def _arguments(function: ast.FunctionDef, kind: Any) -> str:
     arguments = function.args
     arguments.args = [one for one in arguments.args if one.arg != "self"]
     names = vars(sys.modules[kind.__module__])
@@ -148,6 +155,7 @@ def _code(kind: type) -> str:
     own = {
         buntime_sdk.ConnectionFailed: "connection_failed",
         buntime_sdk.ExecutionFailed: "execution_failed",
+        buntime_sdk.InvalidSignature: "invalid_signature",
         buntime_sdk.RequestTimeout: "request_timeout",
     }
     codes = {one: code for code, one in buntime_sdk.BuntimeError.codes.items()} | own

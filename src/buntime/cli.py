@@ -13,7 +13,12 @@ from typer.core import TyperGroup
 from buntime.admin.refusals import ServerCommand
 from buntime.config import Config, from_environment
 
-STORE_COMMANDS = {"accounts": "accounts", "keys": "keys", "images": "images"}  # → module of buntime.admin
+STORE_COMMANDS = {
+    "accounts": "accounts",
+    "keys": "keys",
+    "images": "images",
+    "webhooks": "webhooks",
+}  # → module of buntime.admin
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 

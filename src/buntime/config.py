@@ -44,6 +44,7 @@ class Config:
     resolv_conf: Path = RESOLV_CONF  # lists the name servers to ask for sessions
     sandbox_addresses: int = 4094  # addresses that this server takes, rounded up: see sandboxes/kernel/host.py
     runtime: str = "crun"  # OCI runtime: a name or path of a program with crun's commands
+    webhook_networks: str = ""  # networks, separated by commas, whose private addresses webhooks may reach
     plans: Path | None = None  # TOML with more plans
     log_level: str = "info"
     idle_after: int = 300  # seconds without a request after which a session is suspended; 0: never
@@ -70,6 +71,12 @@ class Config:
     def proxies(self) -> tuple[Subnet, ...]:
         """Raises ValueError, which `from_environment` rules out."""
         texts = self.trusted_proxies.split(",") if self.trusted_proxies else ()
+        return tuple(_subnet(text.strip()) for text in texts)
+
+    @property
+    def receivers(self) -> tuple[Subnet, ...]:
+        """Where webhooks may go beside public addresses. Raises ValueError, which `from_environment` rules out."""
+        texts = self.webhook_networks.split(",") if self.webhook_networks else ()
         return tuple(_subnet(text.strip()) for text in texts)
 
     @property
@@ -117,6 +124,7 @@ def from_environment(environ: Mapping[str, str]) -> Config:
     _check_numbers(config)
     _check_log_level(config)
     _check_networks(config)
+    _check_receivers(config)
     _check_certificate(config)
     return config
 
@@ -180,6 +188,16 @@ def _check_networks(config: Config) -> None:
         raise BadSetting(
             f"BUNTIME_TRUSTED_PROXIES={config.trusted_proxies}: {wrong}. Give networks such as 192.0.2.0/24 or "
             "2001:db8::1, separated by commas."
+        ) from None
+
+
+def _check_receivers(config: Config) -> None:
+    try:
+        _ = config.receivers
+    except ValueError as wrong:
+        raise BadSetting(
+            f"BUNTIME_WEBHOOK_NETWORKS={config.webhook_networks}: {wrong}. Give networks such as 10.1.0.0/16 or "
+            "127.0.0.1, separated by commas."
         ) from None
 
 

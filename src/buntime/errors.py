@@ -173,6 +173,24 @@ class KeyNotFound(BuntimeError):
         super().__init__("No key with this id. It may have been revoked, or have expired.", keyId=key_id)
 
 
+class WebhookNotFound(BuntimeError):
+    """The webhook does not exist, or belongs to another account."""
+
+    code = "webhook_not_found"
+
+    def __init__(self, webhook_id: str) -> None:
+        super().__init__("No webhook with this id.", webhookId=webhook_id)
+
+
+class DeliveryNotFound(BuntimeError):
+    """The webhook has no such delivery. Deliveries go with their events, after 30 days."""
+
+    code = "delivery_not_found"
+
+    def __init__(self, delivery_id: str) -> None:
+        super().__init__("This webhook has no delivery with this id.", deliveryId=delivery_id)
+
+
 class ImageNotFound(BuntimeError):
     """The account can use no image of this name."""
 

@@ -26,6 +26,8 @@ from buntime.daemon.moments import host_moments
 from buntime.daemon.only_server import only_server
 from buntime.daemon.tasks import Tasks
 from buntime.daemon.trimming import keep_trimmed
+from buntime.delivery.delivering import Delivering
+from buntime.delivery.posting import posting
 from buntime.edge.process import edge
 from buntime.lifecycle.assembly import Lifecycle, assemble_lifecycle
 from buntime.lifecycle.decisions import Waits
@@ -35,6 +37,7 @@ from buntime.lifecycle.master_key import open_vault
 from buntime.lifecycle.saving import Saving
 from buntime.operations.assembly import assemble_operations
 from buntime.operations.previews import Previews
+from buntime.operations.signing import Signing
 from buntime.plan import without_checkpoints
 from buntime.preview import api_url
 from buntime.sandboxes.guest.client import Links
@@ -103,12 +106,14 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
         _keep(config, store, sandboxes, lifecycle, tasks)
         tasks.start_daemon(Leftovers(store, archive, saving, clock).keep(), "leftovers of uploads")
 
-        usual = Waits(*_after(config))
-        operations = assemble_operations(store, sandboxes, lifecycle, history, vault, plans, tasks, clock, usual)
+        parts = (store, sandboxes, lifecycle, history, vault, plans, tasks, clock)
+        operations = assemble_operations(*parts, Waits(*_after(config)), config.receivers)
         previews = Previews(store, lifecycle, clock, domain=config.domain, secure=bool(config.domain))
         files = client_files()
         await enter(web(config, operations, previews, metrics, sandboxes.works, files))
         await enter(edge(config, plans, tasks))
+        post = await enter(posting(Signing(vault), config.receivers, clock))
+        tasks.start_daemon(Delivering(store, post, clock).run(), "webhooks")
         url = api_url(config)
         key = await first_key(store) if is_watched else None
         yield Server(url, key, short_lines(url) if are_built(files) else ())

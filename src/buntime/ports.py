@@ -317,12 +317,21 @@ class Store(Protocol):
         ...
 
     # events
+    def on_stored(self, call: Callable[[], None]) -> None:
+        """Calls it on the event loop after this process has stored something: there may be new events. Must not
+        raise. A later call of this method replaces it."""
+        ...
+
     def note_events(self, events: Sequence[AccountEvent]) -> None:
         """Stores events of what was only observed, without a change. They are read, and durable, within seconds, and
         before the events of any later change. While the host cannot store them, only the last thousands are kept.
 
         Raises TypeError for data that is not JSON.
         """
+        ...
+
+    async def add_events(self, events: Sequence[AccountEvent]) -> None:
+        """Stores events that come with no other change. Raises TypeError for data that is not JSON."""
         ...
 
     async def list_events(
@@ -375,12 +384,14 @@ class Store(Protocol):
         ...
 
     async def waiting_webhooks(self, now: int) -> Sequence[str]:
-        """Ids of webhooks that are on and have a delivery that is due. The cost does not grow with deliveries that are
-        done."""
+        """Ids of webhooks that are on and have a delivery that is due, also one that `due_deliveries` holds back. The
+        cost does not grow with deliveries that are done."""
         ...
 
     async def due_deliveries(self, webhook_id: str, now: int, limit: int) -> Sequence[EventDelivery]:
-        """Pending ones that are due, in the order of their events. Empty when the webhook is off."""
+        """Pending ones that are due, in the order in which they are due and then of their events. Without those of a
+        session that has an earlier event with exactly one failed attempt. Empty when the webhook is off. Of very many
+        that are due, only the first thousand are judged."""
         ...
 
     async def settle_delivery(self, delivery: Delivery) -> bool:

@@ -9,7 +9,19 @@ import aiohttp
 import pytest
 
 from buntime.scope import ACCOUNT_SCOPES, Scope
-from buntime.web.examples import BODIES, CONTEXT, IMAGE, KEY, PROCESS, QUERIES, SERVICE, SESSION, SNAPSHOT
+from buntime.web.examples import (
+    BODIES,
+    CONTEXT,
+    DELIVERY,
+    IMAGE,
+    KEY,
+    PROCESS,
+    QUERIES,
+    SERVICE,
+    SESSION,
+    SNAPSHOT,
+    WEBHOOK,
+)
 from tests.app.serving import Api
 from tests.app.test_openapi import DOCUMENT
 
@@ -36,9 +48,8 @@ class Operation:
     @property
     def names_an_object(self) -> bool:
         needed = [one["name"] for one in self.described.get("parameters", ()) if one.get("required")]
-        return any(
-            name in (*needed, *BODIES.get(self.name, ())) for name in ("sessionId", "snapshotId", "keyId", "name")
-        )
+        ids = ("sessionId", "snapshotId", "keyId", "webhookId", "name")
+        return any(name in (*needed, *BODIES.get(self.name, ())) for name in ids)
 
     @property
     def is_endless(self) -> bool:
@@ -66,6 +77,7 @@ async def send(api: Api, operation: Operation, key: str, found: Mapping[str, str
         return (found or {}).get(value, value) if isinstance(value, str) else value
 
     known = {"sessionId": SESSION, "snapshotId": SNAPSHOT, "name": IMAGE, "keyId": KEY, "serviceName": SERVICE}
+    known |= {"webhookId": WEBHOOK, "deliveryId": DELIVERY}
     path = operation.path.format_map({name: real(example) for name, example in known.items()})
     queries = QUERIES.get(operation.name, {}).items()
     query = {name: str(value).lower() if isinstance(value, bool) else str(real(value)) for name, value in queries}
@@ -90,7 +102,13 @@ async def furnish(api: Api) -> dict[str, str]:
     context = await api.call("POST", "/contexts/create", own)
     snapshot = await api.call("POST", f"/sessions/{session}/snapshots", {})
     key = await api.call("POST", "/keys/create")
+    webhook = await api.call("POST", "/webhooks/create", {"url": "https://example.com"})
+    hook = webhook.json["webhookId"]
+    await api.call("POST", f"/webhooks/{hook}/test")
+    deliveries = await api.call("GET", f"/webhooks/{hook}/deliveries")
     return {
+        WEBHOOK: hook,
+        DELIVERY: deliveries.json["deliveries"][0]["deliveryId"],
         SESSION: session,
         PROCESS: process.json["processId"],
         CONTEXT: context.json["contextId"],

@@ -15,10 +15,11 @@ REQUEST_ID_FORM = re.compile(r"[0-9a-f]{32}")
 ACCOUNT = "acc_abc123def456ghi7"
 API_KEY = "btk_0123456789abcdefghijABCDEFGHIJ01234567"
 PREVIEW_TOKEN = "bpt_0123456789abcdefghijABCDEFGHIJ01"  # noqa: S105 - not a real token
+WEBHOOK_SECRET = "whsec_MDEyMzQ1Njc4OWFiY2RlZmdoaWprbG1ub3BxcnN0dXY="  # noqa: S105 - not a real one
 RETRY_AFTER = 30
 IMAGE = "0123456789abcdef0123456789abcdef"
 
-_ID = re.compile(r"\b(ses|proc|ctx|term|snp)([_-])([a-z0-9]{18})\b")
+_ID = re.compile(r"\b(ses|proc|ctx|term|snp|evt|whk|dlv)([_-])([a-z0-9]{18})\b")
 _WINDOW_ID = re.compile(r"\bwin_([a-z0-9]{18})_")
 _HOST = re.compile(r"http://(ses-[a-z0-9]{18}(?:-\d+)?)\.localhost:\d+")
 _TOKEN = re.compile(r"\bbpt_[0-9A-Za-z]{32}\b")
@@ -28,6 +29,8 @@ _IMAGE = re.compile(r"\b(root-|img_)[0-9a-f]{32}\b")
 _ACCOUNT_ID = re.compile(r"\bacc_[a-z0-9]{16}\b")
 _KEY_ID = re.compile(r"\bkey_([a-z0-9]{12})\b")
 _HINT = re.compile(r"btk_[0-9A-Za-z]{4}")
+_WEBHOOK_SECRET = re.compile(r"whsec_[0-9A-Za-z+/]{43}=")
+_CURSOR = re.compile(r"\bevc_[0-9a-f]+\b")
 _SECRET = re.compile(r"\bbtk_[0-9A-Za-z]{38}\b")
 _FIRST_ID = "abc123def456ghi"  # followed by a number from 789
 
@@ -41,6 +44,8 @@ _TIMES = {  # seconds after _CREATED
     "startedAt": 60,
     "time": 61,
     "endedAt": 65,
+    "nextAttemptAt": 61,
+    "oldSecretExpiresAt": 3600,
     "expiresAt": 3600,  # if there is no createdAt beside it
     "from": 0,
     "to": 60,
@@ -83,6 +88,7 @@ class Constants:
                 created = value.get("createdAt")
                 if "bytesIn" in value:
                     value = {name: _measured(number) for name, number in value.items()}
+                value = _untried(value)
                 made = {name: self._field(name, item, created) for name, item in value.items()}
                 made |= _used(made) if "cpuSeconds" in made else {}
                 return made | {"size": _DIRECTORY_SIZE} if _is_directory(made) else made
@@ -98,6 +104,7 @@ class Constants:
         text = _ACCOUNT_ID.sub(ACCOUNT, _SECRET.sub(API_KEY, text))
         text = _KEY_ID.sub(lambda found: "key_" + self._id("key", found[1]), text)
         text = _WINDOW_ID.sub(lambda found: f"win_{self._id('ses', found[1])}_", text)
+        text = _CURSOR.sub("evc_2a", _WEBHOOK_SECRET.sub(WEBHOOK_SECRET, text))
         text = _IMAGE.sub(lambda found: found[1] + IMAGE, text)
         return _ID.sub(lambda found: f"{found[1]}{found[2]}{self._id(found[1], found[3])}", text)
 
@@ -124,6 +131,8 @@ class Constants:
             return _NUMBERS[name]
         if name == "day" and isinstance(value, str) and _DATE.fullmatch(value):
             return f"{_CREATED:%Y-%m-%d}"
+        if name == "requestId" and isinstance(value, str):
+            return REQUEST_ID
         if name == "hint" and isinstance(value, str) and _HINT.fullmatch(value):
             return API_KEY[:8]
         return self.value(value)
@@ -132,6 +141,16 @@ class Constants:
         known = sum(key[0] == kind for key in self._ids)
         first, number = (_FIRST_ID[:9], 456) if kind == "key" else (_FIRST_ID, 789)
         return self._ids.setdefault((kind, own), f"{first}{number + known}")
+
+
+def _untried(delivery: dict[str, Any]) -> dict[str, Any]:
+    """A delivery or a webhook as it is before its first attempt, which may be over. Other objects as they are."""
+    if "failingSince" in delivery:
+        return delivery | {"failingSince": None}
+    if not {"deliveryId", "state"} <= delivery.keys():
+        return delivery
+    never = {"attempts": 0, "lastAttemptAt": None, "status": None, "failure": None}
+    return delivery | never | {"nextAttemptAt": delivery["event"]["time"]}
 
 
 def _compact(value: object) -> str:

@@ -68,7 +68,7 @@ class Recorder:
             assert step.again, (step, answer.status, content[:2000])
             assert time.monotonic() < deadline, (step, answer.status)
         for name, field in step.keep.items():
-            self._kept[name] = json.loads(content)[field]
+            self._kept[name] = _found(json.loads(content), field)
         if step.name:
             constants = Constants()
             self._exchanges[step.name] = {
@@ -119,6 +119,13 @@ def _image(server: Server) -> Iterator[None]:
 def _key(server: Server, plan: str, *numbers: str) -> str:
     settings = [part for number in numbers for part in ("--set", number)]
     return server.cli("keys", "create", "--account", server.cli("accounts", "create", "--plan", plan, *settings))
+
+
+def _found(told: Any, field: str) -> str:
+    """`field`: a name, or several and indexes of lists between dots."""
+    for part in field.split("."):
+        told = told[int(part) if part.isdecimal() else part]
+    return str(told)
 
 
 def _event(answer: HTTPResponse) -> bytes:

@@ -120,6 +120,26 @@ USAGE = (
     get("get-usage-by-session", "/usage", account="used", query={"groupBy": "session", "limit": "1"}),
 )
 
+HOOK = {"url": "https://hooks.invalid/buntime", "events": ["webhook.created", "session.deleted"]}
+NO_DELIVERY = "dlv_000000000000000000"
+WEBHOOKS = (
+    keyed("create-webhook-all-fields", "/webhooks/create", HOOK, account="keys", keep={"hook": "webhookId"}),
+    get("list-webhooks", "/webhooks", account="keys"),
+    get("get-webhook", "/webhooks/$hook", account="keys"),
+    keyed("rotate-webhook-secret", "/webhooks/$hook/rotate", {"overlap": 3600}, account="keys"),
+    post("test-webhook", "/webhooks/$hook/test", account="keys"),
+    get("list-deliveries", "/webhooks/$hook/deliveries", account="keys", keep={"sent": "deliveries.0.deliveryId"}),
+    post("redeliver", "/webhooks/$hook/deliveries/$sent/redeliver", account="keys"),
+    post("delivery-not-found", f"/webhooks/$hook/deliveries/{NO_DELIVERY}/redeliver", account="keys", status=404),
+    Step("patch-webhook", "PATCH", "/webhooks/$hook", body={"events": None, "enabled": False}, account="keys"),
+    post("webhook-is-off", "/webhooks/$hook/test", account="keys", status=409),
+    get("list-events", "/events", type="webhook.created", limit="1", account="keys", keep={"cursor": "cursor"}),
+    get("list-events-from-cursor", "/events", type="webhook.created", cursor="$cursor", account="keys"),
+    delete("delete-webhook", "/webhooks/$hook", account="keys"),
+    get("webhook-not-found", "/webhooks/$hook", account="keys", status=404),
+    keyed("create-webhook", "/webhooks/create", {"url": HOOK["url"]}, account="keys"),
+)
+
 TYPESCRIPT = "interface Sum { of: number[] }\nconst sum: Sum = { of: [1, 2, 3, 4, 5] }\n"
 BUSY = post("session-busy", "/sessions/$session/sleep", {"depth": "idle"}, status=409)
 MANY = (
@@ -388,4 +408,6 @@ PROCESSES = (
     delete("", "/sessions/$session"),
 )
 
-SCENARIO: Sequence[Step] = SESSIONS + KEYS + USAGE + RUNS + CONTEXTS + FILES + SNAPSHOTS + SERVICES + PROCESSES
+SCENARIO: Sequence[Step] = (
+    SESSIONS + KEYS + WEBHOOKS + USAGE + RUNS + CONTEXTS + FILES + SNAPSHOTS + SERVICES + PROCESSES
+)

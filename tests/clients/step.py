@@ -19,7 +19,7 @@ class Step:
     headers: Mapping[str, str] = field(default_factory=dict)
     account: str = "paid"  # whose key is sent: see `exchanges.ACCOUNTS`
     status: int = 200  # the expected status; any other fails the recording
-    keep: Mapping[str, str] = field(default_factory=dict)  # name → field of the answer
+    keep: Mapping[str, str] = field(default_factory=dict)  # name → field of the answer, such as `a` or `list.0.a`
     loses: str = ""  # id of the session whose volume the host loses before the request
     again: bool = False  # repeat until the answer has this status
     on_ready: "Step | None" = None  # runs after the first event of a stream; the second event ends the stream

@@ -14,7 +14,7 @@ import pytest
 from buntime.config import Config
 from buntime.sandboxes.kernel.image import ensure_image
 from buntime.web.app import OPERATIONS
-from buntime.web.examples import CONTEXT, IMAGE, KEY, PROCESS, SERVICE, SESSION, SNAPSHOT, TOKEN
+from buntime.web.examples import CONTEXT, DELIVERY, IMAGE, KEY, PROCESS, SERVICE, SESSION, SNAPSHOT, TOKEN, WEBHOOK
 from buntime.web.operation import Operation
 from buntime.web.samples import samples_of
 from tests.acceptance.client import Client, Session
@@ -60,6 +60,11 @@ class Prepared:
         if operation.tag == "Services":
             declared = [{"name": SERVICE, "command": "exec sleep 1000"}]
             call("PATCH", f"/sessions/{self.session.id}", json_body={"services": declared}).done()
+        if WEBHOOK in program:
+            hook = call("POST", "/webhooks/create", json_body={"url": "https://hooks.invalid"}).done()["webhookId"]
+            found[WEBHOOK] = hook
+            told = call("GET", f"/webhooks/{hook}/deliveries").done()["deliveries"]
+            found[DELIVERY] = told[0]["deliveryId"]
         if operation.name == "deleteImage":
             call("POST", "/images/create", json_body={**own, "name": IMAGE}).done()
         if operation.name == "recoverSession":

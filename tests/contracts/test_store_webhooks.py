@@ -141,15 +141,45 @@ async def test_a_webhook_that_is_off_gets_nothing_and_goes_on_with_what_it_had(s
     assert [each.event for each in await due(store)] == [first]
 
 
-async def test_only_what_is_due_is_found_in_the_order_of_events(store: Store) -> None:
+async def test_only_what_is_due_is_found_in_the_order_in_which_it_is_due(store: Store) -> None:
     await store.add_webhook(webhook(), None, 1)
     later = await happens(store, session("ses_a"), NOW + 10)
     now = await happens(store, session("ses_b"))
     assert [each.event for each in await due(store)] == [now]
-    assert [each.event for each in await due(store, now=NOW + 10)] == [later, now]
+    assert [each.event for each in await due(store, now=NOW + 10)] == [now, later]
     assert len(await due(store, now=NOW + 10, limit=1)) == 1
     assert await store.waiting_webhooks(NOW - 1) == []
     assert await store.waiting_webhooks(NOW) == ["whk_one"]
+
+
+async def test_an_event_that_failed_once_holds_back_the_later_ones_of_its_session(store: Store) -> None:
+    await store.add_webhook(webhook(), None, 1)
+    first = await happens(store, session("ses_a"))
+    store.note_events([replace(first, id="evt_second"), replace(first, id="evt_other", session="ses_c")])
+    await happens(store, session("ses_b"))
+    (one, *_) = await due(store)
+    once = replace(one.delivery, attempts=1, due_at=NOW + 5, tried_at=NOW)
+    assert await store.settle_delivery(once)
+    assert [each.event.session for each in await due(store)] == ["ses_c", "ses_b"]
+    assert [each.event.id for each in await due(store, now=NOW + 5)][-1] == first.id
+    assert "evt_second" not in [each.event.id for each in await due(store, now=NOW + 5)]
+    assert await store.settle_delivery(replace(once, attempts=2, due_at=NOW + 300))
+    assert "evt_second" in [each.event.id for each in await due(store)]
+
+
+async def test_a_test_goes_to_the_webhook_that_it_names_alone(store: Store) -> None:
+    for name in ("whk_one", "whk_two"):
+        await store.add_webhook(webhook(name, types=frozenset({EventType.SESSION_IDLE})), None, 2)
+    await store.add_events([replace(told("evt_test"), data={"webhookId": "whk_two"})])
+    assert await due(store, "whk_one") == []
+    assert [each.event.id for each in await due(store, "whk_two")] == ["evt_test"]
+
+
+async def test_a_change_is_told_when_it_is_stored(store: Store) -> None:
+    calls: list[int] = []
+    store.on_stored(lambda: calls.append(1))
+    await store.add_webhook(webhook(), None, 1, (told("evt_a"),))
+    assert calls
 
 
 async def test_a_settled_delivery_is_due_again_when_it_says_so_or_never(store: Store) -> None:

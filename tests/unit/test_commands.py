@@ -512,4 +512,4 @@ def test_completion_offers_paths_of_a_session_that_is_awake_and_wakes_none(monke
 
 def test_a_client_alone_knows_the_names_of_all_commands_of_the_server() -> None:
     named = {name for group in server_groups() for name in group.list_commands(typer.Context(group))}
-    assert named == {*SERVER_NAMES, "images", "keys"}  # these two are the client's, too
+    assert named == {*SERVER_NAMES, "images", "keys", "webhooks"}  # these three are the client's, too

@@ -4,7 +4,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from buntime.webhook import check_url, is_allowed, is_success, next_attempt, turns_off
+from buntime.webhook import check_url, is_allowed, next_attempt, outcome_of, turns_off
 
 DAY, HOUR = 86400, 3600
 
@@ -25,7 +25,7 @@ def test_eight_attempts_are_made_over_more_than_a_day() -> None:
     [(200, True), (204, True), (299, True), (301, False), (307, False), (410, False), (500, False)],
 )
 def test_only_2xx_is_a_success(status: int, success: bool) -> None:
-    assert is_success(status) is success
+    assert outcome_of(status).worked is success
 
 
 def test_an_endpoint_is_off_after_five_days_of_failure() -> None:

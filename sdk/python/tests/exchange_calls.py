@@ -26,6 +26,9 @@ PROCESS = "proc_abc123def456ghi789"
 CONTEXT = "ctx_abc123def456ghi789"
 SNAPSHOT = "snp_abc123def456ghi789"
 KEY = "key_abc123def456"
+WEBHOOK = "whk_abc123def456ghi789"
+DELIVERY = "dlv_abc123def456ghi789"
+HOOK = "https://hooks.invalid/buntime"
 TOKEN = "bpt_0123456789abcdefghijABCDEFGHIJ01"  # noqa: S105 - not a real one
 SUM = (
     "interface Sum { of: number[] }\nconst sum: Sum = { of: [1, 2, 3, 4, 5] }\n"
@@ -210,6 +213,31 @@ SESSIONS: Mapping[str, Exchange] = {
     "get-usage-by-session": Exchange(
         "client", lambda client: client.usage.get(group_by="session", page_size=1), report
     ),
+    "create-webhook": Exchange("client", lambda client: client.webhooks.create(HOOK)),
+    "create-webhook-all-fields": Exchange(
+        "client", lambda client: client.webhooks.create(HOOK, events=["webhook.created", "session.deleted"])
+    ),
+    "list-webhooks": Exchange("client", lambda client: client.webhooks.list(), listed("webhooks")),
+    "get-webhook": Exchange("client", lambda client: client.webhooks.get(WEBHOOK)),
+    "patch-webhook": Exchange("client", lambda client: client.webhooks.update(WEBHOOK, events=None, enabled=False)),
+    "rotate-webhook-secret": Exchange("client", lambda client: client.webhooks.rotate(WEBHOOK, overlap=3600)),
+    "test-webhook": Exchange(
+        "client", lambda client: client.webhooks.test(WEBHOOK), lambda event_id, on: {"eventId": event_id}
+    ),
+    "webhook-is-off": Exchange("client", lambda client: client.webhooks.test(WEBHOOK)),
+    "list-deliveries": Exchange("client", lambda client: client.webhooks.deliveries(WEBHOOK), listed("deliveries")),
+    "redeliver": Exchange(
+        "client",
+        lambda client: client.webhooks.redeliver(WEBHOOK, DELIVERY),
+        lambda nothing, on: {"deliveryId": DELIVERY},
+    ),
+    "delivery-not-found": Exchange("client", lambda client: client.webhooks.redeliver(WEBHOOK, DELIVERY)),
+    "list-events": Exchange("client", lambda client: client.events.list(type="webhook.created", limit=1)),
+    "list-events-from-cursor": Exchange(
+        "client", lambda client: client.events.list(type="webhook.created", cursor="evc_2a")
+    ),
+    "delete-webhook": Exchange("client", lambda client: client.webhooks.delete(WEBHOOK), deleted(webhookId=WEBHOOK)),
+    "webhook-not-found": Exchange("client", lambda client: client.webhooks.get(WEBHOOK)),
     "list-images": Exchange("client", lambda client: client.images.list(), listed("images")),
     "delete-image-of-the-operator": Exchange("client", lambda client: client.images.delete("small")),
     "rate-limit-exceeded": Exchange("client", lambda client: client.sessions.list()),

@@ -20,18 +20,28 @@ from buntime_sdk.shapes import Evaluation, ExecutionResult, Forms
 from buntime_sdk.testing import FakeBuntime, _now
 
 EXCHANGES = Path(__file__).parents[2] / "exchanges"
-RECORDED_ID = re.compile(r"(ses|proc|ctx|snp|key)_abc123def456(?:ghi789)?")
-KINDS = {"ses": "sessionId", "proc": "processId", "ctx": "contextId", "snp": "snapshotId", "key": "keyId"}
+RECORDED_ID = re.compile(r"(ses|proc|ctx|snp|key|whk)_abc123def456(?:ghi789)?")
+KINDS = {
+    "ses": "sessionId",
+    "proc": "processId",
+    "ctx": "contextId",
+    "snp": "snapshotId",
+    "key": "keyId",
+    "whk": "webhookId",
+}
 # Names that users choose, values that may be null, and what depends on the program.
 OF_THE_USER = frozenset({"metadata", "details", "ports", "filesWritten", "envNames", "allow", "deny", "json", "rows"})
 NULLABLE = frozenset({"exitCode", "reason", "endedAt", "name", "onWake", "expiresAt", "checkpointedAt"})
+NULLABLE |= {"disabledReason", "failingSince", "lastAttemptAt", "nextAttemptAt", "status", "failure"}
 
 CONVERSATION = """
     create-session get-session create-session-all-fields get-session-all-fields list-sessions list-sessions-filtered
     list-sessions-by-name get-session-by-name get-or-create-session name-taken
     get-session-metrics list-latest-metrics
     patch-session patch-session-to-defaults get-account create-key-all-fields list-keys delete-key key-not-found
-    create-key create-key-of-the-operator image-not-found list-images
+    create-key create-key-of-the-operator create-webhook-all-fields list-webhooks get-webhook
+    rotate-webhook-secret test-webhook list-deliveries delivery-not-found patch-webhook webhook-is-off list-events
+    list-events-from-cursor delete-webhook webhook-not-found create-webhook image-not-found list-images
     delete-image-of-the-operator create-preview-token create-preview-token-for-all-ports
     revoke-preview-token revoke-preview-tokens execute-code execute-command execute-all-fields execute-timed-out
     execute-process-limit-exceeded
@@ -223,4 +233,4 @@ def test_every_exchange_is_compared_except_those_listed() -> None:
     """The others are pages, which have their own test above, and an error in a stream."""
     compared = {*CONVERSATION.split(), *USAGE.split(), *REFUSED, *REPLAYED, *LOST, "watch-files"}
     rest = RESPONSES.keys() - compared
-    assert {name for name in rest if not name.endswith("-page")} == {"stream-memory-limit-exceeded"}
+    assert {name for name in rest if not name.endswith("-page")} == {"stream-memory-limit-exceeded", "redeliver"}

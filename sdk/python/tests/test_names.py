@@ -12,8 +12,8 @@ from buntime_sdk import testing
 DOCS = Path(__file__).parents[3] / "docs"
 OBJECTS = (
     *("Buntime", "Sessions", "Session", "RunStream", "Files", "Processes", "Process", "Services", "Contexts"),
-    *("Context", "Terminal", "Images", "Keys", "Snapshots", "Usage", "Pages", "CursorPages", "ExecutionResult"),
-    "FakeBuntime",
+    *("Context", "Terminal", "Images", "Keys", "Events", "Webhooks", "Snapshots", "Usage", "Pages", "CursorPages"),
+    *("ExecutionResult", "FakeBuntime"),
 )
 INHERITED = {"Session": "SessionHandle"}  # in TypeScript
 LEFT_OUT = {"FakeBuntime": "Buntime"}  # what a fake has from the client

@@ -57,6 +57,7 @@ export interface AccountLimits {
   images: number;
   /** Valid ones at a time. */
   keys: number;
+  webhooks: number;
   maySetResourceLimits: boolean;
   /** The longest `idleAfter` of a session's `sleepPolicy`. */
   idleAfterMost: number | "never";

@@ -4,6 +4,7 @@ import { checkFunction, checkOptions, checkTime, checkTimeout, checkWhole } from
 import type { Account } from "./account_shapes.js";
 import { Calls, type CallOptions } from "./calls.js";
 import { ClientFiles } from "./client_files.js";
+import { Events } from "./account_events.js";
 import { checkedKey, checkedUrl } from "./address.js";
 import type { BuntimeError } from "./errors.js";
 import { FetchTransport, type Fetch } from "./fetching.js";
@@ -19,6 +20,7 @@ import type { ExecuteRequest, RateLimit } from "./shapes.js";
 import type { Transport } from "./transport.js";
 import { Usage } from "./usage.js";
 import { upgrade } from "./upgrade.js";
+import { Webhooks } from "./webhooks.js";
 
 export interface BuntimeOptions {
   /** By default the environment variable `BUNTIME_API_KEY`. */
@@ -73,6 +75,10 @@ export class Buntime {
   readonly keys: Keys;
   /** What the account used. */
   readonly usage: Usage;
+  /** What happened in the account. */
+  readonly events: Events;
+  /** Where the account's events are sent. */
+  readonly webhooks: Webhooks;
   /** Files by session id. `session.files` can do more. */
   readonly files: ClientFiles;
   readonly #calls: Calls;
@@ -103,6 +109,8 @@ export class Buntime {
     this.snapshots = new Snapshots(this.#calls);
     this.keys = new Keys(this.#calls);
     this.usage = new Usage(this.#calls);
+    this.events = new Events(this.#calls);
+    this.webhooks = new Webhooks(this.#calls);
     this.files = new ClientFiles(this.#calls);
   }
 

@@ -86,6 +86,12 @@ export class ContextNotFound extends BuntimeError {}
 /** 404 `key_not_found`: the key does not exist, is revoked or expired, or belongs to another account. */
 export class KeyNotFound extends BuntimeError {}
 
+/** 404 `webhook_not_found`: the webhook does not exist, or belongs to another account. */
+export class WebhookNotFound extends BuntimeError {}
+
+/** 404 `delivery_not_found`: the webhook has no delivery with this id. Deliveries go with their events, after 30 days. */
+export class DeliveryNotFound extends BuntimeError {}
+
 /** 404 `image_not_found`: the account can use no image with this name. */
 export class ImageNotFound extends BuntimeError {}
 
@@ -177,6 +183,13 @@ export class RequestTimeout extends BuntimeError {
   }
 }
 
+/** `invalid_signature`: `verifyWebhook` found that a request is not from the webhook, or is too old. */
+export class InvalidSignature extends BuntimeError {
+  constructor(message: string) {
+    super(message, { code: "invalid_signature" });
+  }
+}
+
 const TAIL = 2000; // characters of a failed run's output that its error shows
 
 /**
@@ -212,6 +225,8 @@ const CLASSES: Record<string, typeof BuntimeError> = {
   context_not_found: ContextNotFound,
   image_not_found: ImageNotFound,
   key_not_found: KeyNotFound,
+  webhook_not_found: WebhookNotFound,
+  delivery_not_found: DeliveryNotFound,
   snapshot_not_found: SnapshotNotFound,
   context_lost: ContextLost,
   terminal_not_found: TerminalNotFound,

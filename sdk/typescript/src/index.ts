@@ -8,6 +8,9 @@ export { Sessions, type ListMetrics, type ListSessions, type SessionId } from ".
 export { Images, type ListImages } from "./images.js";
 export { Keys, type ListKeys } from "./keys.js";
 export { Usage, type GetUsage, type ListWindows, type UsageTimes } from "./usage.js";
+export { Events, type ListEvents, type WantedEvents } from "./account_events.js";
+export { Webhooks, type ListWebhooks } from "./webhooks.js";
+export { verifyWebhook, type WebhookHeaders } from "./verifying.js";
 export { Snapshots, type ListSnapshots } from "./snapshots.js";
 export { Session, SessionHandle } from "./session.js";
 export { ExecutionResult, type Evaluation } from "./results.js";
@@ -28,11 +31,13 @@ export type * from "./service_shapes.js";
 export type * from "./account_shapes.js";
 export type * from "./usage_shapes.js";
 export type * from "./metrics_shapes.js";
+export type * from "./event_shapes.js";
 export {
   BuntimeError,
   ConnectionFailed,
   ContextLost,
   ContextNotFound,
+  DeliveryNotFound,
   DiskFull,
   ExecutionFailed,
   ExecutionTimeout,
@@ -44,6 +49,7 @@ export {
   ImageNotFound,
   InternalError,
   InvalidRequest,
+  InvalidSignature,
   InvalidState,
   KeyNotFound,
   MemoryLimitExceeded,
@@ -64,5 +70,6 @@ export {
   TerminalNotFound,
   Unauthorized,
   Unavailable,
+  WebhookNotFound,
   type ErrorFields,
 } from "./errors.js";

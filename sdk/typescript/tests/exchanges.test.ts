@@ -2,7 +2,7 @@ import { expect, test } from "bun:test";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { BuntimeError, Session } from "../src/index";
-import type { Buntime, CursorPages, ExecuteRequest, Process, UsageWindow, WriteFile } from "../src/index";
+import type { Buntime, CreateWebhook, CursorPages, ExecuteRequest, Process, UsageWindow, WriteFile } from "../src/index";
 import { joined } from "../src/frames";
 import { StandIn } from "./stand_in";
 
@@ -32,6 +32,8 @@ const P = "proc_abc123def456ghi789";
 const C = "ctx_abc123def456ghi789";
 const SNAPSHOT = "snp_abc123def456ghi789";
 const KEY = "key-of-example";
+const W = "whk_abc123def456ghi789";
+const D = "dlv_abc123def456ghi789";
 const ALL = readdirSync(FOLDER)
   .filter((file) => file.endsWith(".json"))
   .map((file) => JSON.parse(readFileSync(join(FOLDER, file), "utf8")) as Exchange);
@@ -83,6 +85,8 @@ const forkMany: Calling = async (client, { count, ...fields }) =>
   forked(await session(client).forkMany(count, fields, { idempotencyKey: KEY }));
 const createImage: Calling = ({ images }, { name, ...fields }) => images.create(name, fields, { idempotencyKey: KEY });
 const createKey: Calling = ({ keys }, fields) => keys.create(fields, { idempotencyKey: KEY });
+const createWebhook: Calling = ({ webhooks }, fields) =>
+  webhooks.create(fields as CreateWebhook, { idempotencyKey: KEY });
 const restore: Calling = (client, { snapshotId }) => session(client).restore(snapshotId, { idempotencyKey: KEY });
 
 const recover: Calling = async (client) => {
@@ -123,6 +127,24 @@ const CALLS: Record<string, Calling> = {
   "create-key-of-the-operator": createKey,
   "list-keys": ({ keys }) => firstPage(keys.list()),
   "delete-key": ({ keys }) => keys.delete("key_abc123def456"),
+  "create-webhook": createWebhook,
+  "create-webhook-all-fields": createWebhook,
+  "list-webhooks": ({ webhooks }) => firstPage(webhooks.list()),
+  "get-webhook": ({ webhooks }) => webhooks.get(W),
+  "patch-webhook": ({ webhooks }, fields) => webhooks.update(W, fields),
+  "rotate-webhook-secret": ({ webhooks }, { overlap }) => webhooks.rotate(W, { overlap, idempotencyKey: KEY }),
+  "test-webhook": async ({ webhooks }) => ({ eventId: await webhooks.test(W) }),
+  "webhook-is-off": ({ webhooks }) => webhooks.test(W),
+  "list-deliveries": ({ webhooks }) => firstPage(webhooks.deliveries(W)),
+  redeliver: async ({ webhooks }) => {
+    await webhooks.redeliver(W, D);
+    return { deliveryId: D };
+  },
+  "delivery-not-found": ({ webhooks }) => webhooks.redeliver(W, D),
+  "list-events": ({ events }) => events.list({ type: "webhook.created", limit: 1 }),
+  "list-events-from-cursor": ({ events }) => events.list({ type: "webhook.created", cursor: "evc_2a" }),
+  "delete-webhook": ({ webhooks }) => webhooks.delete(W),
+  "webhook-not-found": ({ webhooks }) => webhooks.get(W),
   "key-not-found": ({ keys }) => keys.delete("key_abc123def456"),
   "list-usage-windows": ({ usage }) => taken(usage.windows({ pageSize: 1 })),
   "list-usage-windows-from-cursor": ({ usage }, { cursor }) => taken(usage.windows({ cursor, pageSize: 1 })),
@@ -318,9 +340,17 @@ function expectAnswer(outcome: unknown, { status, headers, body, text, base64 }:
   if (headers["content-type"] === "text/event-stream") return expectEvents(outcome as object[], text!);
   if (text !== undefined) return expect(new TextDecoder().decode(outcome as Uint8Array)).toBe(text);
   if (outcome === undefined) return expect(body).toHaveProperty("deleted", true); // a call that returns nothing
-  const list = ["sessions", "processes", "files", "contexts", "images", "snapshots", "keys"].find((name) =>
-    Array.isArray(body![name]),
-  );
+  const list = [
+    "sessions",
+    "processes",
+    "files",
+    "contexts",
+    "images",
+    "snapshots",
+    "keys",
+    "webhooks",
+    "deliveries",
+  ].find((name) => Array.isArray(body![name]));
   if (Object.keys(body!).join() === "services") return expectList(outcome, body!, body!.services as object[]);
   if (list !== undefined) return expectList(outcome, body!, body![list] as object[]);
   if ("revoked" in body!) return expect(outcome).toBe(body.revoked as number);

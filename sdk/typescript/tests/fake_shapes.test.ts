@@ -28,7 +28,7 @@ class Conversation {
   async answerTo(name: string): Promise<{ status: number; text: string }> {
     const { method, path, query, body } = JSON.parse(
       JSON.stringify(recorded(name).request).replace(
-        /(ses|proc|ctx|snp|key)_abc123def456(?:ghi789)?/g,
+        /(ses|proc|ctx|snp|key|whk)_abc123def456(?:ghi789)?/g,
         (_, kind: string) => this.ids[kind]!,
       ),
     );
@@ -57,6 +57,7 @@ class Conversation {
       ["ctx", "contextId"],
       ["snp", "snapshotId"],
       ["key", "keyId"],
+      ["whk", "webhookId"],
     ] as const)
       if ((told[field] ?? null) !== null) this.ids[kind] = told[field];
     expect(status).toBe(response.status);
@@ -79,7 +80,10 @@ function shapeOf(value: unknown, name = ""): unknown {
     return Array.isArray(value) ? [] : {};
   if (
     value === null ||
-    ["exitCode", "reason", "endedAt", "name", "onWake", "expiresAt", "checkpointedAt"].includes(name)
+    [
+      ...["exitCode", "reason", "endedAt", "name", "onWake", "expiresAt", "checkpointedAt"],
+      ...["disabledReason", "lastAttemptAt", "nextAttemptAt", "status", "failure"],
+    ].includes(name)
   )
     return "may be null";
   if (name === "checkpointEvery") return "seconds or never";
@@ -99,7 +103,10 @@ test("the fake returns the same fields as a server", async () => {
     ["get-session-metrics", "list-latest-metrics"],
     ["list-sessions-by-name", "get-session-by-name", "get-or-create-session", "name-taken"],
     ["get-account", "create-key-all-fields", "list-keys", "delete-key", "key-not-found", "create-key"],
-    ["create-key-of-the-operator"],
+    ["create-key-of-the-operator", "create-webhook-all-fields", "list-webhooks", "get-webhook"],
+    ["rotate-webhook-secret", "test-webhook", "list-deliveries", "delivery-not-found", "patch-webhook"],
+    ["webhook-is-off", "list-events", "list-events-from-cursor", "delete-webhook", "webhook-not-found"],
+    ["create-webhook"],
     ["image-not-found", "list-images", "delete-image-of-the-operator"],
     ["revoke-preview-tokens", "execute-code", "execute-command", "stream-command", "write-file", "append-to-file"],
     ["write-file-base64", "read-file", "read-file-base64", "stat-file", "list-files", "make-directory", "search-names"],

@@ -21,6 +21,7 @@ from buntime.event import EventType, of_account
 from buntime.plan import Plan, load_plans
 from buntime.stores import accounts as sql
 from buntime.stores.events import add_events
+from buntime.stores.webhooks import remove_webhooks_of
 
 ASLEEP = "Its sessions go to deep sleep, which ends their processes and keeps their files."
 _TOLD = {
@@ -164,6 +165,8 @@ def _set_status(account_id: str, status: AccountStatus) -> None:
         sql.set_account_status(connection, account_id, status)
         if account.status is not status:
             add_events(connection, [of_account(account, _TOLD[status], time.time(), OPERATOR)])
+        if status is AccountStatus.DELETED:
+            remove_webhooks_of(connection, account_id)
 
 
 def require_account(connection: sqlite3.Connection, account_id: str) -> Account:

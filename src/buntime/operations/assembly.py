@@ -1,6 +1,6 @@
 """The API's operations, built on the lifecycle and on one another."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from buntime.daemon.tasks import Tasks
@@ -25,13 +25,16 @@ from buntime.operations.preview_tokens import PreviewTokens
 from buntime.operations.processes import Processes
 from buntime.operations.services import Services
 from buntime.operations.sessions import Sessions
+from buntime.operations.signing import Signing
 from buntime.operations.snapshots import Snapshots
 from buntime.operations.telling import Telling
 from buntime.operations.terminals import Terminals
 from buntime.operations.usage import Usage
 from buntime.operations.visitors import Visitors
+from buntime.operations.webhooks import Webhooks
 from buntime.plan import Plan
 from buntime.ports import History, Sandboxes, Store
+from buntime.webhook import Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,7 @@ class Operations:
     keys: Keys
     own_account: OwnAccount
     events: Events
+    webhooks: Webhooks
     usage: Usage
     measurements: Measurements
     preview_tokens: PreviewTokens
@@ -70,8 +74,10 @@ def assemble_operations(
     tasks: Tasks,
     clock: Callable[[], float],
     usual: Waits | None = None,
+    networks: Sequence[Network] = (),
 ) -> Operations:
-    """`usual`: how long sessions are quiet before they sleep that do not say it themselves."""
+    """`usual`: how long sessions are quiet before they sleep that do not say it themselves. `networks`: where receivers
+    of webhooks may be, beside public addresses."""
     entrance = Entrance(store, sandboxes, lifecycle.leases, clock)
     kept, visitors = Kept(store, lifecycle.layers, clock), Visitors(store, sandboxes, tasks)
     telling = Telling(store, clock)
@@ -92,6 +98,7 @@ def assemble_operations(
         Keys(store, clock),
         OwnAccount(store, clock),
         Events(store, entrance),
+        Webhooks(store, Signing(vault), networks, clock),
         Usage(store, clock),
         Measurements(store, entrance, lifecycle.measuring, history, clock),
         PreviewTokens(store, entrance, visitors, tasks, clock),

@@ -26,6 +26,7 @@ class Committing:
         self._touched: dict[str, int] = {}  # activity that the writer does not have yet
         self._noted: list[events.Row] = []  # events that the writer does not have yet
         self._flush: asyncio.TimerHandle | None = None
+        self._stored: Callable[[], None] = _nothing  # after each commit
 
     async def _change[T, R](
         self, work: Callable[[sqlite3.Connection], T], committed: Callable[[T], R] | None = None
@@ -38,6 +39,7 @@ class Committing:
 
         def settle(outcome: Outcome) -> None:
             if outcome.failure is None:
+                self._stored()
                 value = cast(T, outcome.value)
                 result = cast(R, value) if committed is None else committed(value)
                 if not waiter.done():
@@ -111,8 +113,14 @@ class Committing:
                 self._touched = touched | self._touched  # retried with the next commit
                 self._noted = (noted + self._noted)[-MOST_NOTED:]
                 self._flush_later(TOUCH_SECONDS)
+            elif noted:
+                self._stored()
 
         self._writer.submit(work, settle)
+
+
+def _nothing() -> None:
+    return None
 
 
 async def packed(answer: Answer) -> answers.PackedAnswer:

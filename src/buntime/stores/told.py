@@ -26,8 +26,14 @@ class Told(Committing):
 
     # events
 
+    def on_stored(self, call: Callable[[], None]) -> None:
+        self._stored = call
+
     def note_events(self, events: Sequence[AccountEvent]) -> None:
         self._note_events(events)
+
+    async def add_events(self, events: Sequence[AccountEvent]) -> None:
+        await self._change(partial(sql.add_events, events=events))
 
     async def list_events(
         self,

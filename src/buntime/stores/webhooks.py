@@ -11,6 +11,8 @@ from buntime.ports import EventDelivery
 from buntime.stores.events import event_of
 from buntime.webhook import Delivery, DeliveryState, SigningSecret, Webhook
 
+LOOKED_AT = 1000  # deliveries that are due, in one look for those that can go
+
 _ADD = """
 INSERT INTO webhooks (id, account, url, types, secrets, created_at, off, failing_since, version)
 VALUES (:id, :account, :url, :types, :secrets, :created_at, :off, :failing_since, :version)
@@ -35,10 +37,22 @@ SELECT events.*, deliveries.id AS delivery, webhook, state, attempts, due_at, tr
 FROM deliveries JOIN events ON events.seq = deliveries.event
 """
 
-_DUE = f"""
-{_JOINED} JOIN webhooks ON webhooks.id = deliveries.webhook
-WHERE webhook = :webhook AND state = 'pending' AND due_at <= :now AND off IS NULL
-ORDER BY event LIMIT :limit
+# Only the first `looked` rows are judged, so that one look costs little however much is due.
+_DUE = """
+WITH due AS MATERIALIZED (
+  SELECT * FROM deliveries
+  WHERE webhook = :webhook AND state = 'pending' AND due_at <= :now
+  ORDER BY due_at, event LIMIT :looked
+)
+SELECT events.*, due.id AS delivery, webhook, state, attempts, due_at, tried_at, status, failure
+FROM due JOIN events ON events.seq = due.event
+WHERE (SELECT off FROM webhooks WHERE id = :webhook) IS NULL
+  AND NOT EXISTS (
+    SELECT 1 FROM deliveries AS earlier
+    WHERE earlier.webhook = :webhook AND earlier.session = due.session AND earlier.event < due.event
+      AND earlier.state = 'pending' AND earlier.attempts = 1
+  )
+ORDER BY due_at, due.event LIMIT :limit
 """
 
 _LIST = f"{_JOINED} WHERE webhook = ? ORDER BY event DESC LIMIT ? OFFSET ?"
@@ -83,12 +97,18 @@ def remove_webhook(connection: sqlite3.Connection, webhook_id: str) -> bool:
     return connection.execute("DELETE FROM webhooks WHERE id = ?", (webhook_id,)).rowcount == 1
 
 
+def remove_webhooks_of(connection: sqlite3.Connection, account_id: str) -> None:
+    """All of the account, with their deliveries."""
+    connection.execute("DELETE FROM webhooks WHERE account = ?", (account_id,))
+
+
 def waiting_webhooks(connection: sqlite3.Connection, now: int) -> Sequence[str]:
     return [row["id"] for row in connection.execute(_WAITING, (now,))]
 
 
 def due_deliveries(connection: sqlite3.Connection, webhook_id: str, now: int, limit: int) -> Sequence[EventDelivery]:
-    return _deliveries(connection.execute(_DUE, {"webhook": webhook_id, "now": now, "limit": limit}))
+    asked = {"webhook": webhook_id, "now": now, "limit": limit, "looked": max(LOOKED_AT, limit)}
+    return _deliveries(connection.execute(_DUE, asked))
 
 
 def settle_delivery(connection: sqlite3.Connection, delivery: Delivery) -> bool:

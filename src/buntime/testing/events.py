@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from buntime.errors import IdempotencyInProgress, ResourceLimitExceeded
@@ -21,6 +21,10 @@ class FakeEvents:
         self.deliveries: dict[str, tuple[NumberedEvent, Delivery]] = {}  # by the delivery's id
         self.answers: dict[tuple[str, str], Answer] = {}
         self._last = 0
+        self._stored: Callable[[], None] = lambda: None
+
+    def on_stored(self, call: Callable[[], None]) -> None:
+        self._stored = call
 
     def note_events(self, events: Sequence[AccountEvent]) -> None:
         for event in events:
@@ -30,9 +34,13 @@ class FakeEvents:
             numbered = NumberedEvent(self._last, event)
             self.events.append(numbered)
             for webhook in self.webhooks.values():
-                if webhook.gets(event.account, event.type):
+                if webhook.gets(event):
                     delivery = Delivery(new_id("dlv_"), webhook.id, DeliveryState.PENDING, 0, event.time)
                     self.deliveries[delivery.id] = (numbered, delivery)
+        self._stored()
+
+    async def add_events(self, events: Sequence[AccountEvent]) -> None:
+        self.note_events(events)
 
     async def list_events(
         self,
@@ -97,6 +105,7 @@ class FakeEvents:
         since = None if stored.off is not None and new.off is None else stored.failing_since
         self.webhooks[old.id] = replace(new, version=old.version + 1, failing_since=since)
         self.note_events(events)
+        self._stored()
         return True
 
     async def remove_webhook(self, webhook_id: str, events: Sequence[AccountEvent] = ()) -> bool:
@@ -107,19 +116,29 @@ class FakeEvents:
         return True
 
     async def waiting_webhooks(self, now: int) -> Sequence[str]:
-        found = [webhook for webhook in self.webhooks.values() if await self.due_deliveries(webhook.id, now, 1)]
+        due = {
+            delivery.webhook
+            for _, delivery in self.deliveries.values()
+            if delivery.state is DeliveryState.PENDING and delivery.due_at <= now
+        }
+        found = [webhook for webhook in self.webhooks.values() if webhook.off is None and webhook.id in due]
         return [webhook.id for webhook in sorted(found, key=lambda webhook: (webhook.created_at, webhook.id))]
 
     async def due_deliveries(self, webhook_id: str, now: int, limit: int) -> Sequence[EventDelivery]:
         webhook = self.webhooks.get(webhook_id)
         if webhook is None or webhook.off is not None:
             return []
-        found = [
-            EventDelivery(delivery, numbered.event)
-            for numbered, delivery in self._of(webhook_id)
-            if delivery.state is DeliveryState.PENDING and delivery.due_at <= now
+        pending = [pair for pair in self._of(webhook_id) if pair[1].state is DeliveryState.PENDING]
+        once: dict[str, int] = {}  # session → number of its first event that failed once
+        for numbered, delivery in pending:
+            if numbered.event.session is not None and delivery.attempts == 1:
+                once.setdefault(numbered.event.session, numbered.number)
+        due = [
+            (delivery.due_at, numbered.number, EventDelivery(delivery, numbered.event))
+            for numbered, delivery in pending
+            if delivery.due_at <= now and once.get(numbered.event.session or "", numbered.number) >= numbered.number
         ]
-        return found[:limit]
+        return [found for _, _, found in sorted(due, key=lambda one: one[:2])[:limit]]
 
     async def settle_delivery(self, delivery: Delivery) -> bool:
         stored = self.deliveries.get(delivery.id)
@@ -142,6 +161,7 @@ class FakeEvents:
             return False
         again = replace(stored[1], state=DeliveryState.PENDING, attempts=0, due_at=now)
         self.deliveries[delivery_id] = (stored[0], again)
+        self._stored()
         return True
 
     def _of(self, webhook_id: str) -> list[tuple[NumberedEvent, Delivery]]:

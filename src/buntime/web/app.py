@@ -34,6 +34,7 @@ from buntime.web.api import (
     terminal,
     usage,
     watch,
+    webhooks,
 )
 from buntime.web.api import metrics as session_metrics
 from buntime.web.assets import AssetResource, copy_script
@@ -61,6 +62,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *events.OPERATIONS,
     *usage.OPERATIONS,
     *session_metrics.OPERATIONS,
+    *webhooks.OPERATIONS,
     *previews.OPERATIONS,
     *execution.OPERATIONS,
     *processes.OPERATIONS,

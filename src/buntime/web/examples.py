@@ -9,6 +9,8 @@ CONTEXT = "ctx_0lrk5iv3ka1b2c3d4e"
 IMAGE = "python"
 SNAPSHOT = "snp_def456ghi789abc123"
 KEY = "key_abc123def456"
+WEBHOOK = "whk_abc123def456ghi789"
+DELIVERY = "dlv_abc123def456ghi789"
 TOKEN = "bpt_0123456789abcdefghijABCDEFGHIJ01"  # noqa: S105 - an example
 _LIMITS = {"memory": 1024, "cpu": 0.25, "timeout": 30, "disk": 1024}
 _CREATED = {
@@ -61,6 +63,40 @@ _SNAPSHOT = {
     "createdAt": "2024-01-19T10:30:00Z",
     "expiresAt": None,
 }
+WEBHOOK_SECRET = "whsec_MDEyMzQ1Njc4OWFiY2RlZmdoaWprbG1ub3BxcnN0dXY="  # noqa: S105 - an example
+_EVENT = {
+    "eventId": "evt_abc123def456ghi789",
+    "type": "session.deleted",
+    "sessionId": SESSION,
+    "time": "2024-01-19T10:31:00Z",
+    "requestId": "req_0123456789abcdef0123",
+    "data": {
+        "name": None,
+        "stateBefore": "active",
+        "by": {"actor": "key", "keyId": KEY, "address": "192.0.2.7"},
+    },
+}
+SENT = _EVENT | {"accountId": "acc_abc123def456ghi7"}
+_WEBHOOK = {
+    "webhookId": WEBHOOK,
+    "url": "https://example.com/hooks/buntime",
+    "events": ["session.created", "session.deleted"],
+    "enabled": True,
+    "disabledReason": None,
+    "failingSince": None,
+    "oldSecretExpiresAt": None,
+    "createdAt": "2024-01-19T10:30:00Z",
+}
+_DELIVERY = {
+    "deliveryId": DELIVERY,
+    "event": _EVENT,
+    "state": "pending",
+    "attempts": 1,
+    "lastAttemptAt": "2024-01-19T10:31:00Z",
+    "nextAttemptAt": "2024-01-19T10:31:05Z",
+    "status": 503,
+    "failure": "The answer had the status 503.",
+}
 _KEY = {
     "keyId": KEY,
     "name": "ci",
@@ -85,6 +121,7 @@ _ACCOUNT = {
         "forkCount": 100,
         "images": 50,
         "keys": 100,
+        "webhooks": 10,
         "maySetResourceLimits": True,
         "idleAfterMost": 3600,
         "deepSleepAfterMost": 604800,
@@ -154,6 +191,12 @@ BODIES: Mapping[str, Any] = {
     "forkSession": {"count": 2},
     "restoreSession": {"snapshotId": SNAPSHOT},
     "createImage": {"name": "my-app", "sessionId": SESSION, "env": {"PORT": "8080"}},
+    "createWebhook": {
+        "url": "https://example.com/hooks/buntime",
+        "events": ["session.created", "session.deleted"],
+    },
+    "changeWebhook": {"enabled": False},
+    "rotateWebhookSecret": {"overlap": 86400},
     "createKey": {"name": "ci", "scopes": ["sessions:read", "sessions:write"], "expiresIn": 2592000},
     "sleepSession": {"depth": "deep-sleep"},
     "execute": {"sessionId": SESSION, "code": "console.log([1, 2, 3, 4, 5].reduce((a, b) => a + b))"},
@@ -234,23 +277,7 @@ ANSWERS: Mapping[str, Any] = {
     "createKey": _KEY | {"key": "btk_0123456789abcdefghijABCDEFGHIJ01234567"},
     "listKeys": {"keys": [_KEY], "total": 1},
     "revokeKey": {"deleted": True, "keyId": KEY},
-    "listEvents": {
-        "events": [
-            {
-                "eventId": "evt_abc123def456ghi789",
-                "type": "session.deleted",
-                "sessionId": SESSION,
-                "time": "2024-01-19T10:31:00Z",
-                "requestId": "req_0123456789abcdef0123",
-                "data": {
-                    "name": None,
-                    "stateBefore": "active",
-                    "by": {"actor": "key", "keyId": KEY, "address": "192.0.2.7"},
-                },
-            }
-        ],
-        "cursor": "evc_2a",
-    },
+    "listEvents": {"events": [_EVENT], "cursor": "evc_2a"},
     "getUsage": {
         "from": "2024-01-01T00:00:00Z",
         "to": "2024-02-01T00:00:00Z",
@@ -303,6 +330,15 @@ ANSWERS: Mapping[str, Any] = {
         ],
         "total": 1,
     },
+    "createWebhook": _WEBHOOK | {"secret": WEBHOOK_SECRET},
+    "listWebhooks": {"webhooks": [_WEBHOOK], "total": 1},
+    "getWebhook": _WEBHOOK,
+    "changeWebhook": _WEBHOOK | {"enabled": False, "disabledReason": "asked"},
+    "deleteWebhook": {"deleted": True, "webhookId": WEBHOOK},
+    "rotateWebhookSecret": _WEBHOOK | {"oldSecretExpiresAt": "2024-01-20T10:30:00Z", "secret": WEBHOOK_SECRET},
+    "testWebhook": {"eventId": "evt_ghi789abc123def456"},
+    "listDeliveries": {"deliveries": [_DELIVERY], "total": 1},
+    "redeliver": {"deliveryId": DELIVERY},
     "createPreviewToken": {
         "url": f"https://ses-abc123def456ghi789-3000.example.com/?buntime_token={TOKEN}",
         "token": TOKEN,

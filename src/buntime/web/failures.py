@@ -23,6 +23,8 @@ STATUS: Mapping[type[BuntimeError], HTTPStatus] = {
     errors.TerminalNotFound: HTTPStatus.NOT_FOUND,
     errors.KeyNotFound: HTTPStatus.NOT_FOUND,
     errors.ImageNotFound: HTTPStatus.NOT_FOUND,
+    errors.WebhookNotFound: HTTPStatus.NOT_FOUND,
+    errors.DeliveryNotFound: HTTPStatus.NOT_FOUND,
     errors.ContextLost: HTTPStatus.CONFLICT,
     errors.RangeNotSatisfiable: HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
     errors.ResourceLimitExceeded: HTTPStatus.TOO_MANY_REQUESTS,

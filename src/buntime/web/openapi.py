@@ -10,12 +10,26 @@ from msgspec import Struct
 
 from buntime import errors
 from buntime.errors import BuntimeError
-from buntime.web.examples import ANSWERS, BODIES, IMAGE, KEY, NOT_READY, QUERIES, SERVICE, SESSION, SNAPSHOT
+from buntime.web.examples import (
+    ANSWERS,
+    BODIES,
+    DELIVERY,
+    IMAGE,
+    KEY,
+    NOT_READY,
+    QUERIES,
+    SENT,
+    SERVICE,
+    SESSION,
+    SNAPSHOT,
+    WEBHOOK,
+)
 from buntime.web.failures import RETRY_AFTER, STATUS
 from buntime.web.operation import Operation, Page, Streamed
 from buntime.web.samples import samples_of, samples_of_page
 from buntime.web.wire.errors import FailureAnswer
-from buntime.web.wire.fields import KEY_ID, SESSION_ID, SNAPSHOT_ID
+from buntime.web.wire.fields import DELIVERY_ID, KEY_ID, SESSION_ID, SNAPSHOT_ID, WEBHOOK_ID
+from buntime.web.wire.webhooks import SentEvent
 
 HTML = "text/html; charset=utf-8"
 REF = "#/components/schemas/{name}"
@@ -39,6 +53,7 @@ TAGS = {  # name → what it is about
     "Events": "An event says what happened in an account, and who caused it.",
     "Usage": "What the sessions of an account used, by the kernel's counters.",
     "Metrics": "What sessions use over time, and what they use now.",
+    "Webhooks": "A webhook is a URL to which the events of an account are sent, signed.",
     "Previews": "A preview is the URL of a port of a session. A token opens a private one.",
     "Execution": "Run code and wait for its result, or open a terminal.",
     "Services": "Programs that a session declares: they run whenever it is awake, and are started again when they end.",
@@ -108,6 +123,7 @@ def document(operations: Sequence[Operation], pages: Sequence[Page]) -> dict[str
         "security": [{"key": []}],
         "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
         "paths": dict(paths),
+        "webhooks": {"event": {"post": _sent()}},
         "components": {
             "schemas": schemas,
             "headers": {name: {"description": text, "schema": schema} for name, (text, schema) in HEADERS.items()},
@@ -119,12 +135,43 @@ def document(operations: Sequence[Operation], pages: Sequence[Page]) -> dict[str
 
 
 def _shapes(operations: Sequence[Operation], pages: Sequence[Page]) -> list[type[Struct]]:
-    shapes: list[type[Struct]] = [FailureAnswer]
+    shapes: list[type[Struct]] = [FailureAnswer, SentEvent]
     shapes += [operation.answer for operation in operations if operation.answer is not None]
     shapes += [shape for operation in operations if operation.streamed for shape in operation.streamed.events.values()]
     shapes += [operation.body for operation in operations if operation.body]
     shapes += [page.answer for page in pages if page.answer]
     return list(dict.fromkeys(shapes))
+
+
+def _sent() -> dict[str, Any]:
+    """What a webhook gets."""
+    signed = (
+        "An HMAC-SHA256 by Standard Webhooks: `v1,` and base64. Two or more, separated by spaces, after a rotation."
+    )
+    headers = {
+        "Webhook-Id": "The event's id. Each attempt has the same.",
+        "Webhook-Timestamp": "When it was sent, in Unix seconds. Refuse what is older than 5 minutes.",
+        "Webhook-Signature": signed,
+    }
+    return {
+        "operationId": "sendEvent",
+        "tags": ["Webhooks"],
+        "summary": "An event, sent to the URL of a webhook",
+        "security": [],
+        "parameters": [
+            {"name": name, "in": "header", "required": True, "description": text, "schema": {"type": "string"}}
+            for name, text in headers.items()
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"$ref": REF.format(name="SentEvent")}, "example": SENT}},
+        },
+        "responses": {
+            "2XX": {"description": "The receiver has it."},
+            "410": {"description": "The receiver wants nothing any more: the webhook is turned off."},
+            "default": {"description": "A failure: it is sent again later."},
+        },
+    }
 
 
 def _operation(operation: Operation) -> dict[str, Any]:
@@ -166,6 +213,8 @@ def _path_parameters(operation: Operation) -> list[dict[str, Any]]:
         "name": ("The image's name.", IMAGE),
         "keyId": (KEY_ID, KEY),
         "serviceName": ("The service's name.", SERVICE),
+        "webhookId": (WEBHOOK_ID, WEBHOOK),
+        "deliveryId": (DELIVERY_ID, DELIVERY),
     }
     return [
         {

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from buntime.web.examples import BODIES, IMAGE, KEY, QUERIES, SERVICE, SESSION, SNAPSHOT
+from buntime.web.examples import BODIES, DELIVERY, IMAGE, KEY, QUERIES, SERVICE, SESSION, SNAPSHOT, WEBHOOK
 from buntime.web.operation import Operation, Page
 
 FILE = Path(__file__).with_name("samples.toml")
@@ -82,7 +82,10 @@ def _listed(*texts: str) -> list[dict[str, str]]:
 
 def _curl(operation: Operation) -> str:
     name, path = operation.name, operation.path.replace("{sessionId}", SESSION).replace("{name}", IMAGE)
-    path = path.replace("{snapshotId}", SNAPSHOT).replace("{keyId}", KEY).replace("{serviceName}", SERVICE)
+    ids = {"snapshotId": SNAPSHOT, "keyId": KEY, "webhookId": WEBHOOK, "deliveryId": DELIVERY}
+    ids |= {"serviceName": SERVICE}
+    for named, example in ids.items():
+        path = path.replace(f"{{{named}}}", example)
     query = QUERIES.get(name, {})
     asked = "?" + urlencode({key: _text(value) for key, value in query.items()}, safe="/|*") if query else ""
     method = "" if operation.method == ("POST" if name in BODIES else "GET") else f"-X {operation.method} "

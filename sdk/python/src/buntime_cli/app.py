@@ -7,6 +7,7 @@ from typer.core import TyperGroup
 
 from buntime_cli.commands import (
     copying,
+    events,
     forks,
     forwarding,
     images,
@@ -23,6 +24,7 @@ from buntime_cli.commands import (
     snapshots,
     top,
     usage,
+    webhooks,
 )
 from buntime_cli.commands.beside import ELSEWHERE, SERVER_HEAD, server_command, server_groups, write_section
 from buntime_cli.commands.help_pages import PlainContext, plainly_helped
@@ -148,6 +150,7 @@ rest.command("mcp")(mcp_command)
 
 for commands in (
     *(sessions.sessions, settings.settings, snapshots.taking, forks.forks, images.image_commands, keys.key_commands),
+    *(events.events, webhooks.webhook_commands),
     *(running.running, shell.shell, copying.copying),
     *(processes.processes, services.service_commands, previews.previews, forwarding.forwarding),
     *(usage.usage, metrics.metrics, top.top, login.login, rest),

@@ -11,6 +11,7 @@
 from buntime_sdk._async.client import AsyncBuntime
 from buntime_sdk._async.contexts import AsyncContext, AsyncContexts
 from buntime_sdk._async.cursors import AsyncCursorPages
+from buntime_sdk._async.events import AsyncEvents
 from buntime_sdk._async.files import AsyncFiles, AsyncFileWatch
 from buntime_sdk._async.images import AsyncImages
 from buntime_sdk._async.keys import AsyncKeys
@@ -23,9 +24,11 @@ from buntime_sdk._async.sessions import AsyncSessions
 from buntime_sdk._async.snapshots import AsyncSnapshots
 from buntime_sdk._async.terminal import AsyncTerminal
 from buntime_sdk._async.usage import AsyncUsage
+from buntime_sdk._async.webhooks import AsyncWebhooks
 from buntime_sdk._sync.client import Buntime
 from buntime_sdk._sync.contexts import Context, Contexts
 from buntime_sdk._sync.cursors import CursorPages
+from buntime_sdk._sync.events import Events
 from buntime_sdk._sync.files import Files, FileWatch
 from buntime_sdk._sync.images import Images
 from buntime_sdk._sync.keys import Keys
@@ -38,11 +41,13 @@ from buntime_sdk._sync.sessions import Sessions
 from buntime_sdk._sync.snapshots import Snapshots
 from buntime_sdk._sync.terminal import Terminal
 from buntime_sdk._sync.usage import Usage
+from buntime_sdk._sync.webhooks import Webhooks
 from buntime_sdk.errors import (
     BuntimeError,
     ConnectionFailed,
     ContextLost,
     ContextNotFound,
+    DeliveryNotFound,
     DiskFull,
     ExecutionFailed,
     ExecutionTimeout,
@@ -54,6 +59,7 @@ from buntime_sdk.errors import (
     ImageNotFound,
     InternalError,
     InvalidRequest,
+    InvalidSignature,
     InvalidState,
     KeyNotFound,
     MemoryLimitExceeded,
@@ -74,7 +80,9 @@ from buntime_sdk.errors import (
     TerminalNotFound,
     Unauthorized,
     Unavailable,
+    WebhookNotFound,
 )
+from buntime_sdk.event_shapes import Delivery, Event, EventPage, EventType, MadeWebhook, Webhook
 from buntime_sdk.seen import UNCHANGED
 from buntime_sdk.service_shapes import DeclaredService, LastExit, Service, ServiceSettings
 from buntime_sdk.settings import (
@@ -138,6 +146,7 @@ from buntime_sdk.shapes import (
 )
 from buntime_sdk.usage_shapes import UsageAmounts, UsageGroup, UsageReport, UsageTotal, UsageWindow
 from buntime_sdk.version import __version__
+from buntime_sdk.webhooks import verify_webhook
 
 __all__ = [
     "UNCHANGED",
@@ -148,6 +157,7 @@ __all__ = [
     "AsyncContext",
     "AsyncContexts",
     "AsyncCursorPages",
+    "AsyncEvents",
     "AsyncFileWatch",
     "AsyncFiles",
     "AsyncImages",
@@ -162,6 +172,7 @@ __all__ = [
     "AsyncSnapshots",
     "AsyncTerminal",
     "AsyncUsage",
+    "AsyncWebhooks",
     "Buntime",
     "BuntimeError",
     "ConnectionFailed",
@@ -172,9 +183,15 @@ __all__ = [
     "Contexts",
     "CursorPages",
     "DeclaredService",
+    "Delivery",
+    "DeliveryNotFound",
     "DiskFull",
     "Displayed",
     "Evaluation",
+    "Event",
+    "EventPage",
+    "EventType",
+    "Events",
     "ExecutionFailed",
     "ExecutionResult",
     "ExecutionTimeout",
@@ -198,6 +215,7 @@ __all__ = [
     "Images",
     "InternalError",
     "InvalidRequest",
+    "InvalidSignature",
     "InvalidState",
     "Key",
     "KeyNotFound",
@@ -208,6 +226,7 @@ __all__ = [
     "LogPage",
     "LogsDropped",
     "MadeKey",
+    "MadeWebhook",
     "MeasuredSession",
     "MemoryLimitExceeded",
     "MethodNotAllowed",
@@ -275,6 +294,10 @@ __all__ = [
     "UsageTotal",
     "UsageWindow",
     "Watching",
+    "Webhook",
+    "WebhookNotFound",
+    "Webhooks",
     "Woken",
     "__version__",
+    "verify_webhook",
 ]

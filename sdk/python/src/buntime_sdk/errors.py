@@ -106,6 +106,14 @@ class KeyNotFound(BuntimeError, code="key_not_found"):
     """404: the key does not exist, is revoked or expired, or belongs to another account."""
 
 
+class WebhookNotFound(BuntimeError, code="webhook_not_found"):
+    """404: the webhook does not exist, or belongs to another account."""
+
+
+class DeliveryNotFound(BuntimeError, code="delivery_not_found"):
+    """404: the webhook has no delivery with this id. Deliveries go with their events, after 30 days."""
+
+
 class ImageNotFound(BuntimeError, code="image_not_found"):
     """404: the account can use no image with this name."""
 
@@ -196,6 +204,13 @@ class RequestTimeout(BuntimeError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, code="request_timeout", retryable=True)
+
+
+class InvalidSignature(BuntimeError):
+    """`verify_webhook` found that a request is not from the webhook, or is too old."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="invalid_signature")
 
 
 class ExecutionFailed(BuntimeError):

@@ -112,10 +112,11 @@ class MadeKey(Key):
 
 @dataclass(frozen=True, slots=True)
 class AccountLimits:
-    """What the plan allows. `sessions`, `snapshots`, `images`, `keys`: at a time. `longest_ttl`, `shortest_ttl`: of a
-    session, in seconds, or `never`. `requests_per_minute`: with one key. `file_megabytes`, `body_megabytes`: MB of a
-    single file inside JSON, and of a JSON body. `snapshot_gigabytes`: GB that snapshots and images alone may keep.
-    `idle_after_most`, `deep_sleep_after_most`, `may_await_processes`: what a session's `sleep_policy` may ask for.
+    """What the plan allows. `sessions`, `snapshots`, `images`, `keys`, `webhooks`: at a time. `longest_ttl`,
+    `shortest_ttl`: of a session, in seconds, or `never`. `requests_per_minute`: with one key. `file_megabytes`,
+    `body_megabytes`: MB of a single file inside JSON, and of a JSON body. `snapshot_gigabytes`: GB that snapshots and
+    images alone may keep. `idle_after_most`, `deep_sleep_after_most`, `may_await_processes`: what a session's
+    `sleep_policy` may ask for.
     """
 
     sessions: int
@@ -130,6 +131,7 @@ class AccountLimits:
     fork_count: int
     images: int
     keys: int
+    webhooks: int
     may_set_resource_limits: bool
     idle_after_most: int | Literal["never"]
     deep_sleep_after_most: int | Literal["never"]

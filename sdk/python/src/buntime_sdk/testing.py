@@ -92,6 +92,13 @@ class _Scripted:
         self._server.images.add(name, size_bytes)
         return self
 
+    def add_event(self, type: str, session_id: str | None = None, **data: object) -> Self:  # noqa: A002
+        """Adds an event, as a server does when it happens. The fake itself adds those of creates and deletions of
+        sessions, of keys and of webhooks. `type`, `session_id`, `data`: as `Event` has them.
+        """
+        self._server.events.add(type, session_id, **data)
+        return self
+
     def limit_sessions(self, most: int) -> Self:
         """Makes creates and forks beyond `most` sessions at a time fail with SessionLimitExceeded, as a plan does."""
         self._server.most_sessions = most

@@ -57,6 +57,8 @@ const STATUSES: Record<string, number> = {
   context_not_found: 404,
   image_not_found: 404,
   key_not_found: 404,
+  webhook_not_found: 404,
+  delivery_not_found: 404,
   snapshot_not_found: 404,
   context_lost: 409,
   terminal_not_found: 404,
@@ -147,6 +149,8 @@ async function* each(
 }
 
 /** Encodes a Server-Sent Event. */
+export const EVENTS = { "content-type": "text/event-stream" };
+
 export function event(name: string, data: unknown, id?: string): Uint8Array {
   const head = id === undefined ? `event: ${name}\n` : `event: ${name}\nid: ${id}\n`;
   return new TextEncoder().encode(`${head}data: ${JSON.stringify(data)}\n\n`);

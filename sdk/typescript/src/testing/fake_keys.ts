@@ -27,6 +27,7 @@ const LIMITS: AccountLimits = {
   forkCount: 100,
   images: 50,
   keys: 100,
+  webhooks: 10,
   maySetResourceLimits: true,
   idleAfterMost: 3600,
   deepSleepAfterMost: 604_800,

@@ -2,12 +2,14 @@
 
 import { BuntimeError } from "../index.js";
 import type { CreateKey } from "../account_shapes.js";
+import type { CreateWebhook, UpdateWebhook } from "../event_shapes.js";
 import type { CreateImage, ForkSession } from "../kept_shapes.js";
 import { nearest } from "../nearest.js";
 import type { CreateSession, UpdateSession } from "../shapes.js";
 import type { Answer, Ask, Socket, Transport } from "../transport.js";
 import { unlessAborted } from "../waiting.js";
 import { Refusal, errorObject, failed, refuse, refused, whole } from "./answers.js";
+import { FakeEvents, FakeWebhooks } from "./fake_events.js";
 import { FakeKeys } from "./fake_keys.js";
 import { FakeImages, FakeSnapshots, requireFit } from "./fake_kept.js";
 import { measuredSessions, metricsOf } from "./fake_metrics.js";
@@ -62,6 +64,16 @@ const OPERATIONS = [
   "DELETE /keys/{id}",
   "GET /usage",
   "GET /usage/windows",
+  "GET /events",
+  "POST /webhooks/create",
+  "GET /webhooks",
+  "GET /webhooks/{id}",
+  "PATCH /webhooks/{id}",
+  "DELETE /webhooks/{id}",
+  "POST /webhooks/{id}/rotate",
+  "POST /webhooks/{id}/test",
+  "GET /webhooks/{id}/deliveries",
+  "POST /webhooks/{id}/deliveries/{deliveryId}/redeliver",
   ...SLEEPS_ON,
   "POST /sessions/{id}/wake",
   "POST /sessions/{id}/preview-token",
@@ -86,6 +98,8 @@ export class FakeTransport implements Transport {
   readonly #snapshots: FakeSnapshots;
   readonly #keys: FakeKeys;
   readonly #usage: FakeUsage;
+  readonly #webhooks: FakeWebhooks;
+  readonly events: FakeEvents;
   #ids = 0;
 
   constructor(clock: Clock = () => new Date()) {
@@ -94,6 +108,8 @@ export class FakeTransport implements Transport {
     this.#snapshots = new FakeSnapshots(clock, (kind) => this.#newId(kind));
     this.#keys = new FakeKeys(clock, (kind) => this.#newId(kind));
     this.#usage = new FakeUsage(clock);
+    this.#webhooks = new FakeWebhooks(clock, (kind) => this.#newId(kind));
+    this.events = new FakeEvents(clock, (kind) => this.#newId(kind), this.#webhooks);
   }
 
   readonly #tools: Tools = { scripts: this.scripts, newId: (kind) => this.#newId(kind) };
@@ -183,10 +199,21 @@ export class FakeTransport implements Transport {
     const image = /^DELETE \/images\/([^/]+)$/.exec(called);
     if (image !== null) return this.images.delete(decodeURIComponent(image[1]!));
     if (called === "GET /account") return this.#account();
-    if (called === "POST /keys/create") return this.#keys.create((request.body ?? {}) as CreateKey);
+    if (called === "GET /events") return this.events.list(this.#withId(request.query), signal);
+    if (request.path.startsWith("/webhooks")) return this.#ofWebhooks(called, request);
+    if (called === "POST /keys/create") {
+      const made = this.#keys.create((request.body ?? {}) as CreateKey);
+      const { keyId, name, hint, scopes } = made;
+      this.events.add("key.created", null, { keyId, name, hint, scopes });
+      return made;
+    }
     if (called === "GET /keys") return this.#keys.list(request.query);
     const key = /^DELETE \/keys\/([^/]+)$/.exec(called);
-    if (key !== null) return this.#keys.delete(decodeURIComponent(key[1]!));
+    if (key !== null) {
+      const gone = this.#keys.delete(decodeURIComponent(key[1]!));
+      this.events.add("key.revoked", null, { keyId: decodeURIComponent(key[1]!) });
+      return gone;
+    }
     if (called === "GET /usage") return this.#usage.get(this.#withId(request.query));
     if (called === "GET /usage/windows") return this.#usage.windows(request.query);
     if (called === "GET /snapshots") return this.#snapshots.list(this.#withId(request.query));
@@ -203,6 +230,42 @@ export class FakeTransport implements Transport {
     const session = this.#session(fields.sessionId);
     session.wake();
     return runs?.(session, request, this.#tools, signal) ?? files?.(session, request, signal);
+  }
+
+  #ofWebhooks(called: string, { query, body }: FakeRequest): unknown {
+    const webhooks = this.#webhooks;
+    if (called === "GET /webhooks") return webhooks.list(query);
+    if (called === "POST /webhooks/create") {
+      const made = webhooks.create(body as CreateWebhook);
+      this.events.add("webhook.created", null, { webhookId: made.webhookId });
+      return made;
+    }
+    const [, method, id, rest, deliveryId] =
+      /^(\w+) \/webhooks\/([^/]+)(\/rotate|\/test|\/deliveries)?(?:\/([^/]+)\/redeliver)?$/.exec(called) ?? [];
+    const webhookId = decodeURIComponent(id ?? "");
+    const told = <T>(type: "webhook.changed" | "webhook.deleted", answer: T): T => {
+      this.events.add(type, null, { webhookId });
+      return answer;
+    };
+    switch (`${method} ${rest ?? ""}`) {
+      case "GET ":
+        return webhooks.get(webhookId);
+      case "PATCH ":
+        return told("webhook.changed", webhooks.update(webhookId, body as UpdateWebhook));
+      case "DELETE ":
+        return told("webhook.deleted", webhooks.delete(webhookId));
+      case "POST /rotate":
+        return told("webhook.changed", webhooks.rotate(webhookId, (body ?? {}) as { overlap?: number }));
+      case "GET /deliveries":
+        return webhooks.deliveries(webhookId, query);
+      case "POST /deliveries":
+        return webhooks.redeliver(webhookId, decodeURIComponent(deliveryId ?? ""));
+      case "POST /test":
+        webhooks.requireOn(webhookId);
+        return { eventId: this.events.add("webhook.test", null, { webhookId }).eventId };
+      default:
+        refuse("not_found", `There is no ${called}.`);
+    }
   }
 
   #account(): unknown {
@@ -240,6 +303,8 @@ export class FakeTransport implements Transport {
       refuse("session_limit_exceeded", message, { plan: "fake", limit: this.mostSessions, active });
     }
     this.sessions.set(session.id, session);
+    const { name, image, snapshotId } = session.shape;
+    this.events.add("session.created", session.id, { name, image, snapshotId });
     return session.created;
   }
 
@@ -306,6 +371,7 @@ export class FakeTransport implements Transport {
         return session.shape;
       case "DELETE /sessions/{id}":
         this.sessions.delete(session.id);
+        this.events.add("session.deleted", session.id, { name: session.name, stateBefore: before });
         return { deleted: true, sessionId: session.id };
       case "POST /sessions/{id}/snapshots":
         return this.#snapshots.take(session, fields);

@@ -1,6 +1,6 @@
 /** A client without a server, for testing programs that use buntime. */
 
-import { Buntime, type BuntimeError, type BuntimeOptions } from "../index.js";
+import { Buntime, type BuntimeError, type BuntimeOptions, type EventType } from "../index.js";
 import { scripted } from "./answers.js";
 import { bytesOf } from "./fake_files.js";
 import type { PreviewScript } from "./fake_previews.js";
@@ -80,6 +80,18 @@ export class FakeBuntime extends Buntime {
   /** Adds an image, as an operator does: sessions can stand on it. */
   addImage(name: string, { sizeBytes = 0 }: { sizeBytes?: number | undefined } = {}): this {
     this.#transport.images.add(name, sizeBytes);
+    return this;
+  }
+
+  /**
+   * Adds an event, as a server does when it happens. The fake itself adds those of creates and deletions of sessions, of
+   * keys and of webhooks.
+   */
+  addEvent(
+    type: EventType,
+    { sessionId, data = {} }: { sessionId?: string | undefined; data?: Record<string, unknown> | undefined } = {},
+  ): this {
+    this.#transport.events.add(type, sessionId ?? null, data);
     return this;
   }
 

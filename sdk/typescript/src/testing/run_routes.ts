@@ -4,7 +4,7 @@ import { fromBase64 } from "../base64.js";
 import { BuntimeError, ConnectionFailed, RequestTimeout } from "../index.js";
 import type { LogEntry } from "../shapes.js";
 import type { Answer } from "../transport.js";
-import { errorObject, event, partly, refuse, Refusal } from "./answers.js";
+import { EVENTS, errorObject, event, partly, refuse, Refusal } from "./answers.js";
 import { absolute, now, shown } from "./fake_files.js";
 import { FakeProcess, type FakeSession } from "./fake_session.js";
 import { pageOf } from "./file_routes.js";
@@ -23,7 +23,6 @@ type Parts = AsyncGenerator<Uint8Array, void, undefined>;
 
 const SILENT: FakeResult = { running: true };
 const ADDRESS_IN_USE: FakeResult = { stderr: "error: listen EADDRINUSE\n", exitCode: 1 };
-const EVENTS = { "content-type": "text/event-stream" };
 
 type Asked = Partial<Omit<FakeRun, "files">> & {
   files?: SentFile[];

@@ -58,18 +58,24 @@ CREATE TABLE deliveries (
   due_at   INTEGER NOT NULL,
   tried_at INTEGER,
   status   INTEGER, -- of the last answer
-  failure  TEXT     -- of the last attempt, in words
+  failure  TEXT,    -- of the last attempt, in words
+  session  TEXT     -- of the event: deliveries of one session go in order, so a later one waits if an earlier one failed
 ) STRICT;
 
 CREATE INDEX deliveries_by_webhook ON deliveries (webhook, event);
 CREATE INDEX deliveries_by_event ON deliveries (event);
 CREATE INDEX deliveries_due ON deliveries (webhook, due_at, event) WHERE state = 'pending';
 
--- Whoever adds an event, its deliveries are in the same transaction.
+CREATE INDEX deliveries_failed_once ON deliveries (webhook, session, event)
+WHERE state = 'pending' AND attempts = 1;
+
+-- Whoever adds an event, its deliveries are in the same transaction. A test goes to the one endpoint that its data names,
+-- whatever types that asked for.
 CREATE TRIGGER events_to_deliver AFTER INSERT ON events BEGIN
-  INSERT INTO deliveries (id, webhook, event, state, attempts, due_at)
-  SELECT 'dlv_' || lower(hex(randomblob(9))), id, NEW.seq, 'pending', 0, NEW.time
+  INSERT INTO deliveries (id, webhook, event, state, attempts, due_at, session)
+  SELECT 'dlv_' || lower(hex(randomblob(9))), id, NEW.seq, 'pending', 0, NEW.time, NEW.session
   FROM webhooks
   WHERE account IN (NEW.account, '') AND off IS NULL
-    AND (types IS NULL OR EXISTS (SELECT 1 FROM json_each(types) WHERE value = NEW.type));
+    AND CASE WHEN NEW.type = 'webhook.test' THEN id = coalesce(json_extract(NEW.data, '$.webhookId'), id)
+        ELSE types IS NULL OR EXISTS (SELECT 1 FROM json_each(types) WHERE value = NEW.type) END;
 END;

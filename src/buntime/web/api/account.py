@@ -4,6 +4,7 @@ from msgspec import UNSET
 
 from buntime import account, errors
 from buntime.operations.keys import KEYS, MadeKey
+from buntime.operations.webhooks import WEBHOOKS
 from buntime.plan import Limits, Plan
 from buntime.requests import NewKey
 from buntime.scope import Scope, in_order
@@ -132,6 +133,7 @@ def _limits(plan: Plan) -> wire.AccountLimits:
         fork_count=plan.fork_count,
         images=plan.images,
         keys=KEYS,
+        webhooks=WEBHOOKS,
         may_set_resource_limits=plan.may_set_limits,
         idle_after_most=seconds(plan.idle_after_most),
         deep_sleep_after_most=seconds(plan.deep_sleep_after_most),

@@ -40,7 +40,7 @@ def _wanted(call: Call[wire.EventsQuery, None]) -> Wanted:
     return Wanted(None if of is None else session_id(of), None if what is None else EventType(what))
 
 
-def _shown(event: AccountEvent) -> wire.Event:
+def shown(event: AccountEvent) -> wire.Event:
     cause = event.cause
     by: dict[str, str] = {"actor": cause.actor}
     if cause.key is not None and cause.address is not None:
@@ -62,7 +62,7 @@ async def _follow(call: Call[wire.EventsQuery, None], out: Out) -> None:
         await out.event("ready", wire.Following(cursor=cursor), cursor)
         async for page in pages:
             for numbered in page:
-                await out.event("event", _shown(numbered.event), _shown_cursor(numbered.number))
+                await out.event("event", shown(numbered.event), _shown_cursor(numbered.number))
 
 
 @operation(
@@ -93,7 +93,7 @@ async def list_events(call: Call[wire.EventsQuery, None]) -> wire.Events:
     """
     after = _after(call) or 0
     page = await call.operations.events.page(call.caller, _wanted(call), after, call.query.limit)
-    return wire.Events(events=[_shown(numbered.event) for numbered in page], cursor=_shown_cursor(_end(page, after)))
+    return wire.Events(events=[shown(numbered.event) for numbered in page], cursor=_shown_cursor(_end(page, after)))
 
 
 OPERATIONS: tuple[Operation, ...] = (list_events,)

@@ -9,6 +9,8 @@ PROCESS_ID = re.compile(r"proc_[a-z0-9]{18}")
 CONTEXT_ID = re.compile(r"ctx_[a-z0-9]{18}")
 SNAPSHOT_ID = re.compile(r"snp_[a-z0-9]{18}")
 KEY_ID = re.compile(r"key_[a-z0-9]{12}")
+WEBHOOK_ID = re.compile(r"whk_[a-z0-9]{18}")
+DELIVERY_ID = re.compile(r"dlv_[a-z0-9]{18}")
 TERMINAL_ID = re.compile(r"term_[a-z0-9]{18}")
 
 
@@ -30,6 +32,20 @@ def key_id(text: str) -> str:
     """Raises KeyNotFound."""
     if not KEY_ID.fullmatch(text):
         raise errors.KeyNotFound(text[:64])
+    return text
+
+
+def webhook_id(text: str) -> str:
+    """Raises WebhookNotFound."""
+    if not WEBHOOK_ID.fullmatch(text):
+        raise errors.WebhookNotFound(text[:64])
+    return text
+
+
+def delivery_id(text: str) -> str:
+    """Raises DeliveryNotFound."""
+    if not DELIVERY_ID.fullmatch(text):
+        raise errors.DeliveryNotFound(text[:64])
     return text
 
 

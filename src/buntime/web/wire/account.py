@@ -110,6 +110,7 @@ class AccountLimits(Response):
     fork_count: Annotated[int, Meta(description="Sessions that one fork makes at most.")]
     images: int
     keys: Annotated[int, Meta(description="Valid ones at a time.")]
+    webhooks: int
     may_set_resource_limits: Annotated[bool, Meta(description="Whether a create may have `resourceLimits`.")]
     idle_after_most: Annotated[
         int | Literal["never"], Meta(description="The longest `sleepPolicy.idleAfter`, in seconds, or `never` too.")

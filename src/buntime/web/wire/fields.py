@@ -10,6 +10,8 @@ OCTAL = "^[0-7]{3,4}$"
 SESSION_ID = "The session's id: `ses_` and 18 lower-case letters and digits. Requests may have `name:NAME` instead."
 KEY_ID = "The key's id: `key_` and 12 lower-case letters and digits."
 SNAPSHOT_ID = "The snapshot's id: `snp_` and 18 lower-case letters and digits."
+WEBHOOK_ID = "The webhook's id: `whk_` and 18 lower-case letters and digits."
+DELIVERY_ID = "The delivery's id: `dlv_` and 18 lower-case letters and digits."
 PATH = "A path relative to `/workspace`, or an absolute path inside the session."
 SessionId = Annotated[str, Meta(description=SESSION_ID)]
 SnapshotId = Annotated[str, Meta(description=SNAPSHOT_ID)]

@@ -21,6 +21,8 @@ REMEDIES: Mapping[str, str] = {
     "session_limit_exceeded": "Delete one with: buntime rm",
     "snapshot_not_found": "List snapshots with: buntime snapshots list",
     "key_not_found": "List keys with: buntime keys list",
+    "webhook_not_found": "List webhooks with: buntime webhooks list",
+    "delivery_not_found": "List deliveries with: buntime webhooks deliveries",
     "image_not_found": "List images with: buntime images list",
     "process_not_found": "List processes with: buntime ps",
     "memory_limit_exceeded": "Give a new session more with: buntime create --memory MB",

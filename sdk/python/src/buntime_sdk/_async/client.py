@@ -9,12 +9,14 @@ from typing import Self
 import httpx2
 
 from buntime_sdk._async.calls import AsyncCalls, Call
+from buntime_sdk._async.events import AsyncEvents
 from buntime_sdk._async.images import AsyncImages
 from buntime_sdk._async.keys import AsyncKeys
 from buntime_sdk._async.previews import AsyncPreviews
 from buntime_sdk._async.sessions import AsyncSessions
 from buntime_sdk._async.snapshots import AsyncSnapshots
 from buntime_sdk._async.usage import AsyncUsage
+from buntime_sdk._async.webhooks import AsyncWebhooks
 from buntime_sdk.address import key_and_url
 from buntime_sdk.arguments import require_count, require_seconds
 from buntime_sdk.dialing import AsyncDial, async_dial
@@ -43,6 +45,8 @@ class AsyncBuntime:
     snapshots: AsyncSnapshots
     keys: AsyncKeys
     usage: AsyncUsage
+    events: AsyncEvents
+    webhooks: AsyncWebhooks
 
     def __init__(
         self,
@@ -100,6 +104,8 @@ class AsyncBuntime:
         self.snapshots = AsyncSnapshots(self._calls)
         self.keys = AsyncKeys(self._calls)
         self.usage = AsyncUsage(self._calls)
+        self.events = AsyncEvents(self._calls)
+        self.webhooks = AsyncWebhooks(self._calls)
 
     async def __aenter__(self) -> Self:
         return self

@@ -21,6 +21,8 @@ STATUSES = {
     "context_not_found": 404,
     "image_not_found": 404,
     "key_not_found": 404,
+    "webhook_not_found": 404,
+    "delivery_not_found": 404,
     "snapshot_not_found": 404,
     "context_lost": 409,
     "terminal_not_found": 404,
@@ -107,7 +109,7 @@ def events(parts: Parts) -> Answer:
     return Answer(200, parts, {"content-type": "text/event-stream"})
 
 
-def event(name: str, told: object, cursor: int | None = None) -> bytes:
+def event(name: str, told: object, cursor: int | str | None = None) -> bytes:
     """Encodes a Server-Sent Event."""
     head = f"event: {name}\n" if cursor is None else f"event: {name}\nid: {cursor}\n"
     return f"{head}data: {json.dumps(told)}\n\n".encode()

@@ -14,8 +14,8 @@ OWN = ("keyId", "name", "scopes", "expiresAt")
 LIMITS = {
     **{"sessions": 100, "longestTtl": 604800, "shortestTtl": 300, "requestsPerMinute": 1000, "fileMegabytes": 50},
     **{"filesPerRequest": 1000, "bodyMegabytes": 256, "snapshots": 100, "snapshotGigabytes": 50, "forkCount": 100},
-    **{"images": 50, "keys": 100, "maySetResourceLimits": True, "idleAfterMost": 3600, "deepSleepAfterMost": 604800},
-    "mayAwaitProcesses": True,
+    **{"images": 50, "keys": 100, "webhooks": 10, "maySetResourceLimits": True, "mayAwaitProcesses": True},
+    **{"idleAfterMost": 3600, "deepSleepAfterMost": 604800},
     "defaultResourceLimits": {"memory": 1024, "cpu": 0.25, "timeout": 30, "disk": 1024},
     "mostResourceLimits": {"memory": 4096, "cpu": 1, "timeout": 300, "disk": 5120},
 }

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from buntime_sdk._fake.answers import Answer, error_object, failed, refuse, whole
+from buntime_sdk._fake.events import Events, Webhooks
 from buntime_sdk._fake.file_routes import FILE_ROUTES, page_of
 from buntime_sdk._fake.kept import Images, Snapshots, require_fit
 from buntime_sdk._fake.keys import Keys
@@ -28,6 +29,7 @@ from buntime_sdk.previews import ERROR_HEADER
 NAME, NAMED = re.compile(r"[a-z0-9][a-z0-9-]{0,62}"), "name:"
 ONE_SESSION = re.compile(r"/sessions/([^/]+)(/[a-z-]+)?")
 ONE_SERVICE = re.compile(r"POST /sessions/([^/]+)/services/([^/]+)/(start|stop|restart)")
+ONE_WEBHOOK = re.compile(r"(\w+) /webhooks/([^/]+)(/rotate|/test|/deliveries)?(?:/([^/]+)/redeliver)?")
 ONE_SNAPSHOT = re.compile(r"(GET|DELETE) /snapshots/([^/]+)")
 LEFT_ASLEEP = frozenset(
     {
@@ -41,8 +43,11 @@ ACCOUNT_ROUTES = (
     *("POST /sessions/create", "GET /sessions", "POST /images/create", "GET /images", "DELETE /images/{name}"),
     *("GET /snapshots", "GET /snapshots/{id}", "DELETE /snapshots/{id}"),
     "GET /metrics/sessions",
-    *("GET /account", "POST /keys/create", "GET /keys", "DELETE /keys/{id}"),
+    *("GET /account", "POST /keys/create", "GET /keys", "DELETE /keys/{id}", "GET /events"),
     *("GET /usage", "GET /usage/windows"),
+    *("POST /webhooks/create", "GET /webhooks", "GET /webhooks/{id}", "PATCH /webhooks/{id}", "DELETE /webhooks/{id}"),
+    *("POST /webhooks/{id}/rotate", "POST /webhooks/{id}/test", "GET /webhooks/{id}/deliveries"),
+    "POST /webhooks/{id}/deliveries/{deliveryId}/redeliver",
 )
 SESSION_ROUTES = (
     *sorted(LEFT_ASLEEP),
@@ -90,6 +95,8 @@ class FakeServer:
         self._snapshots = Snapshots(clock, self._new_id)
         self._keys = Keys(clock, self._new_id)
         self._usage = Usage(clock)
+        self._webhooks = Webhooks(clock, self._new_id)
+        self.events = Events(clock, self._new_id, self._webhooks)
 
     def answer(self, request: FakeRequest) -> Answer:
         with self.lock:
@@ -209,9 +216,7 @@ class FakeServer:
         if (told := self._of_account(called, request)) is not None:
             return told
         if called == "GET /snapshots":
-            wanted = request.query.get("sessionId", "")
-            ids = {"sessionId": self.session(wanted).id} if wanted.startswith(NAMED) else {}
-            return self._snapshots.list({**request.query, **ids})
+            return self._snapshots.list(self._with_id(request.query))
         if (one := ONE_SNAPSHOT.fullmatch(called)) is not None:
             return self._snapshots.find(one[2]).told if one[1] == "GET" else self._snapshots.delete(one[2])
         if (one := ONE_SERVICE.fullmatch(called)) is not None:
@@ -233,23 +238,64 @@ class FakeServer:
         assert file is not None
         return file(session.files, request)
 
-    def _of_account(self, called: str, request: FakeRequest) -> dict[str, Any] | None:
+    def _of_account(self, called: str, request: FakeRequest) -> dict[str, Any] | Answer | None:
         if called == "GET /account":
             living = sum(not session.is_expired for session in self.sessions.values())
             return self._keys.account(sessions=living, snapshots=self._snapshots.count(), images=self.images.made)
+        if called == "GET /events":
+            return self.events.list(self._with_id(request.query))
+        if "/webhooks" in called:
+            return self._of_webhooks(called, request)
         if called == "POST /keys/create":
-            return self._keys.create(request.fields)
+            made = self._keys.create(request.fields)
+            self.events.add("key.created", **{name: made[name] for name in ("keyId", "name", "hint", "scopes")})
+            return made
         if called == "GET /keys":
             return self._keys.list(request.query)
         if called.startswith("DELETE /keys/"):
-            return self._keys.delete(unquote(called.removeprefix("DELETE /keys/")))
+            gone = self._keys.delete(unquote(called.removeprefix("DELETE /keys/")))
+            self.events.add("key.revoked", keyId=gone["keyId"])
+            return gone
         if called == "GET /usage":
-            wanted = request.query.get("sessionId", "")
-            ids = {"sessionId": self.session(wanted).id} if wanted.startswith(NAMED) else {}
-            return self._usage.get({**request.query, **ids})
+            return self._usage.get(self._with_id(request.query))
         if called == "GET /usage/windows":
             return self._usage.windows(request.query)
         return None
+
+    def _of_webhooks(self, called: str, request: FakeRequest) -> dict[str, Any]:
+        webhooks = self._webhooks
+        if called == "POST /webhooks/create":
+            made = webhooks.create(request.fields)
+            self.events.add("webhook.created", webhookId=made["webhookId"])
+            return made
+        if called == "GET /webhooks":
+            return webhooks.list(request.query)
+        found = ONE_WEBHOOK.fullmatch(called)
+        method, name, rest, delivery = found.groups() if found else ("", "", None, None)
+        match (method, rest):
+            case ("GET", None):
+                return webhooks.find(name)
+            case ("GET", "/deliveries"):
+                return webhooks.deliveries(name, request.query)
+            case ("POST", "/deliveries") if delivery is not None:
+                return webhooks.redeliver(name, delivery)
+            case ("POST", "/test"):
+                webhooks.require_on(name)
+                return {"eventId": self.events.add("webhook.test", webhookId=name)["eventId"]}
+            case ("PATCH", None) | ("POST", "/rotate"):
+                changed = webhooks.rotate(name, request.fields) if rest else webhooks.update(name, request.fields)
+                self.events.add("webhook.changed", webhookId=name)
+                return changed
+            case ("DELETE", None):
+                gone = webhooks.delete(name)
+                self.events.add("webhook.deleted", webhookId=name)
+                return gone
+        return refuse("not_found", f"There is no {called}.")
+
+    def _with_id(self, query: Mapping[str, str]) -> Mapping[str, str]:
+        """The same, with the session's id in place of its name."""
+        wanted = query.get("sessionId", "")
+        return {**query, "sessionId": self.session(wanted).id} if wanted.startswith(NAMED) else query
 
     def _create(self, fields: Mapping[str, Any]) -> dict[str, Any] | Answer:
         if fields.get("onConflict", "error") == "return":
@@ -275,6 +321,8 @@ class FakeServer:
             message = f"The fake plan allows {self.most_sessions} concurrent sessions and {living} are in use."
             refuse("session_limit_exceeded", message, plan="fake", limit=self.most_sessions, active=living)
         self.sessions[session.id] = session
+        names = {name: session.told[name] for name in ("name", "image", "snapshotId")}
+        self.events.add("session.created", session.id, **names)
         return session.made
 
     def _fork(self, source: FakeSession, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -337,6 +385,7 @@ class FakeServer:
             case "DELETE /sessions/{id}":
                 del self.sessions[session.id]
                 session.end()
+                self.events.add("session.deleted", session.id, name=session.told["name"], stateBefore=before)
                 return {"deleted": True, "sessionId": session.id}
             case "POST /sessions/{id}/snapshots":
                 return self._snapshots.take(session, fields)

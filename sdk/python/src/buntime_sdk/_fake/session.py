@@ -25,9 +25,9 @@ IGNORED = frozenset({"SIGCONT", "SIGCHLD", "SIGWINCH", "SIGURG"})  # these do no
 Clock: TypeAlias = Callable[[], datetime]
 
 
-def stamp(time: datetime) -> str:
-    """Formats a time as responses have it."""
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def stamp(time: datetime, later: float = 0) -> str:
+    """Formats a time as responses have it. `later`: seconds to add."""
+    return (time + timedelta(seconds=later)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @dataclass(frozen=True, slots=True)

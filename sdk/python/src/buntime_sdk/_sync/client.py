@@ -9,12 +9,14 @@ from typing import Self
 
 import httpx2
 from buntime_sdk._sync.calls import Call, Calls
+from buntime_sdk._sync.events import Events
 from buntime_sdk._sync.images import Images
 from buntime_sdk._sync.keys import Keys
 from buntime_sdk._sync.previews import Previews
 from buntime_sdk._sync.sessions import Sessions
 from buntime_sdk._sync.snapshots import Snapshots
 from buntime_sdk._sync.usage import Usage
+from buntime_sdk._sync.webhooks import Webhooks
 from buntime_sdk.address import key_and_url
 from buntime_sdk.arguments import require_count, require_seconds
 from buntime_sdk.dialing import Dial, dial
@@ -43,6 +45,8 @@ class Buntime:
     snapshots: Snapshots
     keys: Keys
     usage: Usage
+    events: Events
+    webhooks: Webhooks
 
     def __init__(
         self,
@@ -100,6 +104,8 @@ class Buntime:
         self.snapshots = Snapshots(self._calls)
         self.keys = Keys(self._calls)
         self.usage = Usage(self._calls)
+        self.events = Events(self._calls)
+        self.webhooks = Webhooks(self._calls)
 
     def __enter__(self) -> Self:
         return self

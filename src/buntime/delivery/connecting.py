@@ -1,0 +1,65 @@
+"""Connects to receivers, by addresses that were checked.
+
+A name is resolved once, every address of it is checked, and the connection goes to a checked one. So a name that
+changes between the check and the connection leads nowhere else. The name stays in `Host`, in SNI and in the
+certificate.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from ipaddress import ip_address
+
+from httpcore2 import SOCKET_OPTION, AnyIOBackend, AsyncNetworkBackend, AsyncNetworkStream, ConnectError, ConnectTimeout
+
+from buntime.webhook import Network, is_allowed, is_named
+
+ADDRESSES = 3  # of a name that are tried
+CONNECT_SECONDS = 4.0  # for each of them
+
+type Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+
+
+class NotAllowed(Exception):
+    """An address of the receiver is not public, and in none of the operator's networks."""
+
+
+class CheckedBackend(AsyncNetworkBackend):
+    def __init__(self, resolve: Resolve, networks: Sequence[Network]) -> None:
+        """`resolve`: a name and a port → addresses."""
+        self._resolve = resolve
+        self._networks = networks
+        self._sockets = AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[SOCKET_OPTION] | None = None,
+    ) -> AsyncNetworkStream:
+        """Raises NotAllowed, NoSuchName and what httpcore2 raises. Ignores `timeout`: the whole attempt has one."""
+        addresses = await self._resolve(host, port)
+        if not addresses or not all(is_allowed(address, self._networks) for address in addresses):
+            raise NotAllowed
+        *others, last = addresses[:ADDRESSES]
+        for address in others:
+            try:
+                return await self._connected(address, port, CONNECT_SECONDS)
+            except (ConnectError, ConnectTimeout):
+                continue
+        return await self._connected(last, port, None)
+
+    async def _connected(self, address: str, port: int, seconds: float | None) -> AsyncNetworkStream:
+        stream = await self._sockets.connect_tcp(address, port, seconds)
+        if _is_of_this_host(stream) and not is_named(address, self._networks):
+            await stream.aclose()
+            raise NotAllowed
+        return stream
+
+
+def _is_of_this_host(stream: AsyncNetworkStream) -> bool:
+    """Whether the connection leads back to this host, by a public address of its own. Behind it may be services that a
+    firewall keeps from strangers."""
+    ends = (stream.get_extra_info("client_addr"), stream.get_extra_info("server_addr"))
+    ours, theirs = (ip_address(end[0]) for end in ends)
+    return ours == theirs
