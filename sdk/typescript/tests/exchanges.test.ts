@@ -2,7 +2,15 @@ import { expect, test } from "bun:test";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { BuntimeError, Session } from "../src/index";
-import type { Buntime, CreateWebhook, CursorPages, ExecuteRequest, Process, UsageWindow, WriteFile } from "../src/index";
+import type {
+  Buntime,
+  CreateWebhook,
+  CursorPages,
+  ExecuteRequest,
+  Process,
+  UsageWindow,
+  WriteFile,
+} from "../src/index";
 import { joined } from "../src/frames";
 import { StandIn } from "./stand_in";
 
