@@ -72,13 +72,16 @@ def test_what_works_stays_awake_and_what_waits_sleeps(place: Place) -> None:
     busy, plain, served, sleeping, quiet = (
         place.client.open(sleepPolicy=policy) for policy in (SLEEPY, {"idleAfter": IDLE_AFTER}, SLEEPY, SLEEPY, SLEEPY)
     )
+    service = {"name": "web", "command": "python3 -m http.server 8080"}
+    declared = place.client.open(sleepPolicy=SLEEPY, services=[service])
     served.write("server.ts", SERVER_OF_PAGES).done()
     background(served, "bun run server.ts")
     served.output("curl -sS --retry 50 --retry-connrefused --retry-delay 0 localhost:8080")
     background(sleeping, "sleep 1000")
     for looping in (busy, plain):
         background(looping, "while :; do :; done")
-    until(lambda: [state(each) for each in (plain, served, sleeping, quiet)] == ["idle"] * 4, "the others to sleep")
+    others = (plain, served, sleeping, quiet, declared)
+    until(lambda: [state(each) for each in others] == ["idle"] * len(others), "the others to sleep")
     stays_awake(busy, seconds=3 * IDLE_AFTER)
     busy.output("pkill -f '[w]hile :'; true")
     until(lambda: state(busy) == "idle", "the session to sleep when its work has ended")
