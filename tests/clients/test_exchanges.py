@@ -71,8 +71,7 @@ def _operation(exchange: Exchange) -> dict[str, Any]:
 def _matches(described: str, path: str) -> bool:
     wanted, parts = described.split("/"), path.split("/")
     return len(wanted) == len(parts) and all(
-        want in (part, "{sessionId}", "{snapshotId}", "{keyId}", "{name}", "{serviceName}")
-        for want, part in zip(wanted, parts, strict=True)
+        want == part or want.startswith("{") for want, part in zip(wanted, parts, strict=True)
     )
 
 
