@@ -67,7 +67,7 @@ export const buntime = defineProvider<Session, BuntimeConfig>({
       async getInfo(session) {
         const { id, state, metadata, createdAt, expiresAt } = await session.refresh();
         const status = state === "deep-sleep" ? "stopped" : "running";
-        const timeout = Date.parse(expiresAt) - Date.parse(createdAt);
+        const timeout = expiresAt === null ? Infinity : Date.parse(expiresAt) - Date.parse(createdAt);
         return { id, provider: "buntime", status, createdAt: new Date(createdAt), timeout, metadata };
       },
       /** Opens the port to anyone with the URL, as ComputeSDK's users expect. */

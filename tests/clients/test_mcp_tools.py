@@ -26,7 +26,7 @@ async def test_a_client_gets_the_schemas_and_hints_of_each_tool(target: Target, 
     async with converse(target, way) as talk:
         assert talk.client.protocol_version == ("2025-11-25" if way[1] == OLDER else "2026-07-28")
         tools = (await talk.client.list_tools()).tools
-        assert len(tools) == 22
+        assert len(tools) == 24
         assert "ses_" in (talk.client.instructions or "")
         for tool in tools:
             assert tool.description, tool.name
@@ -54,6 +54,7 @@ async def test_every_tool_works(target: Target, way: Way) -> None:
         await _files(talk)
         await _contexts(talk)
         await _processes(talk)
+        await _services(talk)
         await _snapshots(talk, first)
         await _sessions(talk, first)
         assert talk.called == {tool.name for tool in (await talk.client.list_tools()).tools}
@@ -108,6 +109,16 @@ async def _processes(talk: Conversation) -> None:
     assert shown[reader] == "exited"
     await talk.does("stop_process", process=process)
     assert (await _until_ended(talk, process))["status"] != "running"
+
+
+async def _services(talk: Conversation) -> None:
+    declared = await talk.does("set_service", name="worker", command="exec sleep 1000", restart="on-failure")
+    assert [one["name"] for one in declared["services"]] == ["worker"]
+    deadline = time.monotonic() + PATIENCE
+    while (shown := (await talk.does("list_services"))["services"][0])["state"] != "running":
+        assert time.monotonic() < deadline, shown
+        await asyncio.sleep(0.1)
+    assert (await talk.does("set_service", name="worker", command=""))["services"] == []
 
 
 async def _until_ended(talk: Conversation, process: str) -> dict[str, object]:
