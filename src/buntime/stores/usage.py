@@ -175,6 +175,11 @@ def by_session(
     return found, after
 
 
+def newest_window_end(connection: sqlite3.Connection) -> int | None:
+    found: int | None = connection.execute("SELECT max(ended_at) FROM usage_windows").fetchone()[0]
+    return found
+
+
 def drop(connection: sqlite3.Connection, before: int, before_month: int, most: int) -> int:
     """Removes at most `most` windows, and as many days and months. Returns how many."""
     asked = (_DROP_WINDOWS, before), (_DROP_DAYS, first_day_of(before_month)), (_DROP_MONTHS, before_month)
