@@ -68,7 +68,7 @@ class SessionMetrics(Response):
     step: Annotated[int, Meta(description="Seconds of each point. Steps begin at multiples of it in Unix time.")]
     points: Annotated[
         list[MetricsPoint],
-        Meta(description="Oldest first, at most 8,641. A step in which the session did not run has no point."),
+        Meta(description="Oldest first, at most 8,671. A step in which the session did not run has no point."),
     ]
 
 
