@@ -5,9 +5,12 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import astuple, replace
 
+import structlog
+
 from buntime.session import Session, State
 from buntime.usage import (
     AMOUNTS,
+    DAY_MS,
     NOTHING,
     Amounts,
     Counters,
@@ -24,6 +27,8 @@ from buntime.usage import (
     month_of,
     parts_of,
 )
+
+log = structlog.get_logger()
 
 _COLUMNS = ", ".join(AMOUNTS)
 _VALUES = ", ".join("?" * len(AMOUNTS))
@@ -217,6 +222,9 @@ def _noted(connection: sqlite3.Connection, window: OpenWindow, reading: Reading)
     """The window after the note, which is in the days and months already."""
     noted = window.note(reading)
     used = noted.amounts - window.amounts
+    left_out = noted.noted.left_out(window.noted)
+    if left_out:
+        log.warning("usage_left_out", session=window.session, days=left_out // DAY_MS)
     for day, share in days_of(used, noted.noted.at) if used != NOTHING else ():
         for session in (window.session, _WHOLE_ACCOUNT):
             connection.execute(_ADD_TO_DAY, (window.account, session, day, *share.values))
