@@ -47,7 +47,7 @@ class Metrics(Response):
     disk: Annotated[int, Meta(description="Bytes that its disk limit counts, as of up to 30 seconds before.")]
     processes: Annotated[float, Meta(description="Processes of runs, contexts, terminals and in the background.")]
     bytes_in: Annotated[int, Meta(description="Bytes that it received in those seconds.")]
-    bytes_out: Annotated[int, Meta(description="Bytes that it sent in those seconds.")]
+    bytes_out: Annotated[int, Meta(description="Bytes that left it in those seconds, to the server too.")]
 
 
 class MetricsPoint(Metrics):
