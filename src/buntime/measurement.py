@@ -18,7 +18,7 @@ COARSE = 300  # seconds: the finest step of what is older
 KEPT_SECONDS = 7 * 86_400
 DEFAULT_SECONDS = 3600  # that are shown if nobody says from when
 DEFAULT_POINTS = 500  # at most, if nobody says the step
-MOST_POINTS = FINE_SECONDS // INTERVAL + 1  # of any answer
+MOST_POINTS = (FINE_SECONDS + COARSE) // INTERVAL + 1  # of any answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,7 @@ def steps_of(now: int, since: int | None, until: int | None, step: int | None) -
         raise InvalidRequest("from", "from must be before to.")
     end = min(end, now)
     begin = min(max(begin, now - KEPT_SECONDS), end)
-    finest = INTERVAL if begin >= now - FINE_SECONDS else COARSE
+    finest = INTERVAL if begin >= now - FINE_SECONDS - COARSE else COARSE  # a request takes its time to arrive
     wanted = -((begin - end) // DEFAULT_POINTS) if step is None else step
     return Steps(begin, end, max(1, -(-wanted // finest)) * finest)
 

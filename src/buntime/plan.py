@@ -1,6 +1,7 @@
 """Plans and limits, as data."""
 
 import math
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -80,10 +81,21 @@ def parse_plans(text: str) -> dict[str, Plan]:
         try:
             limits = {key: Limits(**table.pop(key)) for key in ("default", "most")}
             numbers = {key: seconds_of(key, value) for key, value in table.items()}
+            _check_rates(numbers)
             plans[name] = Plan(name=name, **limits, **numbers)  # type: ignore[arg-type]
         except (TypeError, KeyError, AttributeError, ValueError) as wrong:
             raise ValueError(f"plan {name!r}: {wrong}") from wrong
     return plans
+
+
+def _check_rates(numbers: Mapping[str, object]) -> None:
+    for name, value in numbers.items():
+        if name.startswith("rate_") and not _is_rate(value):
+            raise ValueError(f"{name} must be a finite number, at least 0, not {value!r}")
+
+
+def _is_rate(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= sys.float_info.max
 
 
 def seconds_of(name: str, value: object) -> object:

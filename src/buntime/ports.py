@@ -289,6 +289,10 @@ class Store(Protocol):
         that are gone."""
         ...
 
+    async def newest_window_end(self) -> int | None:
+        """When the last window of any account has ended, in Unix milliseconds. None: there is no window."""
+        ...
+
     async def drop_usage(self, before_day: int) -> int:
         """Removes windows that have ended before this day, and days before its month. Returns how many rows. The places
         of the windows that stay do not change."""
@@ -352,6 +356,10 @@ class Store(Protocol):
 
     async def newest_event(self, account_id: str) -> int:
         """The number of the account's newest event, 0 if it has none."""
+        ...
+
+    async def newest_event_time(self) -> int | None:
+        """The time (Unix seconds) of the event with the highest number. None: there is no event."""
         ...
 
     async def drop_events(self, before: int, kept: int) -> int:

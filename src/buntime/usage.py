@@ -21,6 +21,7 @@ from buntime.session import Session, State
 
 DAY_MS = 86_400_000
 KEPT_DAYS = 396  # 13 months
+LONGEST_OFF_MS = 31 * DAY_MS  # between two boots: a clock that is wrong by years must not bill for them
 NOTE_SECONDS: Mapping[State, int] = MappingProxyType({State.ACTIVE: 60, State.IDLE: 60, State.DEEP_SLEEP: 3600})
 LONGEST_SECONDS: Mapping[State, int] = MappingProxyType({State.ACTIVE: 3600, State.IDLE: 3600, State.DEEP_SLEEP: 86400})
 _KIB_SECOND = 1024 * 1000  # bytes times milliseconds
@@ -36,9 +37,15 @@ class Moment:
     steady: int  # milliseconds since then, with those in which the host itself slept
 
     def since(self, before: Self) -> int:
-        """Milliseconds since an earlier moment, never negative. Between two boots, the clock that may be set counts."""
-        now, then = (self.steady, before.steady) if self.boot == before.boot else (self.at, before.at)
-        return max(0, now - then)
+        """Milliseconds since an earlier moment, never negative. Between two boots, the clock that may be set counts, up
+        to `LONGEST_OFF_MS`."""
+        if self.boot == before.boot:
+            return max(0, self.steady - before.steady)
+        return min(max(0, self.at - before.at), LONGEST_OFF_MS)
+
+    def left_out(self, before: Self) -> int:
+        """Milliseconds between two boots that `since` does not count."""
+        return 0 if self.boot == before.boot else max(0, self.at - before.at - LONGEST_OFF_MS)
 
     def is_before(self, other: Self) -> bool:
         return self.boot == other.boot and self.steady < other.steady
@@ -183,7 +190,7 @@ class OpenWindow:
             self,
             ordinal=self.ordinal + 1,
             state=state,
-            began_at=self.noted.at,
+            began_at=max(self.began_at, self.noted.at),  # where this one ends
             amounts=NOTHING,
             counters=(next_counters or self.counters) if is_awake else None,
         )

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
+import pytest
 from structlog.testing import capture_logs
 
 from buntime.account import AccountStatus
@@ -11,6 +12,7 @@ from buntime.lifecycle.keeper import ENDS_A_TICK, HOLD_SECONDS, Keeper, Pace
 from buntime.session import Session, State
 from buntime.testing.sandboxes import FakeSandbox
 from tests.app.serving import Api, Clock
+from tests.app.sleeping import deep_sleep
 from tests.waiting import eventually
 
 DAY = 86_400.0
@@ -185,6 +187,57 @@ async def test_a_clock_that_is_set_back_makes_nothing_happen_early(api: Api) -> 
     times.set_by(DAY)
     await api.keep(keeper)
     assert await _states(api, session) == [State.ACTIVE]
+
+
+@pytest.mark.parametrize("starts_wrong", [False, True])
+async def test_a_clock_that_is_set_forward_by_years_drops_no_usage_and_no_event(api: Api, starts_wrong: bool) -> None:
+    session, times = await api.session(ttl=3600), Times(api)
+    api.clock.now += 10
+    await deep_sleep(api, session)
+    await api.call("DELETE", f"/sessions/{session}")
+    keeper = times.keeper(api)
+    if not starts_wrong:
+        await api.keep(keeper)
+    times.set_by(2 * 365 * DAY)
+    keeper = times.keeper(api) if starts_wrong else keeper
+    for _ in range(20):
+        times.pass_by(1)
+        await api.keep(keeper)
+    times.set_by(-2 * 365 * DAY)
+    await _keep(api, keeper, 2)
+    told = (await api.call("GET", "/usage/windows")).json["windows"]
+    assert (told[0]["sessionId"], told[0]["active"]) == (session, 10)
+    assert (await api.call("GET", "/usage")).json["total"]["active"] == 10
+    assert "session.deep_sleep" in [event["type"] for event in (await api.call("GET", "/events")).json["events"]]
+
+
+async def test_while_the_clock_may_be_set_back_nothing_old_is_dropped(api: Api) -> None:
+    session, times = await api.session(ttl=3600), Times(api)
+    api.clock.now += 10
+    await deep_sleep(api, session)
+    keeper = times.keeper(api)
+    await api.keep(keeper)
+    times.set_by(2 * 365 * DAY)
+    await api.call("DELETE", f"/sessions/{await api.session()}")  # its window ends in two years
+    times.pass_by(HOLD_SECONDS - 1)
+    await _keep(api, keeper, 2)
+    times.set_by(-2 * 365 * DAY)
+    await _keep(api, keeper, 2)
+    assert (await api.call("GET", "/usage/windows")).json["windows"][0]["sessionId"] == session
+
+
+async def test_a_clock_that_is_right_drops_usage_after_13_months_and_events_after_30_days(api: Api) -> None:
+    session, keeper = await api.session(ttl=3600), api.keeper()
+    api.clock.now += 10
+    await deep_sleep(api, session)
+    await api.call("DELETE", f"/sessions/{session}")
+    api.clock.now += 428 * DAY
+    again = await api.session()
+    await deep_sleep(api, again)
+    await api.keep(keeper)
+    told = (await api.call("GET", "/usage/windows")).json["windows"]
+    assert {window["sessionId"] for window in told} == {again}
+    assert {event["sessionId"] for event in (await api.call("GET", "/events")).json["events"]} == {again}
 
 
 # --- accounts ---

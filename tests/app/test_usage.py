@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
+from buntime.daemon.moments import moments_of
 from buntime.lifecycle.keeper import Keeper
+from buntime.lifecycle.metering import Metering
 from buntime.session import State
 from buntime.testing.sandboxes import FakeSandbox
 from buntime.usage import NOTHING, Amounts, Window
 from tests.app.serving import Api
 from tests.app.sleeping import deep_sleep, stored_of
+from tests.waiting import eventually
 
 ACCOUNT = "acc_one0000000000000"
 MINUTE, HOUR = 60, 3600
@@ -110,6 +113,22 @@ async def test_the_keeper_closes_a_window_each_hour_while_awake(api: Api) -> Non
     found = await windows(api)
     assert len(found) in (2, 3)
     assert all(window.amounts.milliseconds <= 1000 * HOUR for window in found)
+
+
+async def test_a_server_that_starts_every_quarter_of_an_hour_still_closes_windows_of_deep_sleep(api: Api) -> None:
+    asleep = [await api.session(ttl=7 * 24 * HOUR) for _ in range(5)]
+    for session in asleep:
+        await deep_sleep(api, session)
+    for _ in range(4 * 24):
+        metering = Metering(api.store, api.sandboxes, api.tasks, moments_of(api.clock))
+        for session in asleep:
+            metering.note(await stored_of(api, session))
+        for _ in range(15):
+            api.clock.now += MINUTE
+            metering.begin_due()
+            await eventually(lambda: metering.at_rest)  # noqa: B023  # is awaited here
+    closed = [window for window in await windows(api) if window.state is State.DEEP_SLEEP]
+    assert {window.session for window in closed} == set(asleep)
 
 
 async def test_a_session_whose_sandbox_ended_with_the_host_loses_no_more_than_since_its_last_note(api: Api) -> None:

@@ -228,6 +228,14 @@ async def test_a_clock_that_was_set_back_loses_nothing_of_what_it_replaces(tmp_p
     assert (await read(again, START, START + COARSE, COARSE))[0].span >= COARSE * 1000
 
 
+async def test_a_record_of_more_than_a_week_ago_destroys_no_newer_point(history: History) -> None:
+    """The first seconds of this step are measured once, so their record stays among those of later days."""
+    newer, newest = (awake(START + day * DAY + 10, START + day * DAY + COARSE) for day in (7, 8))
+    await add(history, measurement(START), *newer, *newest, measurement(START + 9 * DAY + 10))
+    found = await read(history, START + 6 * DAY, START + 10 * DAY, COARSE)
+    assert [point.at for point in found] == [START + day * DAY for day in (7, 8, 9)]
+
+
 async def test_what_is_left_of_a_week_ago_replaces_nothing_newer(history: History) -> None:
     whole = awake(START, START + COARSE)
     await add(history, *whole, *awake(START + 7 * DAY, START + 7 * DAY + 60), measurement(START + 8 * DAY))

@@ -207,6 +207,12 @@ async def test_old_events_are_dropped(store: Store) -> None:
     assert await store.drop_events(NOW + 1, 100) == 0
 
 
+async def test_the_newest_event_of_all_accounts_has_a_time(store: Store) -> None:
+    assert await store.newest_event_time() is None
+    await noted(store, event("evt_a", time=NOW + 9), event("evt_b", account="acc_two", time=NOW + 1))
+    assert await store.newest_event_time() == NOW + 1
+
+
 async def test_an_account_keeps_its_newest_events_alone(store: Store) -> None:
     await noted(store, *(event(f"evt_{n}") for n in range(5)), event("evt_other", account="acc_two"))
     assert await store.drop_events(NOW, 2) == 3

@@ -245,6 +245,15 @@ async def test_counters_of_a_sandbox_that_the_session_left_are_not_taken_for_tho
     assert await total(store) == Amounts(active=30_000, cpu=45)
 
 
+async def test_the_newest_window_is_the_one_that_ended_last(store: Store) -> None:
+    assert await store.newest_window_end() is None
+    await store.add_session(session(), None, 9, reading=read())
+    assert await store.newest_window_end() is None
+    asleep = await slept(store, session(), read(100))
+    await store.change_session(asleep, asleep.after(Event.WAKE), None, reading=read(50))
+    assert await store.newest_window_end() == 1000 * (NOW + 100)
+
+
 async def test_dropping_old_usage_keeps_the_places_of_the_rest(store: Store) -> None:
     await store.add_session(session(), None, 1, reading=read())
     asleep = await slept(store, session(), read(10))

@@ -115,13 +115,18 @@ def test_what_is_shown_is_kept_bounded_and_no_finer_than_there_is(
         return
     assert steps.since <= steps.until <= NOW
     assert steps.since == steps.until or steps.since >= NOW - KEPT_SECONDS
-    assert steps.step % (INTERVAL if steps.since >= NOW - FINE_SECONDS else COARSE) == 0
+    assert steps.step % (INTERVAL if steps.since >= NOW - FINE_SECONDS - COARSE else COARSE) == 0
     points = -(-(steps.until - steps.first) // steps.step)
     assert points <= MOST_POINTS
     if step is None:
         assert points <= DEFAULT_POINTS + 1
     else:
         assert step <= steps.step < step + COARSE
+
+
+@pytest.mark.parametrize("late", [0, 1, 60])
+def test_the_last_day_is_shown_in_the_finest_steps_also_if_the_request_arrives_late(late: int) -> None:
+    assert steps_of(NOW + late, NOW - FINE_SECONDS, NOW, INTERVAL).step == INTERVAL
 
 
 def test_the_last_hour_is_shown_in_the_finest_steps() -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from structlog.testing import capture_logs
+
 from buntime.daemon.tasks import Tasks
 from buntime.errors import Unavailable
 from buntime.lifecycle.measuring import AT_ONCE, Measuring
@@ -142,8 +144,14 @@ async def test_a_full_disk_makes_a_gap_and_stops_nothing() -> None:
         world, full = World(tasks), Full()
         measuring = Measuring(full, world.sandboxes, tasks, world.clock)
         world.measuring = measuring
+        for number in range(5):
+            measuring.note(session(f"ses_{number}"))
         measuring.note(session())
-        await world.seconds(40)
+        with capture_logs() as logs:
+            await world.seconds(40)
+            assert [entry["event"] for entry in logs] == ["measurements_not_kept"]
+            await world.seconds(50)
+            assert [entry["event"] for entry in logs] == ["measurements_not_kept"] * 2
         assert measuring.latest("ses_one") is not None
         full.is_full = False
         await world.seconds(40)

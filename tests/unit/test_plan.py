@@ -1,5 +1,6 @@
 import math
 from dataclasses import fields, replace
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,19 @@ def test_a_file_of_plans_may_say_never() -> None:
     for wrong in ('"ever"', "0", "-1", "1.5", "true"):
         with pytest.raises(ValueError, match="plan 'a': longest_ttl must be a whole number of seconds"):
             parse_plans(text + f"longest_ttl = {wrong}\n")
+
+
+@pytest.mark.parametrize("name", ["rate_active", "rate_idle", "rate_deep_sleep"])
+@pytest.mark.parametrize("wrong", ["nan", "inf", "-inf", '"1"', "-0.1", "true", "[]", "9" * 400])
+def test_a_file_of_plans_with_a_rate_that_is_no_number_is_refused(name: str, wrong: str) -> None:
+    text = resources.files("buntime").joinpath("plans.toml").read_text().replace("[paid]", f"[paid]\n{name} = {wrong}")
+    with pytest.raises(ValueError, match=f"plan 'paid': {name} must be a finite number, at least 0, not "):
+        parse_plans(text)
+
+
+def test_a_file_of_plans_may_count_seconds_for_nothing() -> None:
+    text = resources.files("buntime").joinpath("plans.toml").read_text().replace("[paid]", "[paid]\nrate_idle = 0")
+    assert parse_plans(text)["paid"].rate_idle == 0
 
 
 def test_seconds_in_a_state_may_count_nothing() -> None:

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -65,12 +66,28 @@ def test_seconds_count_for_the_state_of_the_window(state: State, used: Amounts) 
 def test_a_clock_that_is_set_changes_no_amount(set_by: int) -> None:
     window = opened().note(Reading(moment(60, set_by))).note(Reading(moment(90, set_by)))
     assert window.amounts == Amounts(active=90_000)
-    assert window.following(State.IDLE).began_at == NOON + 1000 * (90 + set_by)
+    assert window.following(State.IDLE).began_at == window.close().ended_at
 
 
 def test_a_clock_that_is_set_back_ends_no_window_before_it_began() -> None:
     closed = opened().note(Reading(moment(60, -7200))).close()
     assert (closed.began_at, closed.ended_at) == (NOON, NOON)
+
+
+def test_a_clock_that_is_set_back_makes_no_two_windows_overlap() -> None:
+    window = opened().note(Reading(moment(3600)))
+    following = window.following(State.IDLE).note(Reading(moment(3660, -7200)))
+    last = following.following(State.ACTIVE).note(Reading(moment(9000, -7200)))
+    closed = [one.close() for one in (window, following, last)]
+    assert all(one.ended_at == after.began_at for one, after in pairwise(closed))
+    assert [one.amounts.milliseconds for one in closed] == [3_600_000, 60_000, 5_340_000]
+
+
+def test_a_host_that_starts_with_a_clock_of_the_future_counts_at_most_31_days() -> None:
+    later = Moment(NOON + 4000 * DAY_MS, "another boot", 3)
+    assert opened(State.DEEP_SLEEP).note(Reading(later)).amounts == Amounts(deep_sleep=31 * DAY_MS)
+    assert later.left_out(moment()) == 3969 * DAY_MS
+    assert moment(4000 * 86_400).left_out(moment()) == 0
 
 
 def test_over_a_start_of_the_host_the_time_of_day_counts() -> None:

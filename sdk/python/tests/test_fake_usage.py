@@ -3,7 +3,7 @@
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
-from buntime_sdk import InvalidRequest, SessionNotFound
+from buntime_sdk import CursorPages, InvalidRequest, SessionNotFound
 from buntime_sdk.testing import AsyncFakeBuntime, FakeBuntime
 
 NOW = datetime(2024, 1, 19, 10, 30, tzinfo=UTC)
@@ -68,6 +68,30 @@ def test_a_list_of_windows_goes_on_where_it_was() -> None:
     assert again.page() == []
     fake.sessions.create().delete()
     assert len(again.page()) == 1
+
+
+def test_pages_of_sessions_end() -> None:
+    clock = Clock()
+    fake = FakeBuntime(clock=clock)
+    made = [fake.sessions.create().id for _ in range(3)]
+    clock.now += HOUR
+    sessions, found = fake.usage.sessions(page_size=2), list[str | None]()
+    while page := sessions.page():
+        found += [group.session_id for group in page]
+        assert len(found) <= len(made)
+    assert sorted(found, key=str) == sorted(made)
+    assert sessions.page() == list(sessions) == []
+
+
+def test_an_empty_page_in_the_middle_is_not_the_end() -> None:
+    told: dict[str | None, tuple[list[int], str | None]] = {
+        None: ([1], "a"),
+        "a": ([], "b"),
+        "b": ([2], "c"),
+        "c": ([], None),
+    }
+    pages = CursorPages(lambda cursor: told[cursor], None)
+    assert [pages.page() for _ in range(4)] == [[1], [2], [], []]
 
 
 def test_a_loop_that_breaks_off_moves_no_cursor() -> None:

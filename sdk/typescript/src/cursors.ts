@@ -16,6 +16,7 @@ export class CursorPages<T> implements AsyncIterable<T> {
    */
   cursor: string | undefined;
   readonly #fetch: (cursor: string | undefined) => Promise<AfterCursor<T>>;
+  #ended = false;
 
   /** @internal */
   constructor(fetch: (cursor: string | undefined) => Promise<AfterCursor<T>>, cursor: string | undefined) {
@@ -23,17 +24,23 @@ export class CursorPages<T> implements AsyncIterable<T> {
     this.cursor = cursor;
   }
 
-  /** Returns the next items and moves `cursor` behind them. */
+  /** Returns the next items and moves `cursor` behind them. Returns no items where nothing more is. */
   async page(): Promise<T[]> {
-    const { items, cursor } = await this.#fetch(this.cursor);
-    this.cursor = cursor ?? this.cursor;
-    return items;
+    while (!this.#ended) {
+      const { items, cursor } = await this.#fetch(this.cursor);
+      const moved = cursor !== null && cursor !== this.cursor;
+      this.#ended = cursor === null;
+      this.cursor = cursor ?? this.cursor;
+      if (items.length > 0 || !moved) return items;
+    }
+    return [];
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<T, void, undefined> {
-    for (;;) {
+    while (!this.#ended) {
       const { items, cursor } = await this.#fetch(this.cursor);
       yield* items;
+      this.#ended = cursor === null;
       if (cursor === null || cursor === this.cursor) return;
       this.cursor = cursor;
     }

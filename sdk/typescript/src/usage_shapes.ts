@@ -13,7 +13,7 @@ export interface UsageAmounts {
   memoryByteSeconds: number;
   diskByteSeconds: number;
   archivedByteSeconds: number;
-  /** That the session sent. */
+  /** That left the session, to the server too. */
   bytesOut: number;
   /** Runs that have begun. */
   executions: number;

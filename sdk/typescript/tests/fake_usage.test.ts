@@ -1,6 +1,7 @@
 /** The fake's usage, as users' tests use it. */
 
 import { expect, test } from "bun:test";
+import { CursorPages, type AfterCursor } from "../src/cursors";
 import { InvalidRequest, SessionNotFound } from "../src/index";
 import { FakeBuntime } from "../src/testing/index";
 import { failureOf } from "./stand_in";
@@ -56,6 +57,34 @@ test("a list of windows goes on where it was, and a loop that breaks off loses n
   expect(await fake.usage.windows({ cursor: windows.cursor }).all()).toHaveLength(1);
   expect(await windows.all()).toHaveLength(1);
   expect(await windows.page()).toEqual([]);
+});
+
+test("pages of sessions end", async () => {
+  const { fake, pass } = timed();
+  const made: string[] = [];
+  for (let count = 0; count < 3; count += 1) made.push((await fake.sessions.create()).id);
+  pass(HOUR);
+  const sessions = fake.usage.sessions({ pageSize: 2 });
+  const found: (string | undefined)[] = [];
+  for (let page = await sessions.page(); page.length > 0; page = await sessions.page()) {
+    found.push(...page.map(({ sessionId }) => sessionId));
+    expect(found.length).toBeLessThanOrEqual(made.length);
+  }
+  expect(found.toSorted()).toEqual(made.toSorted());
+  expect(await sessions.page()).toEqual([]);
+  expect(await sessions.all()).toEqual([]);
+});
+
+test("an empty page in the middle is not the end", async () => {
+  const told = new Map<string | undefined, AfterCursor<number>>([
+    [undefined, { items: [1], cursor: "a" }],
+    ["a", { items: [], cursor: "b" }],
+    ["b", { items: [2], cursor: "c" }],
+    ["c", { items: [], cursor: null }],
+  ]);
+  const pages = new CursorPages(async (cursor) => told.get(cursor)!, undefined);
+  const found = [await pages.page(), await pages.page(), await pages.page(), await pages.page()];
+  expect(found).toEqual([[1], [2], [], []]);
 });
 
 test("what a server refuses the fake refuses", async () => {

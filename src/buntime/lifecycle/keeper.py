@@ -118,7 +118,8 @@ class Keeper:
         if not self._relieving:
             self._relieving = True
             self._tasks.start(self._relieve(), "relief")
-        if now >= self._next_tidy or now < self._next_tidy - HOUR:
+        is_due = now >= self._next_tidy or now < self._next_tidy - HOUR
+        if is_due and self._steady() >= self._hold_until:
             self._next_tidy = now + HOUR
             self._tasks.start(self._tidy(int(now)), "tidying")
 
@@ -273,10 +274,16 @@ class Keeper:
         try:
             await self._store.drop_answers(now - ANSWER_SECONDS)
             await self._store.drop_preview_tokens(now)
-            await self._store.drop_usage(now // DAY - KEPT_DAYS)
-            await self._store.drop_events(now - KEPT_SECONDS, MOST_KEPT)
+            await self._drop_old(now)
         except BuntimeError as failed:
             log.warning("not_tidied", reason=failed.message)
+
+    async def _drop_old(self, now: int) -> None:
+        """What is kept counts back from the newest record where that is older than now: a wrong clock drops nothing."""
+        ended, happened = await self._store.newest_window_end(), await self._store.newest_event_time()
+        if ended is not None:
+            await self._store.drop_usage(min(now, ended // 1000) // DAY - KEPT_DAYS)
+        await self._store.drop_events(min(now, happened or now) - KEPT_SECONDS, MOST_KEPT)
 
 
 def _quiet_since(step: Step, now: float, waits: Waits | None) -> float | None:

@@ -27,6 +27,7 @@ log = structlog.get_logger()
 AT_ONCE = 500  # sessions in one batch; the rest is due at the next tick
 INTERVAL_MS = 1000 * INTERVAL
 SPREAD_MS = 8000  # of the interval: a tick that is late must not end up in the next one
+WARNING_MS = 60_000  # between two warnings
 SHORTEST_MS = 2000  # between two measurements, but for the last one before a sleep
 
 
@@ -48,6 +49,7 @@ class Measuring:
         self._latest: dict[str, Measurement] = {}
         self._turn = asyncio.Lock()
         self._measuring = False
+        self._next_warning = 0  # on the steady clock
 
     @property
     def at_rest(self) -> bool:
@@ -104,9 +106,16 @@ class Measuring:
                 if kept:
                     await self._history.add(kept)
         except BuntimeError as failed:  # a gap in the history harms nobody
-            log.warning("measurements_not_kept", sessions=len(due), reason=failed.message)
+            self._warn(len(due), failed)
         finally:
             self._measuring = False
+
+    def _warn(self, sessions: int, failed: BuntimeError) -> None:
+        """Not at each batch: a full disk stays full for long."""
+        now = self._moment().steady
+        if now >= self._next_warning:
+            self._next_warning = now + WARNING_MS
+            log.warning("measurements_not_kept", sessions=sessions, reason=failed.message)
 
     def _measured(self, session: Session, moment: Moment, counted: Counted | None) -> tuple[str, Measurement | None]:
         """Since the last reading, which is this one from now on."""

@@ -24,6 +24,7 @@ from buntime.usage import NOTE_SECONDS, Moment, Reading, Runs
 
 log = structlog.get_logger()
 
+FIRST_NOTES_SECONDS = 600  # after a start, within which every session is noted
 NOTES_AT_ONCE = 500  # sessions in one batch; the rest is due at the next tick
 
 
@@ -72,8 +73,8 @@ class Metering:
         self._sessions[session.id] = session
         if before is None or before.state is not session.state:
             every = NOTE_SECONDS[session.state]
-            # after a start, sessions are noted one after another
-            self._put(session.id, every if before else every * _place(session.id))
+            # after a start, sessions are noted one after another, and soon: the next start may come before an hour
+            self._put(session.id, every if before else min(every, FIRST_NOTES_SECONDS) * _place(session.id))
 
     def begin_due(self) -> None:
         """Begins what is due, in the background. Its cost depends on how many are due."""

@@ -66,6 +66,11 @@ def newest_event(connection: sqlite3.Connection, account_id: str) -> int:
     )
 
 
+def newest_event_time(connection: sqlite3.Connection) -> int | None:
+    row = connection.execute("SELECT time FROM events ORDER BY seq DESC LIMIT 1").fetchone()
+    return row["time"] if row else None
+
+
 def drop_old_events(connection: sqlite3.Connection, before: int, most: int) -> int:
     """Removes at most `most`. Looks at that many of the oldest alone. Returns how many."""
     return connection.execute(_OLD, {"before": before, "most": most}).rowcount

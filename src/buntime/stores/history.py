@@ -113,7 +113,8 @@ class FileHistory:
         earlier = defaultdict[int, list[Measurement]](list)
         for one in FINE.beside(file, step, step + COARSE):
             earlier[one.at // COARSE].append(one)
-        for at in sorted(earlier):  # the newest of those that share a slot of the second ring comes last
+        oldest = (step - KEPT_SECONDS) // COARSE  # what is older would take the slot of what is newer
+        for at in sorted(at for at in earlier if at >= oldest):
             (point,) = points_of(earlier[at], COARSE)
             if better(point, WEEK.get(file, point.at)) is point:
                 WEEK.put(file, point)

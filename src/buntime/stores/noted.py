@@ -51,6 +51,9 @@ class NotedUsage(KeptFiles):
         read = partial(usage.by_session, account_id=account_id, first=first, last=last, after=after, limit=limit)
         return await self._read(read)
 
+    async def newest_window_end(self) -> int | None:
+        return await self._read(usage.newest_window_end)
+
     async def drop_usage(self, before_day: int) -> int:
         before, before_month, total, dropped = before_day * DAY_MS, month_of(before_day), 0, 1
         while dropped:

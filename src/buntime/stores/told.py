@@ -49,6 +49,9 @@ class Told(Committing):
     async def newest_event(self, account_id: str) -> int:
         return sql.newest_event(self._reader, account_id)
 
+    async def newest_event_time(self) -> int | None:
+        return sql.newest_event_time(self._reader)
+
     async def drop_events(self, before: int, kept: int) -> int:
         total = await self._drop(partial(sql.drop_old_events, before=before, most=DROP_AT_ONCE))
         total += await self._drop_surplus(kept)

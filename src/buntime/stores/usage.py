@@ -5,9 +5,12 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import astuple, replace
 
+import structlog
+
 from buntime.session import Session, State
 from buntime.usage import (
     AMOUNTS,
+    DAY_MS,
     NOTHING,
     Amounts,
     Counters,
@@ -24,6 +27,8 @@ from buntime.usage import (
     month_of,
     parts_of,
 )
+
+log = structlog.get_logger()
 
 _COLUMNS = ", ".join(AMOUNTS)
 _VALUES = ", ".join("?" * len(AMOUNTS))
@@ -175,6 +180,11 @@ def by_session(
     return found, after
 
 
+def newest_window_end(connection: sqlite3.Connection) -> int | None:
+    found: int | None = connection.execute("SELECT max(ended_at) FROM usage_windows").fetchone()[0]
+    return found
+
+
 def drop(connection: sqlite3.Connection, before: int, before_month: int, most: int) -> int:
     """Removes at most `most` windows, and as many days and months. Returns how many."""
     asked = (_DROP_WINDOWS, before), (_DROP_DAYS, first_day_of(before_month)), (_DROP_MONTHS, before_month)
@@ -212,6 +222,9 @@ def _noted(connection: sqlite3.Connection, window: OpenWindow, reading: Reading)
     """The window after the note, which is in the days and months already."""
     noted = window.note(reading)
     used = noted.amounts - window.amounts
+    left_out = noted.noted.left_out(window.noted)
+    if left_out:
+        log.warning("usage_left_out", session=window.session, days=left_out // DAY_MS)
     for day, share in days_of(used, noted.noted.at) if used != NOTHING else ():
         for session in (window.session, _WHOLE_ACCOUNT):
             connection.execute(_ADD_TO_DAY, (window.account, session, day, *share.values))

@@ -64,6 +64,9 @@ class FakeEvents:
     async def newest_event(self, account_id: str) -> int:
         return max((numbered.number for numbered in self.events if numbered.event.account == account_id), default=0)
 
+    async def newest_event_time(self) -> int | None:
+        return self.events[-1].event.time if self.events else None
+
     async def drop_events(self, before: int, kept: int) -> int:
         young = [numbered for numbered in self.events if numbered.event.time >= before]
         left: Counter[str] = Counter(numbered.event.account for numbered in young)

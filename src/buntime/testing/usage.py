@@ -75,6 +75,9 @@ class FakeUsage(FakeKeptFiles):
         page = list(found.items())[:limit]
         return page, page[-1][0] if len(found) > limit else None
 
+    async def newest_window_end(self) -> int | None:
+        return max((window.ended_at for window in self.windows.values()), default=None)
+
     async def drop_usage(self, before_day: int) -> int:
         first = first_day_of(month_of(before_day))
         windows = {at: window for at, window in self.windows.items() if window.ended_at >= before_day * DAY_MS}

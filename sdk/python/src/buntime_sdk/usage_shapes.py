@@ -17,8 +17,8 @@ def date_or_none(told: str | None) -> date | None:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageAmounts:
     """`active`, `idle`, `deep_sleep`: seconds in this state. `cpu_seconds`: processor time of programs.
-    `memory_byte_seconds`, `disk_byte_seconds`, `archived_byte_seconds`: bytes times seconds. `bytes_out`: that the
-    session sent. `executions`: runs that have begun.
+    `memory_byte_seconds`, `disk_byte_seconds`, `archived_byte_seconds`: bytes times seconds. `bytes_out`: that left
+    the session, to the server too. `executions`: runs that have begun.
     """
 
     active: float

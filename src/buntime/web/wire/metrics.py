@@ -47,7 +47,7 @@ class Metrics(Response):
     disk: Annotated[int, Meta(description="Bytes that its disk limit counts, as of up to 30 seconds before.")]
     processes: Annotated[float, Meta(description="Processes of runs, contexts, terminals and in the background.")]
     bytes_in: Annotated[int, Meta(description="Bytes that it received in those seconds.")]
-    bytes_out: Annotated[int, Meta(description="Bytes that it sent in those seconds.")]
+    bytes_out: Annotated[int, Meta(description="Bytes that left it in those seconds, to the server too.")]
 
 
 class MetricsPoint(Metrics):
@@ -68,7 +68,7 @@ class SessionMetrics(Response):
     step: Annotated[int, Meta(description="Seconds of each point. Steps begin at multiples of it in Unix time.")]
     points: Annotated[
         list[MetricsPoint],
-        Meta(description="Oldest first, at most 8,641. A step in which the session did not run has no point."),
+        Meta(description="Oldest first, at most 8,671. A step in which the session did not run has no point."),
     ]
 
 

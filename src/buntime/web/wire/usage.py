@@ -17,7 +17,13 @@ Memory = Annotated[
 ]
 Disk = Annotated[float, Meta(description="Bytes on the host's disk times seconds.")]
 Archived = Annotated[float, Meta(description="Bytes in the archive times seconds.")]
-BytesOut = Annotated[int, Meta(description="Bytes that the session sent, to visitors of its previews too.")]
+BytesOut = Annotated[
+    int,
+    Meta(
+        description="Bytes that left the session: to visitors of its previews too, and to the server, which reads the "
+        "output of runs, files and its state."
+    ),
+]
 Executions = Annotated[int, Meta(description="Runs that have begun.")]
 Instant = Annotated[
     str, Meta(extra_json_schema={"format": "date-time"}, description="UTC in milliseconds, ending in `Z`.")
@@ -114,7 +120,10 @@ class UsageWindowsQuery(Request):
 class UsageWindow(Response):
     """What a session used while it was in one state. It never changes."""
 
-    window_id: Annotated[str, Meta(description="The window's id: `win_` and more. Never used twice.")]
+    window_id: Annotated[
+        str,
+        Meta(description="The window's id: `win_` and more. Used once, unless the operator puts back an older store."),
+    ]
     session_id: Annotated[str, Meta(description="The session, which may be gone.")]
     state: SessionState
     from_: Annotated[Instant, Meta(description="What the host's clock said when the window began.")] = field(

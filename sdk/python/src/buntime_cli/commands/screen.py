@@ -5,6 +5,7 @@ import select
 import signal
 import sys
 import termios
+import threading
 import tty
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +24,8 @@ class Screen:
         self._keys, self._out = sys.stdin.fileno(), sys.stdout.fileno()
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_write, False)
+        self._pipe = threading.RLock()  # a signal may come while its own thread has it
+        self._is_closed = False
         self.resized = False
         self.leaving = Leaving()
 
@@ -48,9 +51,18 @@ class Screen:
             signal.signal(signal.SIGWINCH, handler)
 
     def wake(self) -> None:
-        """Ends a wait for keys, from any thread. A full pipe already wakes it."""
-        with suppress(BlockingIOError):
-            os.write(self._wake_write, b"x")
+        """Ends a wait for keys, from any thread, also after `close`. A full pipe already wakes it."""
+        with self._pipe, suppress(BlockingIOError):
+            if not self._is_closed:
+                os.write(self._wake_write, b"x")
+
+    def close(self) -> None:
+        """Gives back what it opened. Nobody waits for keys any more."""
+        with self._pipe:
+            if not self._is_closed:
+                self._is_closed = True
+                os.close(self._wake_read)
+                os.close(self._wake_write)
 
     def keys(self, seconds: float | None = None) -> bytes | None:
         """The typed keys. b"" if woken or out of time, None if the terminal is gone."""

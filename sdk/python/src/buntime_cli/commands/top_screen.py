@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from types import FrameType
 from typing import TYPE_CHECKING, Literal
@@ -72,6 +72,7 @@ class TopScreen:
         self._ask, self._every = ask, every
         self._sort, self._reverse = sort, False
         self._selected: str | None = None  # id of a session
+        self._row = 0  # of the selected session
         self._first = 0  # row at the top
         self._said, self._said_at = "", 0.0
         self._resized = False
@@ -122,13 +123,14 @@ class TopScreen:
             poll.soon()
 
     def _select(self, sessions: "Sequence[MeasuredSession]", by: int) -> None:
-        """The selection stays with its session when rows move."""
+        """The selection stays with its session when rows move, and with its row when the session is gone."""
         ids = [session.session_id for session in sessions]
         if not ids:
             self._selected = None
             return
-        row = ids.index(self._selected) if self._selected in ids else min(self._first, len(ids) - 1)
-        self._selected = ids[min(max(row + by, 0), len(ids) - 1)]
+        row = ids.index(self._selected) if self._selected in ids else self._row
+        self._row = min(max(row + by, 0), len(ids) - 1)
+        self._selected = ids[self._row]
 
     def _draw(self, window: curses.window, sessions: "Sequence[MeasuredSession]", failure: str | None) -> None:
         height, width = window.getmaxyx()
@@ -170,7 +172,8 @@ class TopScreen:
         curses.def_prog_mode()
         curses.endwin()
         try:
-            sit(self._client.sessions.open(session_id), Screen(), None, "/workspace")
+            with closing(Screen()) as screen:
+                sit(self._client.sessions.open(session_id), screen, None, "/workspace")
         except (BuntimeError, CommandError) as failure:
             self._say(one_line(sentence_of(failure, "")))
         finally:

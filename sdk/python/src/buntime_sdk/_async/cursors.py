@@ -23,18 +23,25 @@ class AsyncCursorPages(Generic[T]):
         """`fetch`: returns the items after a cursor, and the next cursor; None if nothing follows."""
         self.cursor = cursor
         self._fetch = fetch
+        self._ended = False
 
     async def page(self) -> Sequence[T]:
-        """Returns the next items and moves `cursor` behind them."""
-        items, following = await self._fetch(self.cursor)
-        self.cursor = following or self.cursor
-        return items
+        """Returns the next items and moves `cursor` behind them. Returns no items where nothing more is."""
+        while not self._ended:
+            items, following = await self._fetch(self.cursor)
+            moved = following not in (None, self.cursor)
+            self._ended = following is None
+            self.cursor = following or self.cursor
+            if items or not moved:
+                return items
+        return []
 
     async def __aiter__(self) -> AsyncIterator[T]:
-        while True:
+        while not self._ended:
             items, following = await self._fetch(self.cursor)
             for item in items:
                 yield item
+            self._ended = following is None
             if following is None or following == self.cursor:
                 return
             self.cursor = following
