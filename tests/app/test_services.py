@@ -1,16 +1,19 @@
 """Services over HTTP: what a session declares runs whenever it is awake."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
+from buntime.inside import ServiceStatus
 from buntime.lifecycle import services as running
 from buntime.operations import previews
+from buntime.session import State
 from buntime.testing.sandboxes import FakeSandbox
 from tests.app.serving import Answer, Api, serving
-from tests.app.sleeping import deep_sleep, stored_of
+from tests.app.sleeping import PATIENCE, deep_sleep, stored_of
 from tests.app.test_previews import host_of
 from tests.waiting import eventually
 
@@ -275,6 +278,58 @@ async def test_a_server_that_was_killed_before_they_started_starts_them_later(ap
     api.lifecycle.services.forget(session)  # a new server knows nothing
     await api.lifecycle.services.resume()
     await eventually(lambda: "web" in sandbox_of(api).services.all)
+
+
+@asynccontextmanager
+async def slow_guest(api: Api, session: str) -> AsyncIterator[None]:
+    """Within the block, the session's guest does not say what runs in it, and a look at its services waits for that."""
+    sandbox, answers = await api.sandboxes.get((await stored_of(api, session)).sandbox), asyncio.Event()
+    assert isinstance(sandbox, FakeSandbox)
+    listed = sandbox.services.list
+
+    async def late() -> Sequence[ServiceStatus]:
+        await answers.wait()
+        return await listed()
+
+    sandbox.services.list = late  # type: ignore[method-assign]
+    try:
+        await patch(api, session, [WORKER])
+        assert api.lifecycle.services.is_busy(session)
+        yield
+    finally:
+        answers.set()
+
+
+async def state_of(api: Api, session: str) -> State:
+    return (await stored_of(api, session)).state
+
+
+async def test_a_guest_that_answers_slowly_keeps_no_other_session_from_its_suspension(api: Api) -> None:
+    slow, other = await api.session(services=[WEB]), await api.session()
+    keeper = api.keeper(idle_after=300)
+    async with slow_guest(api, slow):
+        api.clock.now += 300
+        async with asyncio.timeout(PATIENCE):
+            await api.keep(keeper)
+        assert (await state_of(api, slow), await state_of(api, other)) == (State.ACTIVE, State.IDLE)
+    await eventually(lambda: not api.lifecycle.services.is_busy(slow))
+    api.clock.now += 10
+    await api.keep(keeper)
+    assert await state_of(api, slow) is State.IDLE
+
+
+@pytest.mark.parametrize("depth", ["idle", "deep-sleep"])
+async def test_a_sleep_that_a_client_asks_for_waits_for_a_slow_guest_for_a_limited_time(
+    api: Api, depth: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "SETTLE_SECONDS", 0.05)
+    session = await api.session(services=[WEB])
+    async with slow_guest(api, session):
+        async with asyncio.timeout(PATIENCE):
+            refused = await api.call("POST", f"/sessions/{session}/sleep", {"depth": depth})
+        assert refused.refusal == (409, "session_busy")
+    slept = await api.call("POST", f"/sessions/{session}/sleep", {"depth": depth})
+    assert (slept.status, slept.json["state"]) == (200, depth)
 
 
 # --- previews ---

@@ -6,7 +6,7 @@ has killed the guest's shell that would restart it. All work for one session is 
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
@@ -24,6 +24,7 @@ from buntime.session import Session, State
 log = structlog.get_logger()
 
 LOOK_SECONDS = 10.0  # while a session is used, its services are looked at this often
+SETTLE_SECONDS = 10.0  # a transition waits this long: more than a stop takes, which is gentle at first
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +68,11 @@ class Services:
         self._tasks.start(self._make_so(session, sandbox, done), f"services of {session.id}")
 
     async def settled(self, session_id: str) -> None:
-        """Waits until nothing is being started or stopped. That holds no lease: frozen midway, it would look like a
-        guest that does not answer."""
-        async with self._turn(session_id):
-            pass
+        """Waits until nothing is being started or stopped, but not for longer than SETTLE_SECONDS. What a look does
+        holds no lease: frozen midway, it would look like a guest that does not answer. So ask `is_busy` afterwards."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_SECONDS), self._turn(session_id):
+                pass
 
     def is_busy(self, session_id: str) -> bool:
         """Whether something is being started or stopped since `look`."""
