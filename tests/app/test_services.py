@@ -271,6 +271,21 @@ async def test_they_count_as_processes_and_a_start_beyond_the_plan_is_refused() 
         assert (await act(api, session, "web", "start")).refusal == (429, "resource_limit_exceeded")
 
 
+async def test_a_restart_beyond_the_plan_is_refused_and_the_service_runs_on() -> None:
+    async with serving() as api:
+        api.key = await api.account(name="few", processes_per_session=2)
+        session = await api.session(services=[WEB])
+        before = await shown(api, session)
+        await api.call("POST", "/processes/start", {"sessionId": session, "command": "work"})
+        again = await act(api, session, "web", "restart")
+        assert (again.status, again.json["state"]) == (200, "running")
+        await patch(api, session, [WEB, WORKER])  # the server starts it beyond the limit
+        before = await shown(api, session)
+        for name in ("web", "worker"):
+            assert (await act(api, session, name, "restart")).refusal == (429, "resource_limit_exceeded")
+        assert await shown(api, session) == before
+
+
 async def test_a_server_that_was_killed_before_they_started_starts_them_later(api: Api) -> None:
     session = await api.session(services=[WEB])
     await shown(api, session)
