@@ -347,6 +347,49 @@ async def test_a_sleep_that_a_client_asks_for_waits_for_a_slow_guest_for_a_limit
     assert (slept.status, slept.json["state"]) == (200, depth)
 
 
+async def test_what_a_killed_server_did_not_stop_is_stopped_by_the_next_one_at_the_first_use(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = await api.session(services=[WEB])
+    await shown(api, session)
+    sandbox = sandbox_of(api)
+    with monkeypatch.context() as killed:
+        killed.setattr(api.lifecycle.services, "look", lambda *_: None)
+        await patch(api, session, None)
+    api.lifecycle.services.forget(session)  # a new server knows nothing
+    await api.lifecycle.services.resume()
+    await use(api, session)
+    await eventually(lambda: not sandbox.services.all and not api.lifecycle.services.is_busy(session))
+    assert sandbox.processes.live == 0
+    asked = count_lists(sandbox)
+    await use(api, session)
+    assert asked == []
+
+
+async def test_a_new_session_without_services_is_not_looked_at(api: Api) -> None:
+    await api.lifecycle.services.resume()
+    session = await api.session()
+    asked = count_lists(sandbox_of(api))
+    await use(api, session)
+    assert (asked, api.lifecycle.services.is_busy(session)) == ([], False)
+
+
+async def use(api: Api, session: str) -> None:
+    assert (await api.call("POST", "/execute", {"sessionId": session, "command": "echo hi"})).status == 200
+
+
+def count_lists(sandbox: FakeSandbox) -> list[str]:
+    """One entry for each time that the guest is asked for its services, from now on."""
+    asked, listed = list[str](), sandbox.services.list
+
+    async def counted() -> Sequence[ServiceStatus]:
+        asked.append(sandbox.id)
+        return await listed()
+
+    sandbox.services.list = counted  # type: ignore[method-assign]
+    return asked
+
+
 # --- previews ---
 
 

@@ -26,6 +26,8 @@ log = structlog.get_logger()
 LOOK_SECONDS = 10.0  # while a session is used, its services are looked at this often
 SETTLE_SECONDS = 10.0  # a transition waits this long: more than a stop takes, which is gentle at first
 
+_AWAKE = (State.ACTIVE, State.IDLE)
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -52,12 +54,14 @@ class Services:
         self._clock = clock
         self._seen: dict[str, Seen] = {}  # by session
         self._under_way: dict[str, asyncio.Event] = {}  # the newest look of each session; set when it is done
+        self._left: dict[str, str] = {}  # session → its sandbox of an earlier server, in which anything may run
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def look(self, session: Session, sandbox: Sandbox) -> None:
         """Starts what is missing, and stops what is too much, in the background. Fast if nothing is to be done."""
         seen = self._seen.get(session.id)
-        if not session.services and seen is None:
+        is_unknown = self._left.pop(session.id, "") == sandbox.id
+        if not session.services and seen is None and not is_unknown:
             return
         now = asyncio.get_running_loop().time()
         same = seen and seen.sandbox == sandbox.id and seen.services == session.services
@@ -79,8 +83,11 @@ class Services:
         return session_id in self._under_way
 
     async def resume(self) -> None:
-        """At start: sessions that an earlier server left between their creation and the start of their services."""
-        for session in await self._store.all_sessions():
+        """At start: starts what an earlier server left declared but not started, and lets the first use of each other
+        session look for what it left running but not declared."""
+        sessions = await self._store.all_sessions()
+        self._left = {session.id: session.sandbox for session in sessions if session.state in _AWAKE}
+        for session in sessions:
             if session.services and session.state is State.ACTIVE:
                 sandbox = await self._sandboxes.get(session.sandbox)
                 if sandbox is not None:
@@ -89,6 +96,7 @@ class Services:
     def forget(self, session_id: str) -> None:
         """The session is gone."""
         self._seen.pop(session_id, None)
+        self._left.pop(session_id, None)
 
     async def list(self, session_id: str, sandbox: Sandbox) -> Mapping[str, ServiceStatus]:
         """What the guest says of its services, by name."""
@@ -118,6 +126,8 @@ class Services:
                 session = await self._store.get_session(asked.id)  # it may have been changed since
                 if session is not None and session.sandbox == sandbox.id:
                     await self._changed(session, sandbox, await _there(sandbox))
+                    if not session.services and self._under_way.get(asked.id) is done:
+                        self._seen.pop(asked.id, None)  # there is nothing to look after any more
         except (SandboxGone, errors.BuntimeError) as failed:  # a later look tries again
             log.warning("services_not_started", session=asked.id, reason=str(failed))
         finally:
