@@ -296,7 +296,7 @@ async def test_a_server_that_was_killed_before_they_started_starts_them_later(ap
 
 
 @asynccontextmanager
-async def slow_guest(api: Api, session: str) -> AsyncIterator[None]:
+async def slow_guest(api: Api, session: str, declared: object = (WORKER,)) -> AsyncIterator[None]:
     """Within the block, the session's guest does not say what runs in it, and a look at its services waits for that."""
     sandbox, answers = await api.sandboxes.get((await stored_of(api, session)).sandbox), asyncio.Event()
     assert isinstance(sandbox, FakeSandbox)
@@ -308,7 +308,7 @@ async def slow_guest(api: Api, session: str) -> AsyncIterator[None]:
 
     sandbox.services.list = late  # type: ignore[method-assign]
     try:
-        await patch(api, session, [WORKER])
+        await patch(api, session, declared)
         assert api.lifecycle.services.is_busy(session)
         yield
     finally:
@@ -414,6 +414,23 @@ async def test_after_a_wait_that_is_too_long_the_visitor_is_asked_to_come_back(a
     late = await api.ask(host_of(session))
     assert (late.refusal, late.headers["Retry-After"]) == ((503, "unavailable"), "1")
     assert "The service web does not listen on port 8080 yet." in late.error["message"]
+
+
+async def test_a_guest_that_answers_slowly_does_not_make_a_visitor_wait_for_longer(api: Api, short: None) -> None:
+    session = await api.session(services=[WEB])
+    async with slow_guest(api, session, [WEB, WORKER]), asyncio.timeout(PATIENCE):
+        late = await api.ask(host_of(session))
+    assert (late.refusal, late.headers["Retry-After"]) == ((503, "unavailable"), "1")
+
+
+async def test_the_guest_is_asked_once_for_all_visitors_who_wait(api: Api) -> None:
+    session = await api.session(services=[WEB])
+    await shown(api, session)
+    asked, sandbox = count_lists(sandbox_of(api)), sandbox_of(api)
+    found = await asyncio.gather(*(api.lifecycle.services.shared_list(session, sandbox) for _ in range(5)))
+    assert ([[*one] for one in found], len(asked)) == ([["web"]] * 5, 1)
+    await api.lifecycle.services.shared_list(session, sandbox)
+    assert len(asked) == 2
 
 
 @pytest.mark.parametrize("path", ["/admit", "/nothing"])

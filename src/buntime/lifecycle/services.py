@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from weakref import WeakValueDictionary
 
 import structlog
@@ -54,6 +55,7 @@ class Services:
         self._clock = clock
         self._seen: dict[str, Seen] = {}  # by session
         self._under_way: dict[str, asyncio.Event] = {}  # the newest look of each session; set when it is done
+        self._asked: dict[str, asyncio.Future[Mapping[str, ServiceStatus]]] = {}  # by sandbox: see `shared_list`
         self._left: dict[str, str] = {}  # session → its sandbox of an earlier server, in which anything may run
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -102,6 +104,20 @@ class Services:
         """What the guest says of its services, by name."""
         async with self._turn(session_id):
             return await _there(sandbox)
+
+    async def shared_list(self, session_id: str, sandbox: Sandbox) -> Mapping[str, ServiceStatus]:
+        """The same, by one call for all who ask meanwhile. It goes on when they leave."""
+        asked = self._asked.get(sandbox.id)
+        if asked is None:
+            listing = self._tasks.finish(self.list(session_id, sandbox), f"list of services of {session_id}")
+            asked = self._asked[sandbox.id] = asyncio.ensure_future(listing)
+            asked.add_done_callback(partial(self._was_asked, sandbox.id))
+        return await asyncio.shield(asked)
+
+    def _was_asked(self, sandbox_id: str, asked: asyncio.Future[Mapping[str, ServiceStatus]]) -> None:
+        del self._asked[sandbox_id]
+        if not asked.cancelled():
+            asked.exception()  # so that asyncio does not report it as never retrieved, if all have left
 
     async def start(self, session: Session, sandbox: Sandbox, service: Service) -> None:
         """Starts a service that does not run, or is not restarted any more."""

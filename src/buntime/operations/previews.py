@@ -235,16 +235,19 @@ class Previews:
         if service is None:
             return False
         now = asyncio.get_running_loop().time
-        ends, asks, pause = now() + SERVICE_SECONDS, 0.0, FIRST_LOOK_SECONDS
-        while not await sandbox.processes.listeners(port):
-            if now() >= asks:
-                _require_live(service, (await self._services.list(session.id, sandbox)).get(service.name))
-                asks = now() + ASK_SECONDS
-            if now() + pause >= ends:
-                told = f"The service {service.name} does not listen on port {port} yet."
-                raise _Refusal(Reason.SERVICE_STARTING, errors.Unavailable(told, 1))
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LAST_LOOK_SECONDS)
+        asks, pause = 0.0, FIRST_LOOK_SECONDS
+        try:
+            async with asyncio.timeout(SERVICE_SECONDS):
+                while not await sandbox.processes.listeners(port):
+                    if now() >= asks:
+                        there = await self._services.shared_list(session.id, sandbox)
+                        _require_live(service, there.get(service.name))
+                        asks = now() + ASK_SECONDS
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, LAST_LOOK_SECONDS)
+        except TimeoutError:
+            told = f"The service {service.name} does not listen on port {port} yet."
+            raise _Refusal(Reason.SERVICE_STARTING, errors.Unavailable(told, 1)) from None
         return True
 
     async def _until_it_listens(self, permission: Permission, host: str) -> None:
