@@ -1,7 +1,7 @@
 """Services over HTTP: what a session declares runs whenever it is awake."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -431,6 +431,26 @@ async def test_the_guest_is_asked_once_for_all_visitors_who_wait(api: Api) -> No
     assert ([[*one] for one in found], len(asked)) == ([["web"]] * 5, 1)
     await api.lifecycle.services.shared_list(session, sandbox)
     assert len(asked) == 2
+
+
+async def test_visitors_share_a_look_at_a_port_but_not_one_from_before_the_edge_found_nothing(
+    api: Api, short: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(previews, "SHARED_SECONDS", 60.0)
+    session = await api.session(services=[WEB])
+    await shown(api, session)
+    looks, sockets = list[int](), {1}
+
+    async def counted(port: int) -> Set[int]:
+        looks.append(port)
+        return sockets
+
+    sandbox_of(api).processes.listeners = counted  # type: ignore[method-assign]
+    assert [(await api.ask(host_of(session))).status for _ in range(5)] == [200] * 5
+    assert looks == [8080]
+    sockets.clear()
+    late = await api.ask(host_of(session), path="/nothing")
+    assert "does not listen on port 8080 yet" in late.error["message"]
 
 
 @pytest.mark.parametrize("path", ["/admit", "/nothing"])
