@@ -118,6 +118,13 @@ export class Service {
     if (this.isLive) this.#finish("stopped");
   }
 
+  /** Ends at once what it left behind after its end, and with that a halted attendant. Returns when nothing of it runs,
+   * or soon after SIGKILL. */
+  async clear(): Promise<void> {
+    this.#attended.signal(SIGKILL);
+    await within(this.pace.killing, () => this.#isQuiet);
+  }
+
   /** It is about to be ended with the session's other processes, which is not for it to undo. */
   halt(): void {
     if (this.isLive) this.#finish("lost");

@@ -39,7 +39,10 @@ export class Services {
   /** Raises EEXIST for a name that is in use, EAGAIN, ESRCH and EINVAL. */
   async start(spare: number, body: unknown): Promise<Shown> {
     const wanted = wantedOf(body);
-    if (this.#all.get(wanted.name)?.isLive) throw new Failure("EEXIST", { message: "the service runs" });
+    const before = this.#all.get(wanted.name);
+    if (before?.isLive) throw new Failure("EEXIST", { message: "the service runs" });
+    await before?.clear(); // what it left behind may hold its port
+    if (this.#all.get(wanted.name) !== before) throw new Failure("EEXIST", { message: "the service is being started" });
     this.#all.delete(wanted.name);
     if (this.#all.size >= MOST) throw new Failure("EAGAIN", { status: 409, message: "too many services" });
     const service = new Service(this.processes, spare, wanted, this.pace);

@@ -100,6 +100,36 @@ test("what a program left behind is ended before it starts again", async () => {
   expect(left.filter(isAlive)).toEqual([]);
 });
 
+test("what an exited service left behind is ended before it is started anew", async () => {
+  const command = `sleep 1000 & echo $! >>${guest.at("daemon")}; exit 0`;
+  for (let starts = 0; starts < 2; starts++) {
+    await start("daemon", command, { restart: "never" });
+    await until("daemon", ({ state }) => state === "exited");
+  }
+  const left = readFileSync(guest.at("daemon"), "utf8").trim().split("\n").map(Number);
+  expect(left.map(isAlive)).toEqual([false, true]);
+  await stop("daemon");
+  expect(left.map(isAlive)).toEqual([false, false]);
+});
+
+test("a service that was halted does not run twice after it is started anew", async () => {
+  const before = guest;
+  guest = await Guest.start({ GUEST_PROCESSES: mkdtempSync(join(root, "halted-")) });
+  try {
+    await start("web", "exec sleep 1000");
+    const { pid } = await until("web", ({ pid }) => pid !== null);
+    await guest.post("/processes/ending", { reason: "deep_sleep" });
+    expect(await one("web")).toMatchObject({ state: "lost" });
+    await start("web", "exec sleep 1000");
+    expect(isAlive(pid!)).toBe(false);
+    expect(await one("web")).toMatchObject({ state: "running", restarts: 0, exitCode: null });
+    await stop("web");
+  } finally {
+    await guest.stop();
+    guest = before;
+  }
+});
+
 test.each([
   ["never", 1, "exited"],
   ["never", 0, "exited"],

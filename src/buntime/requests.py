@@ -275,6 +275,10 @@ def check_token(new: NewToken) -> int:
         raise InvalidRequest(
             "ttl", f"ttl must be at least {SHORTEST_TOKEN_TTL} seconds, not {new.ttl}.", limit=SHORTEST_TOKEN_TTL
         )
+    if new.ttl is not None and new.ttl > LONGEST_SECONDS:
+        raise InvalidRequest(
+            "ttl", f"ttl must be at most {LONGEST_SECONDS} seconds, not {new.ttl}.", limit=LONGEST_SECONDS
+        )
     return DEFAULT_TOKEN_TTL if new.ttl is None else new.ttl
 
 

@@ -15,6 +15,7 @@ from buntime.errors import Unavailable
 from buntime.lifecycle import leases
 from buntime.operations import preview_tokens, previews, visitors
 from buntime.operations.previews import Reason
+from buntime.plan import LONGEST_SECONDS
 from buntime.ports import Sandbox
 from buntime.session import State
 from buntime.web.accept import prefers_page
@@ -187,11 +188,24 @@ async def test_a_token_lasts_an_hour_and_never_longer_than_its_session(api: Api)
     session = await api.session(ttl=7200)
     made = await api.call("POST", f"/sessions/{session}/preview-token")
     assert made.json["expiresAt"] == "2024-01-19T11:30:00Z"
-    long = await api.call("POST", f"/sessions/{session}/preview-token", {"ttl": 1 << 60})
+    long = await api.call("POST", f"/sessions/{session}/preview-token", {"ttl": LONGEST_SECONDS})
     assert long.json["expiresAt"] == "2024-01-19T12:30:00Z"
 
 
-@pytest.mark.parametrize("asked", [{"port": 1023}, {"port": 65536}, {"ttl": 59}, {"ttl": "60"}, {"other": 1}])
+ASKED: list[dict[str, object]] = [{"port": 1023}, {"port": 65536}, {"ttl": 59}, {"ttl": "60"}, {"other": 1}]
+
+
+@pytest.mark.parametrize("ttl", [LONGEST_SECONDS + 1, (1 << 63) - 1])
+async def test_a_ttl_that_no_clock_holds_is_refused_for_a_session_without_an_end(ttl: int) -> None:
+    async with serving() as api:
+        api.key = await api.account(name="endless", longest_ttl="never")
+        path = f"/sessions/{await api.session(ttl='never')}/preview-token"
+        refused = await api.call("POST", path, {"ttl": ttl})
+        assert (refused.refusal, refused.error["details"]["field"]) == ((400, "invalid_request"), "ttl")
+        assert (await api.call("POST", path, {"ttl": LONGEST_SECONDS})).status == 200
+
+
+@pytest.mark.parametrize("asked", ASKED)
 async def test_a_refused_token_request_names_the_wrong_field(api: Api, asked: dict[str, object]) -> None:
     refused = await api.call("POST", f"/sessions/{await api.session()}/preview-token", asked)
     assert refused.refusal == (400, "invalid_request")

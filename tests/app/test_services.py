@@ -1,16 +1,19 @@
 """Services over HTTP: what a session declares runs whenever it is awake."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence, Set
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
+from buntime.inside import ServiceStatus
 from buntime.lifecycle import services as running
 from buntime.operations import previews
+from buntime.session import State
 from buntime.testing.sandboxes import FakeSandbox
 from tests.app.serving import Answer, Api, serving
-from tests.app.sleeping import deep_sleep, stored_of
+from tests.app.sleeping import PATIENCE, deep_sleep, stored_of
 from tests.app.test_previews import host_of
 from tests.waiting import eventually
 
@@ -268,6 +271,21 @@ async def test_they_count_as_processes_and_a_start_beyond_the_plan_is_refused() 
         assert (await act(api, session, "web", "start")).refusal == (429, "resource_limit_exceeded")
 
 
+async def test_a_restart_beyond_the_plan_is_refused_and_the_service_runs_on() -> None:
+    async with serving() as api:
+        api.key = await api.account(name="few", processes_per_session=2)
+        session = await api.session(services=[WEB])
+        before = await shown(api, session)
+        await api.call("POST", "/processes/start", {"sessionId": session, "command": "work"})
+        again = await act(api, session, "web", "restart")
+        assert (again.status, again.json["state"]) == (200, "running")
+        await patch(api, session, [WEB, WORKER])  # the server starts it beyond the limit
+        before = await shown(api, session)
+        for name in ("web", "worker"):
+            assert (await act(api, session, name, "restart")).refusal == (429, "resource_limit_exceeded")
+        assert await shown(api, session) == before
+
+
 async def test_a_server_that_was_killed_before_they_started_starts_them_later(api: Api) -> None:
     session = await api.session(services=[WEB])
     await shown(api, session)
@@ -275,6 +293,101 @@ async def test_a_server_that_was_killed_before_they_started_starts_them_later(ap
     api.lifecycle.services.forget(session)  # a new server knows nothing
     await api.lifecycle.services.resume()
     await eventually(lambda: "web" in sandbox_of(api).services.all)
+
+
+@asynccontextmanager
+async def slow_guest(api: Api, session: str, declared: object = (WORKER,)) -> AsyncIterator[None]:
+    """Within the block, the session's guest does not say what runs in it, and a look at its services waits for that."""
+    sandbox, answers = await api.sandboxes.get((await stored_of(api, session)).sandbox), asyncio.Event()
+    assert isinstance(sandbox, FakeSandbox)
+    listed = sandbox.services.list
+
+    async def late() -> Sequence[ServiceStatus]:
+        await answers.wait()
+        return await listed()
+
+    sandbox.services.list = late  # type: ignore[method-assign]
+    try:
+        await patch(api, session, declared)
+        assert api.lifecycle.services.is_busy(session)
+        yield
+    finally:
+        answers.set()
+
+
+async def state_of(api: Api, session: str) -> State:
+    return (await stored_of(api, session)).state
+
+
+async def test_a_guest_that_answers_slowly_keeps_no_other_session_from_its_suspension(api: Api) -> None:
+    slow, other = await api.session(services=[WEB]), await api.session()
+    keeper = api.keeper(idle_after=300)
+    async with slow_guest(api, slow):
+        api.clock.now += 300
+        async with asyncio.timeout(PATIENCE):
+            await api.keep(keeper)
+        assert (await state_of(api, slow), await state_of(api, other)) == (State.ACTIVE, State.IDLE)
+    await eventually(lambda: not api.lifecycle.services.is_busy(slow))
+    api.clock.now += 10
+    await api.keep(keeper)
+    assert await state_of(api, slow) is State.IDLE
+
+
+@pytest.mark.parametrize("depth", ["idle", "deep-sleep"])
+async def test_a_sleep_that_a_client_asks_for_waits_for_a_slow_guest_for_a_limited_time(
+    api: Api, depth: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "SETTLE_SECONDS", 0.05)
+    session = await api.session(services=[WEB])
+    async with slow_guest(api, session):
+        async with asyncio.timeout(PATIENCE):
+            refused = await api.call("POST", f"/sessions/{session}/sleep", {"depth": depth})
+        assert refused.refusal == (409, "session_busy")
+    slept = await api.call("POST", f"/sessions/{session}/sleep", {"depth": depth})
+    assert (slept.status, slept.json["state"]) == (200, depth)
+
+
+async def test_what_a_killed_server_did_not_stop_is_stopped_by_the_next_one_at_the_first_use(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = await api.session(services=[WEB])
+    await shown(api, session)
+    sandbox = sandbox_of(api)
+    with monkeypatch.context() as killed:
+        killed.setattr(api.lifecycle.services, "look", lambda *_: None)
+        await patch(api, session, None)
+    api.lifecycle.services.forget(session)  # a new server knows nothing
+    await api.lifecycle.services.resume()
+    await use(api, session)
+    await eventually(lambda: not sandbox.services.all and not api.lifecycle.services.is_busy(session))
+    assert sandbox.processes.live == 0
+    asked = count_lists(sandbox)
+    await use(api, session)
+    assert asked == []
+
+
+async def test_a_new_session_without_services_is_not_looked_at(api: Api) -> None:
+    await api.lifecycle.services.resume()
+    session = await api.session()
+    asked = count_lists(sandbox_of(api))
+    await use(api, session)
+    assert (asked, api.lifecycle.services.is_busy(session)) == ([], False)
+
+
+async def use(api: Api, session: str) -> None:
+    assert (await api.call("POST", "/execute", {"sessionId": session, "command": "echo hi"})).status == 200
+
+
+def count_lists(sandbox: FakeSandbox) -> list[str]:
+    """One entry for each time that the guest is asked for its services, from now on."""
+    asked, listed = list[str](), sandbox.services.list
+
+    async def counted() -> Sequence[ServiceStatus]:
+        asked.append(sandbox.id)
+        return await listed()
+
+    sandbox.services.list = counted  # type: ignore[method-assign]
+    return asked
 
 
 # --- previews ---
@@ -301,6 +414,43 @@ async def test_after_a_wait_that_is_too_long_the_visitor_is_asked_to_come_back(a
     late = await api.ask(host_of(session))
     assert (late.refusal, late.headers["Retry-After"]) == ((503, "unavailable"), "1")
     assert "The service web does not listen on port 8080 yet." in late.error["message"]
+
+
+async def test_a_guest_that_answers_slowly_does_not_make_a_visitor_wait_for_longer(api: Api, short: None) -> None:
+    session = await api.session(services=[WEB])
+    async with slow_guest(api, session, [WEB, WORKER]), asyncio.timeout(PATIENCE):
+        late = await api.ask(host_of(session))
+    assert (late.refusal, late.headers["Retry-After"]) == ((503, "unavailable"), "1")
+
+
+async def test_the_guest_is_asked_once_for_all_visitors_who_wait(api: Api) -> None:
+    session = await api.session(services=[WEB])
+    await shown(api, session)
+    asked, sandbox = count_lists(sandbox_of(api)), sandbox_of(api)
+    found = await asyncio.gather(*(api.lifecycle.services.shared_list(session, sandbox) for _ in range(5)))
+    assert ([[*one] for one in found], len(asked)) == ([["web"]] * 5, 1)
+    await api.lifecycle.services.shared_list(session, sandbox)
+    assert len(asked) == 2
+
+
+async def test_visitors_share_a_look_at_a_port_but_not_one_from_before_the_edge_found_nothing(
+    api: Api, short: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(previews, "SHARED_SECONDS", 60.0)
+    session = await api.session(services=[WEB])
+    await shown(api, session)
+    looks, sockets = list[int](), {1}
+
+    async def counted(port: int) -> Set[int]:
+        looks.append(port)
+        return sockets
+
+    sandbox_of(api).processes.listeners = counted  # type: ignore[method-assign]
+    assert [(await api.ask(host_of(session))).status for _ in range(5)] == [200] * 5
+    assert looks == [8080]
+    sockets.clear()
+    late = await api.ask(host_of(session), path="/nothing")
+    assert "does not listen on port 8080 yet" in late.error["message"]
 
 
 @pytest.mark.parametrize("path", ["/admit", "/nothing"])

@@ -61,13 +61,20 @@ class Box:
     take_over: Callable[[], Awaitable[None]] = _at_once
     killed: bool = False
     has_counted_spare: bool = True
+    spares: int = 0  # processes that it was told to park with their memory counted
+
+    async def freeze(self) -> bool:
+        return True
 
     @property
     def id(self) -> str:
         return self.record.sandbox
 
-    async def thaw(self) -> None:
+    def let_go(self) -> None:
         return None
+
+    async def thaw(self) -> None:
+        self.spares += 1
 
     async def park(self) -> None:
         await asyncio.sleep(0.01)
@@ -279,6 +286,20 @@ async def test_a_slow_sandbox_gets_as_long_as_a_starting_one(
     await sandboxes.recover(owned)
     await sandboxes.adopt(Lost().note)
     assert [name for name in names if not await sandboxes.get(name)] == []
+
+
+async def test_adoption_prepares_no_process_for_a_run(tmp_path: Path, tasks: Tasks) -> None:
+    """Not in a sandbox that is frozen again, and none whose memory is counted in a parked one."""
+    host = Host(tmp_path, pool_size=1)
+    owned = _owned(host, "active", "idle")
+    owned["idle"].state = State.IDLE  # type: ignore[misc]
+    host.leave("parked", None)
+    sandboxes = host.sandboxes(tasks)
+    await sandboxes.recover(owned)
+    await sandboxes.adopt(Lost().note)
+    assert {name: (box.killed, box.spares) for name, box in host.boxes.items()} == dict.fromkeys(
+        ("active", "idle", "parked"), (False, 0)
+    )
 
 
 async def test_no_more_are_parked_than_the_pool_holds(tmp_path: Path, tasks: Tasks) -> None:

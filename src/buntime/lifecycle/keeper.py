@@ -35,6 +35,8 @@ JUMP_SECONDS = 5.0  # a clock that gains or loses this much against monotonic ti
 HOLD_SECONDS = 60.0  # without expiries after the clock was set forward: it may be set back soon
 HOUR, DAY = 3600, 86400
 
+_SLEEP = (Step.SUSPEND, Step.DEEP_SLEEP)
+
 
 @dataclass(frozen=True, slots=True)
 class Pace:
@@ -205,6 +207,8 @@ class Keeper:
     async def _take_step(self, session: Session, step: Step, now: float, waits: Waits | None) -> None:
         done, wait = False, 0.0
         try:
+            if waits is not None and step in _SLEEP and self._lifecycle.transitions.is_used(session.id):
+                return  # without a place, which others wait for
             async with self._places[step]:
                 if step is Step.SUSPEND and waits is not None and waits.awaits_processes:
                     wait = await self._lifecycle.working.rest_after(session)

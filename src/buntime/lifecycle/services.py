@@ -6,8 +6,9 @@ has killed the guest's shell that would restart it. All work for one session is 
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from weakref import WeakValueDictionary
 
 import structlog
@@ -24,6 +25,9 @@ from buntime.session import Session, State
 log = structlog.get_logger()
 
 LOOK_SECONDS = 10.0  # while a session is used, its services are looked at this often
+SETTLE_SECONDS = 10.0  # a transition waits this long: more than a stop takes, which is gentle at first
+
+_AWAKE = (State.ACTIVE, State.IDLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +55,15 @@ class Services:
         self._clock = clock
         self._seen: dict[str, Seen] = {}  # by session
         self._under_way: dict[str, asyncio.Event] = {}  # the newest look of each session; set when it is done
+        self._asked: dict[str, asyncio.Future[Mapping[str, ServiceStatus]]] = {}  # by sandbox: see `shared_list`
+        self._left: dict[str, str] = {}  # session → its sandbox of an earlier server, in which anything may run
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def look(self, session: Session, sandbox: Sandbox) -> None:
         """Starts what is missing, and stops what is too much, in the background. Fast if nothing is to be done."""
         seen = self._seen.get(session.id)
-        if not session.services and seen is None:
+        is_unknown = self._left.pop(session.id, "") == sandbox.id
+        if not session.services and seen is None and not is_unknown:
             return
         now = asyncio.get_running_loop().time()
         same = seen and seen.sandbox == sandbox.id and seen.services == session.services
@@ -67,18 +74,22 @@ class Services:
         self._tasks.start(self._make_so(session, sandbox, done), f"services of {session.id}")
 
     async def settled(self, session_id: str) -> None:
-        """Waits until nothing is being started or stopped. That holds no lease: frozen midway, it would look like a
-        guest that does not answer."""
-        async with self._turn(session_id):
-            pass
+        """Waits until nothing is being started or stopped, but not for longer than SETTLE_SECONDS. What a look does
+        holds no lease: frozen midway, it would look like a guest that does not answer. So ask `is_busy` afterwards."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_SECONDS), self._turn(session_id):
+                pass
 
     def is_busy(self, session_id: str) -> bool:
         """Whether something is being started or stopped since `look`."""
         return session_id in self._under_way
 
     async def resume(self) -> None:
-        """At start: sessions that an earlier server left between their creation and the start of their services."""
-        for session in await self._store.all_sessions():
+        """At start: starts what an earlier server left declared but not started, and lets the first use of each other
+        session look for what it left running but not declared."""
+        sessions = await self._store.all_sessions()
+        self._left = {session.id: session.sandbox for session in sessions if session.state in _AWAKE}
+        for session in sessions:
             if session.services and session.state is State.ACTIVE:
                 sandbox = await self._sandboxes.get(session.sandbox)
                 if sandbox is not None:
@@ -87,11 +98,26 @@ class Services:
     def forget(self, session_id: str) -> None:
         """The session is gone."""
         self._seen.pop(session_id, None)
+        self._left.pop(session_id, None)
 
     async def list(self, session_id: str, sandbox: Sandbox) -> Mapping[str, ServiceStatus]:
         """What the guest says of its services, by name."""
         async with self._turn(session_id):
             return await _there(sandbox)
+
+    async def shared_list(self, session_id: str, sandbox: Sandbox) -> Mapping[str, ServiceStatus]:
+        """The same, by one call for all who ask meanwhile. It goes on when they leave."""
+        asked = self._asked.get(sandbox.id)
+        if asked is None:
+            listing = self._tasks.finish(self.list(session_id, sandbox), f"list of services of {session_id}")
+            asked = self._asked[sandbox.id] = asyncio.ensure_future(listing)
+            asked.add_done_callback(partial(self._was_asked, sandbox.id))
+        return await asyncio.shield(asked)
+
+    def _was_asked(self, sandbox_id: str, asked: asyncio.Future[Mapping[str, ServiceStatus]]) -> None:
+        del self._asked[sandbox_id]
+        if not asked.cancelled():
+            asked.exception()  # so that asyncio does not report it as never retrieved, if all have left
 
     async def start(self, session: Session, sandbox: Sandbox, service: Service) -> None:
         """Starts a service that does not run, or is not restarted any more."""
@@ -116,6 +142,8 @@ class Services:
                 session = await self._store.get_session(asked.id)  # it may have been changed since
                 if session is not None and session.sandbox == sandbox.id:
                     await self._changed(session, sandbox, await _there(sandbox))
+                    if not session.services and self._under_way.get(asked.id) is done:
+                        self._seen.pop(asked.id, None)  # there is nothing to look after any more
         except (SandboxGone, errors.BuntimeError) as failed:  # a later look tries again
             log.warning("services_not_started", session=asked.id, reason=str(failed))
         finally:

@@ -78,14 +78,23 @@ class Transitions:
     async def suspend(self, session_id: str, quiet_since: float | None = None) -> bool:
         """Freezes the sandbox and stores that. Returns False, with nothing changed, when the session is in use.
 
-        `quiet_since` (Unix seconds): suspends only if there was no activity since then.
+        `quiet_since` (Unix seconds): suspends only if there was no activity since then. It then waits for no service
+        that is being started or stopped, but returns False: a hostile guest can make that take minutes.
         """
+        if quiet_since is not None and self.is_used(session_id):
+            return False
         return await self._tasks.finish(self._suspend(session_id, quiet_since), f"suspend {session_id}")
 
     async def deep_sleep(self, session_id: str, quiet_since: float | None = None) -> bool:
         """Ends the session's processes, gently at first, and gives its sandbox back. Its files stay, and are archived
         in the background. Otherwise the same as `suspend`."""
+        if quiet_since is not None and self.is_used(session_id):
+            return False
         return await self._tasks.finish(self._deep_sleep(session_id, quiet_since), f"deep sleep of {session_id}")
+
+    def is_used(self, session_id: str) -> bool:
+        """Whether a request uses the session, or its services are being started or stopped."""
+        return self._holds.in_use(session_id) or self._services.is_busy(session_id)
 
     def awake_since_deep_sleep(self, session_id: str) -> float | None:
         """Seconds since the session last woke from deep sleep, which had ended its processes. None when it did not
@@ -207,10 +216,13 @@ class Transitions:
             if session.state is not State.ACTIVE or sandbox is None or _recent(session, quiet_since):
                 return session.state in (State.IDLE, State.DEEP_SLEEP)
             await self._on_wake.started(session_id)
-            await self._services.settled(session_id)
+            if quiet_since is None:
+                await self._services.settled(session_id)
+            elif self.is_used(session_id):
+                return False
             seen = await self._observations.observe(session)
             # a request that arrives from here on finds the lock taken, and waits
-            if self._is_used(session_id) or not await sandbox.freeze():
+            if self.is_used(session_id) or not await sandbox.freeze():
                 return False
             await self._store_asleep(session, sandbox, lambda s: _with_counts(s.after(Event.SUSPEND), seen))
             reached("suspend: stored")
@@ -222,9 +234,12 @@ class Transitions:
             if session.state is State.DEEP_SLEEP or _recent(session, quiet_since):
                 return session.state is State.DEEP_SLEEP
             await self._on_wake.started(session_id)
-            await self._services.settled(session_id)
+            if quiet_since is None:
+                await self._services.settled(session_id)
+            elif self.is_used(session_id):
+                return False
             seen = await self._observations.observe(session)
-            if self._is_used(session_id):
+            if self.is_used(session_id):
                 return False
             sandbox = await self._sandboxes.get(session.sandbox)
             if sandbox is None:
@@ -238,9 +253,6 @@ class Transitions:
             reached("sleep: stopped")
         self._archiving.start(session_id)
         return True
-
-    def _is_used(self, session_id: str) -> bool:
-        return self._holds.in_use(session_id) or self._services.is_busy(session_id)
 
     async def _store_asleep(
         self, session: Session, sandbox: Sandbox | None, change: Callable[[Session], Session]

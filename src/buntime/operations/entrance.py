@@ -109,17 +109,24 @@ class Entrance:
     async def place(self, caller: Caller, session: Session, sandbox: Sandbox, kind: Kind) -> AsyncIterator[None]:
         """Reserves a place for one more of the kind, which the block starts. Raises ResourceLimitExceeded."""
         names = ((session.id, kind), (session.account, kind))
-        plan = caller.plan
-        here = sandbox.live(kind) + self._starting[names[0]]
-        self._check(kind, here, getattr(plan, f"{kind}_per_session"), "session", caller)
-        everywhere = await self._live(session.account, kind) + self._starting[names[1]]
-        self._check(kind, everywhere, getattr(plan, f"{kind}_per_account"), "account", caller)
+        await self.check_place(caller, session, sandbox, kind)
         self._starting.update(names)
         try:
             yield
         finally:
             self._starting.subtract(names)
             self._forget(self._starting, names)
+
+    async def check_place(
+        self, caller: Caller, session: Session, sandbox: Sandbox, kind: Kind, *, without: int = 0
+    ) -> None:
+        """Raises ResourceLimitExceeded when there is no place for one more of the kind, `without` so many of the
+        session's that are about to end."""
+        plan = caller.plan
+        here = sandbox.live(kind) + self._starting[session.id, kind] - without
+        self._check(kind, here, getattr(plan, f"{kind}_per_session"), "session", caller)
+        everywhere = await self._live(session.account, kind) + self._starting[session.account, kind] - without
+        self._check(kind, everywhere, getattr(plan, f"{kind}_per_account"), "account", caller)
 
     async def _live(self, account: str, kind: Kind) -> int:
         found = [await self._sandboxes.get(s.sandbox) for s in await self._store.account_sessions(account)]

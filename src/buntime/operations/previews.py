@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -39,6 +40,7 @@ ON_WAKE_SECONDS = 20.0  # after a wake, a request waits this long for what `onWa
 STARTING_SECONDS = 120.0  # … which counts as still starting for this long
 FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS = 0.02, 0.5  # between two looks whether a program listens
 SERVICE_SECONDS = 20.0  # a request waits this long for the service that declares its port
+SHARED_SECONDS = 0.1  # a look at a port serves all requests of this time
 ASK_SECONDS = 1.0  # between two looks whether the service is still about to run
 CONNECT_SECONDS = 1.0
 MOST_WAITING = 256  # requests for one session that are being decided on
@@ -125,6 +127,8 @@ class Previews:
         self._domain = domain
         self._scheme = "https" if secure else "http"
         self._deciding: Counter[str] = Counter()  # session → requests
+        self._looking: WeakValueDictionary[tuple[str, int], asyncio.Lock] = WeakValueDictionary()  # sandbox, port
+        self._looks: dict[tuple[str, int], tuple[float, bool]] = {}  # when it began, and whether a program listened
         self._seen_up: dict[PreviewAddress, float] = {}  # when a program was seen to listen, on the loop's clock
 
     async def admit(self, request: PreviewRequest) -> Admitted | PreviewRefused:
@@ -152,7 +156,7 @@ class Previews:
     async def _explained(self, request: PreviewRequest) -> PreviewRefused:
         permission = await self._permission(request)
         async with self._awake(permission) as sandbox:
-            await self._until_served(permission, sandbox)  # it has just ended
+            await self._until_served(permission, sandbox, has_failed=True)  # it has just ended
             listens = await _listens(sandbox.address, permission.address.port)
         raise self._told(permission, listens=listens)
 
@@ -224,28 +228,45 @@ class Previews:
             if not self._deciding[session_id]:
                 del self._deciding[session_id]
 
-    async def _until_served(self, permission: Permission, sandbox: Sandbox) -> bool:
+    async def _until_served(self, permission: Permission, sandbox: Sandbox, *, has_failed: bool = False) -> bool:
         """Waits until something listens on a port that a service declares. False when none does. Raises _Refusal when
         SERVICE_SECONDS are over, or the service is not started again.
 
-        The kernel says what listens: a connection would reach the program.
+        The kernel says what listens: a connection would reach the program. `has_failed`: the edge could not connect, so
+        what was seen before this call does not count.
         """
         session, port = permission.session, permission.address.port
         service = next((service for service in session.services if service.port == port), None)
         if service is None:
             return False
         now = asyncio.get_running_loop().time
-        ends, asks, pause = now() + SERVICE_SECONDS, 0.0, FIRST_LOOK_SECONDS
-        while not await sandbox.processes.listeners(port):
-            if now() >= asks:
-                _require_live(service, (await self._services.list(session.id, sandbox)).get(service.name))
-                asks = now() + ASK_SECONDS
-            if now() + pause >= ends:
-                told = f"The service {service.name} does not listen on port {port} yet."
-                raise _Refusal(Reason.SERVICE_STARTING, errors.Unavailable(told, 1))
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LAST_LOOK_SECONDS)
+        asks, pause, since = 0.0, FIRST_LOOK_SECONDS, now() if has_failed else 0.0
+        try:
+            async with asyncio.timeout(SERVICE_SECONDS):
+                while not await self._hears(sandbox, port, since):
+                    if now() >= asks:
+                        there = await self._services.shared_list(session.id, sandbox)
+                        _require_live(service, there.get(service.name))
+                        asks = now() + ASK_SECONDS
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, LAST_LOOK_SECONDS)
+        except TimeoutError:
+            told = f"The service {service.name} does not listen on port {port} yet."
+            raise _Refusal(Reason.SERVICE_STARTING, errors.Unavailable(told, 1)) from None
         return True
+
+    async def _hears(self, sandbox: Sandbox, port: int, since: float) -> bool:
+        """Whether a program listens. All who ask within SHARED_SECONDS share one look, unless it began before `since`
+        (on the loop's clock): a session may have very many sockets to look through."""
+        now, one = asyncio.get_running_loop().time, (sandbox.id, port)
+        async with self._looking.setdefault(one, asyncio.Lock()):
+            recent = now() - SHARED_SECONDS
+            looked_at, hears = self._looks.get(one, (-1.0, False))
+            if looked_at < max(since, recent):
+                looked_at, hears = now(), bool(await sandbox.processes.listeners(port))
+                self._looks = {key: look for key, look in self._looks.items() if look[0] > recent}
+                self._looks[one] = looked_at, hears
+            return hears
 
     async def _until_it_listens(self, permission: Permission, host: str) -> None:
         """After a deep sleep, waits for what `onWake` starts. Raises _Refusal when ON_WAKE_SECONDS are over."""

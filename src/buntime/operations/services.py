@@ -48,9 +48,12 @@ class Services:
             return await self._view(session, sandbox, name)
 
     async def restart(self, caller: Caller, session_id: str, name: str) -> ServiceView:
-        """Raises ResourceLimitExceeded."""
+        """Raises ResourceLimitExceeded, and the service then runs on."""
         async with self._entrance.use(caller, session_id) as (session, sandbox):
             service = _found(session, name)
+            status = (await self._running.list(session.id, sandbox)).get(name)
+            own = int(status is not None and status.state in ("running", "restarting", "stopping"))
+            await self._entrance.check_place(caller, session, sandbox, "processes", without=own)
             await self._running.stop(session, sandbox, service)
             async with self._entrance.place(caller, session, sandbox, "processes"):
                 await self._running.start(session, sandbox, service)

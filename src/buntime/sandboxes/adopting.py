@@ -149,7 +149,7 @@ class Adoption:
         record, session = found.record, found.session
         sandbox = self._containers.taken_up(record, found.init)
         try:
-            await sandbox.thaw()
+            sandbox.let_go()  # no spare: it may be frozen again, and a parked one must not count its memory
             if await self._adopted(sandbox, record, session):
                 return True
         except (SandboxGone, TimeoutError) as gone:

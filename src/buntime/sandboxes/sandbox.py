@@ -118,7 +118,7 @@ class LocalSandbox:
         init, self._init = self._init, -1
         try:
             signal.pidfd_send_signal(init, signal.SIGKILL)
-            self._let_go()  # on cgroup v1 even SIGKILL does not end a frozen process
+            self.let_go()  # on cgroup v1 even SIGKILL does not end a frozen process
             await asyncio.to_thread(has_ended, init, 10_000)
         except ProcessLookupError:
             pass
@@ -136,7 +136,7 @@ class LocalSandbox:
             return frozen
         finally:
             if not frozen:
-                self._let_go()
+                self.let_go()
 
     async def _freeze_all(self) -> bool:
         cgroups, deadline = self._machinery.cgroups, time.monotonic() + FREEZE_SECONDS
@@ -151,7 +151,7 @@ class LocalSandbox:
         return True
 
     async def quiesce(self, *, durable: bool = True) -> bool:
-        self._let_go()
+        self.let_go()
         await asyncio.gather(
             self._tell_of_deep_sleep(self._processes.ending("deep_sleep")),
             self._tell_of_deep_sleep(self._contexts.ending()),
@@ -178,10 +178,11 @@ class LocalSandbox:
                 await telling
 
     async def thaw(self) -> None:
-        self._let_go()
+        self.let_go()
         self._machinery.tasks.start(self._launcher.keep_spare(), f"spare for {self.id} after its sleep")
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
+        """Lets frozen processes go on, and prepares nothing for the next run."""
         self.is_frozen = self.is_quiet = False
         self._reclaim.thawed()
         with suppress(FileNotFoundError):

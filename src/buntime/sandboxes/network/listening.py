@@ -3,8 +3,8 @@
 from pathlib import Path
 
 TABLES = ("tcp", "tcp6")
-LOCAL, STATE, INODE = 1, 3, 9  # columns
-LISTEN = "0A"
+LOCAL, INODE = 1, 9  # columns
+LISTEN = ":0000 0A "  # no port at the other end, and the state; no other column looks like the state
 
 
 def listeners(pid: int, port: int) -> frozenset[int]:
@@ -12,19 +12,20 @@ def listeners(pid: int, port: int) -> frozenset[int]:
 
     A socket keeps its inode as long as it is open. Empty when the process is gone. Blocking.
     """
-    return frozenset(inode for table in TABLES for inode in _listed(Path(f"/proc/{pid}/net/{table}"), f":{port:04X}"))
+    return frozenset(inode for table in TABLES for inode in _listed(Path(f"/proc/{pid}/net/{table}"), f":{port:04X} "))
 
 
-def _listed(table: Path, suffix: str) -> list[int]:
+def _listed(table: Path, ending: str) -> list[int]:
+    """`ending` of the local address, with the space after it. A session may have very many sockets that listen, so
+    only lines with it are taken apart."""
     found = []
     try:
         with table.open() as lines:
             next(lines, None)  # the head
             for line in lines:
-                columns = line.split()
-                if columns[STATE] != LISTEN:
+                if LISTEN not in line:
                     break  # listening sockets come first, and a session may have very many connections
-                if columns[LOCAL].endswith(suffix):
+                if ending in line and (columns := line.split())[LOCAL].endswith(ending.rstrip()):
                     found.append(int(columns[INODE]))
     except OSError:
         pass
