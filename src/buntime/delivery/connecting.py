@@ -51,15 +51,19 @@ class CheckedBackend(AsyncNetworkBackend):
 
     async def _connected(self, address: str, port: int, seconds: float | None) -> AsyncNetworkStream:
         stream = await self._sockets.connect_tcp(address, port, seconds)
-        if _is_of_this_host(stream) and not is_named(address, self._networks):
+        try:
+            if _is_of_this_host(stream) and not is_named(address, self._networks):
+                raise NotAllowed
+        except BaseException:
             await stream.aclose()
-            raise NotAllowed
+            raise
         return stream
 
 
 def _is_of_this_host(stream: AsyncNetworkStream) -> bool:
     """Whether the connection leads back to this host, by a public address of its own. Behind it may be services that a
-    firewall keeps from strangers."""
-    ends = (stream.get_extra_info("client_addr"), stream.get_extra_info("server_addr"))
-    ours, theirs = (ip_address(end[0]) for end in ends)
-    return ours == theirs
+    firewall keeps from strangers. Raises ConnectError for a connection that is broken already."""
+    ours, theirs = stream.get_extra_info("client_addr"), stream.get_extra_info("server_addr")
+    if ours is None or theirs is None:
+        raise ConnectError("The connection was reset.")
+    return ip_address(ours[0]) == ip_address(theirs[0])
