@@ -1,5 +1,7 @@
 """Receivers that break the connection in every way: each attempt ends, and is told as a failure."""
 
+import asyncio
+import gc
 import ssl
 from collections.abc import Iterable
 from ipaddress import ip_network
@@ -16,14 +18,16 @@ from httpcore2 import (
     Response,
 )
 
-from buntime.delivery import connecting
+from buntime.delivery import connecting, posting
 from buntime.delivery.connecting import CheckedBackend
 from buntime.delivery.posting import Poster
 from buntime.event import EventType, new_event
 from buntime.lifecycle.sealing import Vault
 from buntime.operations.signing import Signing
 from buntime.webhook import Webhook
+from tests.delivery.conftest import Sending
 from tests.delivery.test_addresses import Names
+from tests.waiting import eventually
 
 
 class Breaking(AsyncConnectionPool):
@@ -87,3 +91,26 @@ async def test_a_connection_that_is_reset_at_once_is_closed_and_a_failure(monkey
     with pytest.raises(ConnectError):
         await backend.connect_tcp("hooks.test", 80)
     assert vanished.closed
+
+
+async def test_a_receiver_that_is_silent_in_tls_gets_its_connection_closed(
+    sender: Sending, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(posting, "ATTEMPT_SECONDS", 0.3)
+    ended: list[bytes] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ended.append(await reader.read())
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    gc.disable()  # it would close a connection that was only forgotten
+    try:
+        webhook = await sender.webhook(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+        await sender.happens()
+        assert "no whole answer" in ((await sender.delivery(webhook)).failure or "")
+        await eventually(lambda: ended, seconds=10)
+    finally:
+        gc.enable()
+        server.close()
+        server.abort_clients()

@@ -7,7 +7,10 @@ certificate.
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from ipaddress import ip_address
+from ssl import SSLContext
+from typing import Any
 
+from anyio import CancelScope
 from httpcore2 import SOCKET_OPTION, AnyIOBackend, AsyncNetworkBackend, AsyncNetworkStream, ConnectError, ConnectTimeout
 
 from buntime.webhook import Network, is_allowed, is_named
@@ -57,7 +60,36 @@ class CheckedBackend(AsyncNetworkBackend):
         except BaseException:
             await stream.aclose()
             raise
-        return stream
+        return _Closing(stream)
+
+
+class _Closing(AsyncNetworkStream):
+    """A connection that is closed when its TLS handshake does not end well, also when that is cancelled."""
+
+    def __init__(self, inner: AsyncNetworkStream) -> None:
+        self._inner = inner
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return await self._inner.read(max_bytes, timeout)
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        await self._inner.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    async def start_tls(
+        self, ssl_context: SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> AsyncNetworkStream:
+        try:
+            return await self._inner.start_tls(ssl_context, server_hostname, timeout)
+        except BaseException:
+            with CancelScope(shield=True):
+                await self._inner.aclose()
+            raise
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
 
 
 def _is_of_this_host(stream: AsyncNetworkStream) -> bool:
