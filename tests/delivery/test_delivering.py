@@ -55,6 +55,15 @@ async def test_a_receiver_gets_the_event_and_can_verify_it(sender: Sending) -> N
         assert (await sender.delivery(webhook)).state is DeliveryState.DELIVERED
 
 
+async def test_the_url_arrives_whole(sender: Sending) -> None:
+    async with receiving() as receiver:
+        await sender.webhook(receiver.url(path="/hook;key=1?a=b;c"))
+        await sender.webhook(receiver.url(path="?a=b"))
+        await sender.happens()
+        await eventually(lambda: len(receiver.got) == 2)
+        assert sorted(got.request.raw_path for got in receiver.got) == ["/?a=b", "/hook;key=1?a=b;c"]
+
+
 async def test_two_secrets_are_valid_while_one_is_rotated(sender: Sending) -> None:
     async with receiving() as receiver:
         webhook = await sender.webhook(receiver.url())

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import structlog
 from httpcore2 import (
+    URL,
     AsyncConnectionPool,
     NetworkError,
     ProtocolError,
@@ -75,13 +76,20 @@ class Poster:
 
     async def _posted(self, url: str, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> int:
         """The status of the answer, when it has ended or is long."""
-        async with self._pool.stream("POST", url, headers=headers, content=body) as answer:
+        async with self._pool.stream("POST", _parsed(url), headers=headers, content=body) as answer:
             length = 0
             async for part in answer.aiter_stream():
                 length += len(part)
                 if length > LARGEST_ANSWER:
                     break
             return answer.status
+
+
+def _parsed(url: str) -> URL:
+    """The library's own parsing drops the path's parameters, which begin with a semicolon."""
+    parts = urlsplit(url)
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return URL(scheme=parts.scheme, host=parts.hostname or "", port=parts.port, target=target)
 
 
 def _shown(failure: Exception) -> str:
