@@ -396,10 +396,12 @@ class Store(Protocol):
         cost does not grow with deliveries that are done."""
         ...
 
-    async def due_deliveries(self, webhook_id: str, now: int, limit: int) -> Sequence[EventDelivery]:
+    async def due_deliveries(
+        self, webhook_id: str, now: int, limit: int, busy: Collection[str] = ()
+    ) -> Sequence[EventDelivery]:
         """Pending ones that are due, in the order in which they are due and then of their events. Without those of a
-        session that has an earlier event with exactly one failed attempt. Empty when the webhook is off. Of very many
-        that are due, only the first thousand are judged."""
+        session that has an earlier event with exactly one failed attempt, or is in `busy`. Empty when the webhook is
+        off. Of very many that are due, only the first thousand are judged."""
         ...
 
     async def settle_delivery(self, delivery: Delivery) -> bool:

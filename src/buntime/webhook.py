@@ -94,6 +94,8 @@ type Address = IPv4Address | IPv6Address
 
 _NAT64 = IPv6Network("64:ff9b::/96")
 _6TO4 = IPv6Network("2002::/16")
+_UNICAST = IPv6Network("2000::/3")  # all that is public is in it, and fec0::/10 is not
+_AZURE = IPv4Address("168.63.129.16")  # a service for virtual machines, although its address looks public
 
 
 def next_attempt(attempts: int, now: float) -> float | None:
@@ -210,5 +212,7 @@ def _meant(address: Address) -> Address:
 
 
 def _is_public(address: Address) -> bool:
+    if address == _AZURE or (isinstance(address, IPv6Address) and address not in _UNICAST):
+        return False
     refused = address.is_multicast or address.is_reserved or address.is_unspecified or address.is_loopback
     return address.is_global and not refused

@@ -167,6 +167,16 @@ async def test_an_event_that_failed_once_holds_back_the_later_ones_of_its_sessio
     assert "evt_second" in [each.event.id for each in await due(store)]
 
 
+async def test_sessions_that_are_busy_take_no_place_from_others(store: Store) -> None:
+    await store.add_webhook(webhook(), None, 1)
+    first = await happens(store, session("ses_a"))
+    store.note_events([replace(first, id=f"evt_{number}") for number in range(1100)])
+    store.note_events([replace(first, id="evt_account", session=None)])
+    last = await happens(store, session("ses_b"))
+    found = await store.due_deliveries("whk_one", NOW, 100, {"ses_a"})
+    assert [each.event.id for each in found] == ["evt_account", last.id]
+
+
 async def test_a_test_goes_to_the_webhook_that_it_names_alone(store: Store) -> None:
     for name in ("whk_one", "whk_two"):
         await store.add_webhook(webhook(name, types=frozenset({EventType.SESSION_IDLE})), None, 2)

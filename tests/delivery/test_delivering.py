@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -10,7 +11,7 @@ from aiohttp import web
 from standardwebhooks import Webhook as Verifier
 
 from buntime.delivery import posting
-from buntime.event import EventType
+from buntime.event import EventType, new_event
 from buntime.webhook import EVERYONE, DeliveryState, of_webhook, rotated
 from tests.delivery.conftest import NOW, Sending, soon
 from tests.delivery.receiver import Got, always, hang, receiving
@@ -53,6 +54,15 @@ async def test_a_receiver_gets_the_event_and_can_verify_it(sender: Sending) -> N
         assert genuine(got, sender.secrets[webhook])
         assert not genuine(got, "whsec_" + base64.b64encode(bytes(32)).decode())
         assert (await sender.delivery(webhook)).state is DeliveryState.DELIVERED
+
+
+async def test_the_url_arrives_whole(sender: Sending) -> None:
+    async with receiving() as receiver:
+        await sender.webhook(receiver.url(path="/hook;key=1?a=b;c"))
+        await sender.webhook(receiver.url(path="?a=b"))
+        await sender.happens()
+        await eventually(lambda: len(receiver.got) == 2)
+        assert sorted(got.request.raw_path for got in receiver.got) == ["/?a=b", "/hook;key=1?a=b;c"]
 
 
 async def test_two_secrets_are_valid_while_one_is_rotated(sender: Sending) -> None:
@@ -268,6 +278,18 @@ async def test_events_of_many_sessions_arrive_in_order_within_each(sender: Sendi
         for session in range(5):
             arrived = [got.id for got in receiver.got if got.event["sessionId"] == f"ses_{session}"]
             assert arrived == [event.id for event in sent if event.session == f"ses_{session}"]
+
+
+async def test_a_session_with_many_events_delays_no_other(sender: Sending) -> None:
+    async def stuck(got: Got) -> int:
+        return await hang(got) if got.event["sessionId"] == "ses_a" else 204
+
+    async with receiving(stuck) as receiver:
+        await sender.webhook(receiver.url())
+        first = new_event("acc_one", EventType.SESSION_IDLE, NOW, {}, session="ses_a")
+        sender.store.note_events([replace(first, id=f"evt_{number}") for number in range(300)])
+        other = await sender.happens("ses_b")
+        await eventually(lambda: other.id in receiver.ids, seconds=10)
 
 
 async def test_receivers_that_never_answer_delay_no_other(sender: Sending) -> None:

@@ -63,3 +63,9 @@ def test_a_request_that_is_old_or_has_no_headers_is_refused() -> None:
 def test_a_secret_that_is_none_is_a_mistake_of_the_program(secret: str) -> None:
     with pytest.raises(ValueError, match="whsec_"):
         verify_webhook(BODY, signed(), secret)
+
+
+@pytest.mark.parametrize("digits", [13, 400, 5000])
+def test_a_time_of_many_digits_is_refused(digits: int) -> None:
+    with pytest.raises(InvalidSignature):
+        verify_webhook(BODY, signed() | {"webhook-timestamp": "9" * digits}, SECRET)

@@ -7,7 +7,10 @@ certificate.
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from ipaddress import ip_address
+from ssl import SSLContext
+from typing import Any
 
+from anyio import CancelScope
 from httpcore2 import SOCKET_OPTION, AnyIOBackend, AsyncNetworkBackend, AsyncNetworkStream, ConnectError, ConnectTimeout
 
 from buntime.webhook import Network, is_allowed, is_named
@@ -51,15 +54,48 @@ class CheckedBackend(AsyncNetworkBackend):
 
     async def _connected(self, address: str, port: int, seconds: float | None) -> AsyncNetworkStream:
         stream = await self._sockets.connect_tcp(address, port, seconds)
-        if _is_of_this_host(stream) and not is_named(address, self._networks):
+        try:
+            if _is_of_this_host(stream) and not is_named(address, self._networks):
+                raise NotAllowed
+        except BaseException:
             await stream.aclose()
-            raise NotAllowed
-        return stream
+            raise
+        return _Closing(stream)
+
+
+class _Closing(AsyncNetworkStream):
+    """A connection that is closed when its TLS handshake does not end well, also when that is cancelled."""
+
+    def __init__(self, inner: AsyncNetworkStream) -> None:
+        self._inner = inner
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return await self._inner.read(max_bytes, timeout)
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        await self._inner.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    async def start_tls(
+        self, ssl_context: SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> AsyncNetworkStream:
+        try:
+            return await self._inner.start_tls(ssl_context, server_hostname, timeout)
+        except BaseException:
+            with CancelScope(shield=True):
+                await self._inner.aclose()
+            raise
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
 
 
 def _is_of_this_host(stream: AsyncNetworkStream) -> bool:
     """Whether the connection leads back to this host, by a public address of its own. Behind it may be services that a
-    firewall keeps from strangers."""
-    ends = (stream.get_extra_info("client_addr"), stream.get_extra_info("server_addr"))
-    ours, theirs = (ip_address(end[0]) for end in ends)
-    return ours == theirs
+    firewall keeps from strangers. Raises ConnectError for a connection that is broken already."""
+    ours, theirs = stream.get_extra_info("client_addr"), stream.get_extra_info("server_addr")
+    if ours is None or theirs is None:
+        raise ConnectError("The connection was reset.")
+    return ip_address(ours[0]) == ip_address(theirs[0])

@@ -58,7 +58,7 @@ class Courier:
             return {}
         self._failing = webhook.failing_since is not None
         chains: dict[str, list[EventDelivery]] = {}
-        for one in await self._store.due_deliveries(self._webhook, int(self._clock()), BATCH):
+        for one in await self._store.due_deliveries(self._webhook, int(self._clock()), BATCH, self._running):
             name = one.event.session or one.delivery.id
             if name not in self._running:
                 chains.setdefault(name, []).append(one)

@@ -7,7 +7,9 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 from urllib.parse import urlsplit
 
+import structlog
 from httpcore2 import (
+    URL,
     AsyncConnectionPool,
     NetworkError,
     ProtocolError,
@@ -23,6 +25,8 @@ from buntime.event import AccountEvent
 from buntime.operations.signing import Signing, Unsealable
 from buntime.web.api.webhooks import body_of
 from buntime.webhook import ATTEMPT_SECONDS, Network, Outcome, Webhook, outcome_of
+
+log = structlog.get_logger()
 
 LARGEST_ANSWER = 64 << 10  # bytes of an answer that are read, so that its connection can be used again
 KEPT_CONNECTIONS, KEPT_SECONDS = 64, 30.0  # without a request under way
@@ -46,37 +50,46 @@ class Poster:
     async def __call__(self, webhook: Webhook, event: AccountEvent) -> Outcome:
         try:
             secrets = self._signing.opened(webhook, self._clock())
-        except Unsealable:
-            return Outcome(failure="The signing secret cannot be read any more. Rotate it.")
-        body = body_of(event)
-        headers = [
-            (b"Host", urlsplit(webhook.url).netloc.encode("ascii")),
-            *headers_of(event.id, body, secrets, self._clock()),
-        ]
-        try:
+            body = body_of(event)
+            headers = [
+                (b"Host", urlsplit(webhook.url).netloc.encode("ascii")),
+                *headers_of(event.id, body, secrets, self._clock()),
+            ]
             async with asyncio.timeout(ATTEMPT_SECONDS):
                 return outcome_of(await self._posted(webhook.url, headers, body))
+        except Unsealable:
+            failure = "The signing secret cannot be read any more. Rotate it."
         except (TimeoutError, TimeoutException):
             failure = f"There was no whole answer within {ATTEMPT_SECONDS:.0f} seconds."
         except NotAllowed:
             failure = "The receiver's address is not public."
         except NoSuchName:
             failure = "The receiver's name cannot be resolved."
-        except NetworkError as broken:
+        except (NetworkError, OSError) as broken:  # OSError: TLS can also fail after its handshake
             failure = f"The connection failed: {_shown(broken)}"
         except (ProtocolError, UnsupportedProtocol) as wrong:
             failure = f"The answer was not HTTP: {_shown(wrong)}"
+        except Exception as unexpected:  # an attempt without an outcome would be repeated for ever
+            log.exception("attempt_failed", webhook=webhook.id)
+            failure = f"The attempt failed: {type(unexpected).__name__}"
         return Outcome(failure=failure)
 
     async def _posted(self, url: str, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> int:
         """The status of the answer, when it has ended or is long."""
-        async with self._pool.stream("POST", url, headers=headers, content=body) as answer:
+        async with self._pool.stream("POST", _parsed(url), headers=headers, content=body) as answer:
             length = 0
             async for part in answer.aiter_stream():
                 length += len(part)
                 if length > LARGEST_ANSWER:
                     break
             return answer.status
+
+
+def _parsed(url: str) -> URL:
+    """The library's own parsing drops the path's parameters, which begin with a semicolon."""
+    parts = urlsplit(url)
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return URL(scheme=parts.scheme, host=parts.hostname or "", port=parts.port, target=target)
 
 
 def _shown(failure: Exception) -> str:

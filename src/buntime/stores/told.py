@@ -1,7 +1,7 @@
 """Events, webhooks and deliveries in the SQLite file: what is told of the changes."""
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 from buntime.event import AccountEvent, EventType
@@ -102,8 +102,10 @@ class Told(Committing):
     async def waiting_webhooks(self, now: int) -> Sequence[str]:
         return webhooks.waiting_webhooks(self._reader, now)
 
-    async def due_deliveries(self, webhook_id: str, now: int, limit: int) -> Sequence[EventDelivery]:
-        return webhooks.due_deliveries(self._reader, webhook_id, now, limit)
+    async def due_deliveries(
+        self, webhook_id: str, now: int, limit: int, busy: Collection[str] = ()
+    ) -> Sequence[EventDelivery]:
+        return webhooks.due_deliveries(self._reader, webhook_id, now, limit, busy)
 
     async def settle_delivery(self, delivery: Delivery) -> bool:
         return await self._change(partial(webhooks.settle_delivery, delivery=delivery))

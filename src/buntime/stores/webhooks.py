@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict
 
 from buntime.errors import ResourceLimitExceeded
@@ -37,11 +37,13 @@ SELECT events.*, deliveries.id AS delivery, webhook, state, attempts, due_at, tr
 FROM deliveries JOIN events ON events.seq = deliveries.event
 """
 
+# Sessions that are busy are left out first: the index has the session, so they cost little.
 # Only the first `looked` rows are judged, so that one look costs little however much is due.
 _DUE = """
 WITH due AS MATERIALIZED (
   SELECT * FROM deliveries
   WHERE webhook = :webhook AND state = 'pending' AND due_at <= :now
+    AND (session IS NULL OR session NOT IN (SELECT value FROM json_each(:busy)))
   ORDER BY due_at, event LIMIT :looked
 )
 SELECT events.*, due.id AS delivery, webhook, state, attempts, due_at, tried_at, status, failure
@@ -106,9 +108,11 @@ def waiting_webhooks(connection: sqlite3.Connection, now: int) -> Sequence[str]:
     return [row["id"] for row in connection.execute(_WAITING, (now,))]
 
 
-def due_deliveries(connection: sqlite3.Connection, webhook_id: str, now: int, limit: int) -> Sequence[EventDelivery]:
+def due_deliveries(
+    connection: sqlite3.Connection, webhook_id: str, now: int, limit: int, busy: Collection[str]
+) -> Sequence[EventDelivery]:
     asked = {"webhook": webhook_id, "now": now, "limit": limit, "looked": max(LOOKED_AT, limit)}
-    return _deliveries(connection.execute(_DUE, asked))
+    return _deliveries(connection.execute(_DUE, asked | {"busy": json.dumps(list(busy))}))
 
 
 def settle_delivery(connection: sqlite3.Connection, delivery: Delivery) -> bool:

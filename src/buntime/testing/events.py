@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from buntime.errors import IdempotencyInProgress, ResourceLimitExceeded
@@ -127,7 +127,9 @@ class FakeEvents:
         found = [webhook for webhook in self.webhooks.values() if webhook.off is None and webhook.id in due]
         return [webhook.id for webhook in sorted(found, key=lambda webhook: (webhook.created_at, webhook.id))]
 
-    async def due_deliveries(self, webhook_id: str, now: int, limit: int) -> Sequence[EventDelivery]:
+    async def due_deliveries(
+        self, webhook_id: str, now: int, limit: int, busy: Collection[str] = ()
+    ) -> Sequence[EventDelivery]:
         webhook = self.webhooks.get(webhook_id)
         if webhook is None or webhook.off is not None:
             return []
@@ -139,7 +141,9 @@ class FakeEvents:
         due = [
             (delivery.due_at, numbered.number, EventDelivery(delivery, numbered.event))
             for numbered, delivery in pending
-            if delivery.due_at <= now and once.get(numbered.event.session or "", numbered.number) >= numbered.number
+            if delivery.due_at <= now
+            and numbered.event.session not in busy
+            and once.get(numbered.event.session or "", numbered.number) >= numbered.number
         ]
         return [found for _, _, found in sorted(due, key=lambda one: one[:2])[:limit]]
 

@@ -64,7 +64,7 @@ CREATE TABLE deliveries (
 
 CREATE INDEX deliveries_by_webhook ON deliveries (webhook, event);
 CREATE INDEX deliveries_by_event ON deliveries (event);
-CREATE INDEX deliveries_due ON deliveries (webhook, due_at, event) WHERE state = 'pending';
+CREATE INDEX deliveries_due ON deliveries (webhook, due_at, event, session) WHERE state = 'pending';
 
 CREATE INDEX deliveries_failed_once ON deliveries (webhook, session, event)
 WHERE state = 'pending' AND attempts = 1;

@@ -1,0 +1,116 @@
+"""Receivers that break the connection in every way: each attempt ends, and is told as a failure."""
+
+import asyncio
+import gc
+import ssl
+from collections.abc import Iterable
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+from httpcore2 import (
+    SOCKET_OPTION,
+    AnyIOBackend,
+    AsyncConnectionPool,
+    AsyncNetworkStream,
+    ConnectError,
+    Request,
+    Response,
+)
+
+from buntime.delivery import connecting, posting
+from buntime.delivery.connecting import CheckedBackend
+from buntime.delivery.posting import Poster
+from buntime.event import EventType, new_event
+from buntime.lifecycle.sealing import Vault
+from buntime.operations.signing import Signing
+from buntime.webhook import Webhook
+from tests.delivery.conftest import Sending
+from tests.delivery.test_addresses import Names
+from tests.waiting import eventually
+
+
+class Breaking(AsyncConnectionPool):
+    """Connections that break with an error that no library of HTTP promises."""
+
+    def __init__(self, failure: Exception) -> None:
+        super().__init__()
+        self._failure = failure
+
+    async def handle_async_request(self, request: Request) -> Response:
+        raise self._failure
+
+
+@pytest.mark.parametrize(
+    ("broken", "told"),
+    [
+        (ssl.SSLError(1, "certificate required"), "The connection failed: "),
+        (ConnectionResetError(104, "reset"), "The connection failed: "),
+        (ValueError("too many digits"), "The attempt failed: ValueError"),
+        (TypeError("no address"), "The attempt failed: TypeError"),
+    ],
+)
+async def test_an_attempt_raises_nothing_however_it_breaks(broken: Exception, told: str) -> None:
+    signing = Signing(Vault(bytes(32)))
+    webhook = Webhook("whk_one", "acc_one", "https://hooks.test/", (signing.new("whk_one")[1],), 0)
+    event = new_event("acc_one", EventType.WEBHOOK_TEST, 0, {})
+    outcome = await Poster(Breaking(broken), signing, lambda: 0.0)(webhook, event)
+    assert not outcome.worked
+    assert (outcome.failure or "").startswith(told)
+
+
+class Vanished(AsyncNetworkStream):
+    """A connection whose other end is gone: the kernel does not know its address any more."""
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+    def get_extra_info(self, info: str) -> Any:
+        return ("127.0.0.1", 1) if info == "client_addr" else None
+
+
+async def test_a_connection_that_is_reset_at_once_is_closed_and_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    vanished = Vanished()
+
+    class Sockets(AnyIOBackend):
+        async def connect_tcp(
+            self,
+            host: str,
+            port: int,
+            timeout: float | None = None,
+            local_address: str | None = None,
+            socket_options: Iterable[SOCKET_OPTION] | None = None,
+        ) -> AsyncNetworkStream:
+            return vanished
+
+    monkeypatch.setattr(connecting, "AnyIOBackend", Sockets)
+    backend = CheckedBackend(Names(["127.0.0.1"]).resolve, (ip_network("127.0.0.0/8"),))
+    with pytest.raises(ConnectError):
+        await backend.connect_tcp("hooks.test", 80)
+    assert vanished.closed
+
+
+async def test_a_receiver_that_is_silent_in_tls_gets_its_connection_closed(
+    sender: Sending, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(posting, "ATTEMPT_SECONDS", 0.3)
+    ended: list[bytes] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ended.append(await reader.read())
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    gc.disable()  # it would close a connection that was only forgotten
+    try:
+        webhook = await sender.webhook(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+        await sender.happens()
+        assert "no whole answer" in ((await sender.delivery(webhook)).failure or "")
+        await eventually(lambda: ended, seconds=10)
+    finally:
+        gc.enable()
+        server.close()
+        server.abort_clients()
