@@ -392,8 +392,8 @@ class Store(Protocol):
         ...
 
     async def waiting_webhooks(self, now: int) -> Sequence[str]:
-        """Ids of webhooks that are on and have a delivery that is due, also one that `due_deliveries` holds back. The
-        cost does not grow with deliveries that are done."""
+        """Ids of webhooks that are on and have a delivery that is due, also one that `due_deliveries` holds back.
+        Without those of accounts that are not active. The cost does not grow with deliveries that are done."""
         ...
 
     async def due_deliveries(

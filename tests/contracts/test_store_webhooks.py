@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from buntime.account import Account, AccountStatus
 from buntime.errors import IdempotencyInProgress, ResourceLimitExceeded
 from buntime.event import AccountEvent, EventType, of_new_session
 from buntime.ports import EventDelivery, Store
@@ -165,6 +166,17 @@ async def test_an_event_that_failed_once_holds_back_the_later_ones_of_its_sessio
     assert "evt_second" not in [each.event.id for each in await due(store, now=NOW + 5)]
     assert await store.settle_delivery(replace(once, attempts=2, due_at=NOW + 300))
     assert "evt_second" in [each.event.id for each in await due(store)]
+
+
+async def test_webhooks_of_a_suspended_account_wait_until_it_is_resumed(store: Store) -> None:
+    await store.add_account(Account("acc_one", "free", NOW))
+    await store.add_webhook(webhook(), None, 1)
+    await store.add_webhook(webhook("whk_operator", EVERYONE), None, 1)
+    await happens(store, session())
+    assert await store.set_account_status("acc_one", AccountStatus.SUSPENDED)
+    assert await store.waiting_webhooks(NOW) == ["whk_operator"]
+    assert await store.set_account_status("acc_one", AccountStatus.ACTIVE)
+    assert await store.waiting_webhooks(NOW) == ["whk_one", "whk_operator"]
 
 
 async def test_sessions_that_are_busy_take_no_place_from_others(store: Store) -> None:

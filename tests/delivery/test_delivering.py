@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 from standardwebhooks import Webhook as Verifier
 
+from buntime.account import Account, AccountStatus
 from buntime.delivery import posting
 from buntime.event import EventType, new_event
 from buntime.webhook import EVERYONE, DeliveryState, of_webhook, rotated
@@ -278,6 +279,43 @@ async def test_events_of_many_sessions_arrive_in_order_within_each(sender: Sendi
         for session in range(5):
             arrived = [got.id for got in receiver.got if got.event["sessionId"] == f"ses_{session}"]
             assert arrived == [event.id for event in sent if event.session == f"ses_{session}"]
+
+
+async def test_a_suspended_account_sends_nothing_until_it_is_resumed(sender: Sending) -> None:
+    first_came, may_end = asyncio.Event(), asyncio.Event()
+
+    async def wait(_: Got) -> int:
+        first_came.set()
+        await may_end.wait()
+        return 204
+
+    async with receiving(wait) as receiver:
+        await sender.store.add_account(Account("acc_one", "free", int(NOW)))
+        await sender.webhook(receiver.url())
+        event = new_event("acc_one", EventType.SESSION_IDLE, NOW, {}, session="ses_a")
+        await sender.store.add_events([event, replace(event, id="evt_second")])
+        await first_came.wait()
+        assert await sender.store.set_account_status("acc_one", AccountStatus.SUSPENDED)
+        may_end.set()
+        last = await sender.happens("ses_b")
+        await asyncio.sleep(0.3)
+        assert receiver.ids == [event.id]
+        assert await sender.store.set_account_status("acc_one", AccountStatus.ACTIVE)
+        await eventually(lambda: len(receiver.got) == 3)
+        assert {*receiver.ids} == {event.id, "evt_second", last.id}
+
+
+async def test_an_answer_of_an_old_url_does_not_turn_a_webhook_off(sender: Sending) -> None:
+    async def gone(_: Got) -> int:
+        await sender.change(webhook, url=other.url())
+        return 410
+
+    async with receiving(gone) as receiver, receiving() as other:
+        webhook = await sender.webhook(receiver.url())
+        await sender.happens()
+        await sender.delivery(webhook)
+        event = await sender.happens("ses_b")
+        await eventually(lambda: event.id in other.ids, seconds=10)
 
 
 async def test_a_session_with_many_events_delays_no_other(sender: Sending) -> None:

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import structlog
 
+from buntime.account import AccountStatus
 from buntime.delivery.lanes import Lanes
 from buntime.delivery.posting import Post
 from buntime.event import EventType
 from buntime.ports import EventDelivery, Store
-from buntime.webhook import Delivery, Off, after, holds_back, of_webhook, why_off
+from buntime.webhook import Delivery, Off, Webhook, after, holds_back, of_webhook, why_off
 
 log = structlog.get_logger()
 
@@ -34,6 +35,7 @@ class Courier:
         self._lanes = lanes
         self._clock = clock
         self._running: set[str] = set()  # chains
+        self._account = ""
         self._failing = self._slow = False
 
     async def run(self) -> None:
@@ -54,8 +56,9 @@ class Courier:
     async def _due(self) -> dict[str, list[EventDelivery]]:
         """What is due, by chains that do not run yet."""
         webhook = await self._store.get_webhook(self._webhook)
-        if webhook is None:
+        if webhook is None or not await self._may_send(webhook):
             return {}
+        self._account = webhook.account
         self._failing = webhook.failing_since is not None
         chains: dict[str, list[EventDelivery]] = {}
         for one in await self._store.due_deliveries(self._webhook, int(self._clock()), BATCH, self._running):
@@ -80,11 +83,11 @@ class Courier:
             self.more.set()
 
     async def _attempt(self, one: EventDelivery) -> Delivery | None:
-        """The delivery after it. None: the webhook is off or gone."""
-        webhook = await self._store.get_webhook(self._webhook)
-        if webhook is None or webhook.off is not None:
-            return None
-        async with self._lanes.place(webhook.account, slow=self._failing or self._slow):
+        """The delivery after it. None: nothing more is sent now."""
+        async with self._lanes.place(self._account, slow=self._failing or self._slow):
+            webhook = await self._store.get_webhook(self._webhook)  # it may have changed before there was a place
+            if webhook is None or webhook.off is not None or not await self._may_send(webhook):
+                return None
             loop = asyncio.get_running_loop()
             began = loop.time()
             outcome = await self._post(webhook, one.event)
@@ -95,14 +98,20 @@ class Courier:
         await self._store.settle_delivery(settled)
         off = why_off(webhook, outcome, now)
         if off is not None:
-            await self._turn_off(off)
+            await self._turn_off(off, webhook.url)
             return None
         return settled
 
-    async def _turn_off(self, why: Off) -> None:
+    async def _may_send(self, webhook: Webhook) -> bool:
+        """Whether its account is active. The operator's endpoint has none."""
+        account = await self._store.get_account(webhook.account)
+        return account is None or account.status is AccountStatus.ACTIVE
+
+    async def _turn_off(self, why: Off, url: str) -> None:
+        """Unless the webhook has another URL by now than the one that answered."""
         for _ in range(CHANGES):
             webhook = await self._store.get_webhook(self._webhook)
-            if webhook is None or webhook.off is not None:
+            if webhook is None or webhook.off is not None or webhook.url != url:
                 return
             off, told = replace(webhook, off=why), of_webhook(webhook, EventType.WEBHOOK_DISABLED, self._clock(), why)
             if await self._store.change_webhook(webhook, off, (told,)):

@@ -28,6 +28,7 @@ WHERE id = :id AND version = :expected
 _WAITING = """
 SELECT id FROM webhooks
 WHERE off IS NULL
+  AND NOT EXISTS (SELECT 1 FROM accounts WHERE accounts.id = webhooks.account AND status <> 'active')
   AND EXISTS (SELECT 1 FROM deliveries WHERE webhook = webhooks.id AND state = 'pending' AND due_at <= ?)
 ORDER BY created_at, id
 """

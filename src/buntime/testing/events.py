@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
+from buntime.account import Account, AccountStatus
 from buntime.errors import IdempotencyInProgress, ResourceLimitExceeded
 from buntime.event import AccountEvent, EventType
 from buntime.ids import new_id
@@ -16,6 +17,7 @@ class FakeEvents:
     """See `testing.store.FakeStore`."""
 
     def __init__(self) -> None:
+        self.accounts: dict[str, Account] = {}
         self.events: list[NumberedEvent] = []
         self.webhooks: dict[str, Webhook] = {}
         self.deliveries: dict[str, tuple[NumberedEvent, Delivery]] = {}  # by the delivery's id
@@ -124,7 +126,12 @@ class FakeEvents:
             for _, delivery in self.deliveries.values()
             if delivery.state is DeliveryState.PENDING and delivery.due_at <= now
         }
-        found = [webhook for webhook in self.webhooks.values() if webhook.off is None and webhook.id in due]
+        silent = {one.id for one in self.accounts.values() if one.status is not AccountStatus.ACTIVE}
+        found = [
+            webhook
+            for webhook in self.webhooks.values()
+            if webhook.off is None and webhook.id in due and webhook.account not in silent
+        ]
         return [webhook.id for webhook in sorted(found, key=lambda webhook: (webhook.created_at, webhook.id))]
 
     async def due_deliveries(
