@@ -23,7 +23,7 @@ from buntime.sandboxes.inside.processes import GuestProcesses
 from buntime.sandboxes.inside.runs import GuestRuns
 from buntime.sandboxes.inside.services import GuestServices
 from buntime.sandboxes.inside.terminals import GuestTerminals
-from buntime.sandboxes.kernel.reclaim import Reclaim
+from buntime.sandboxes.kernel.reclaim import Reclaim, host_swaps
 from buntime.sandboxes.machinery import Machinery
 from buntime.sandboxes.network.listening import listeners
 from buntime.sandboxes.record import Record, pid_of
@@ -129,7 +129,8 @@ class LocalSandbox:
     async def freeze(self) -> bool:
         frozen = False
         try:
-            await self._launcher.fall_asleep()
+            # where it is paged out, the first run afterwards waits for its pages anyway
+            await self._launcher.fall_asleep(keeps_spare=not host_swaps())
             await self._prepared.drop()
             await self._contexts.settled()
             frozen = await self._freeze_all()
@@ -179,7 +180,8 @@ class LocalSandbox:
 
     async def thaw(self) -> None:
         self.let_go()
-        self._machinery.tasks.start(self._launcher.keep_spare(), f"spare for {self.id} after its sleep")
+        if host_swaps():
+            self._machinery.tasks.start(self._launcher.keep_spare(), f"spare for {self.id} after its sleep")
 
     def let_go(self) -> None:
         """Lets frozen processes go on, and prepares nothing for the next run."""

@@ -374,12 +374,12 @@ class Launcher:
 
     # --- sleep ---
 
-    async def fall_asleep(self) -> None:
-        """To be called before the freeze. Ends the spare; none is made from now on until `wake`."""
+    async def fall_asleep(self, *, keeps_spare: bool) -> None:
+        """To be called before the freeze. No spare is made from now on until `wake`."""
         self._sleeps = True
         async with self._preparing:
-            spare, self._spare = self._spare, None
-            if spare is not None:
+            if not keeps_spare and self._spare is not None:
+                spare, self._spare = self._spare, None
                 await asyncio.to_thread(self.end, spare.run)
 
     def wake(self) -> None:
