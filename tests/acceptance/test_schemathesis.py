@@ -68,8 +68,11 @@ def test_the_server_shows_the_description_that_is_tested_here(server: Server) ->
 
 @schema.parametrize()
 def test_the_server_does_what_its_description_says(case: schemathesis.Case[Any], server: Server, known: Known) -> None:
-    if case.path == "/events" and "follow" in (case.query or {}):
+    query = case.query or {}
+    if case.path == "/events" and "follow" in query:
         return  # a stream without an end, which tests/app/test_events.py reads
+    if any(value in ([], {}, None) for value in query.values()):
+        return  # such a value is not sent, so the server cannot refuse it
     for place in (case.path_parameters, case.query, case.body):
         if isinstance(place, dict) and place.get("sessionId") == KNOWN:
             place["sessionId"] = known.id()
