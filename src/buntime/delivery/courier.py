@@ -42,6 +42,7 @@ class Courier:
         async with asyncio.TaskGroup() as group:
             while True:
                 self.more.clear()
+                await self._room()  # each commit wakes couriers, and a full one has nothing to look for
                 chains = await self._due()
                 for name, chain in chains.items():
                     await self._room()
