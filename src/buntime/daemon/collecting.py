@@ -13,12 +13,12 @@ LOOK_AT_ALL = 60  # one of so many collections
 
 
 async def keep_collected() -> None:
-    """For ever. Begin it when the server has started."""
+    """For ever. The first collection comes when the server has long started."""
     turn = 0
     while True:
+        await asyncio.sleep(SET_ASIDE_SECONDS)
         if turn % LOOK_AT_ALL == 0:
             gc.unfreeze()
         gc.collect()
         gc.freeze()
         turn += 1
-        await asyncio.sleep(SET_ASIDE_SECONDS)
