@@ -194,6 +194,26 @@ async def test_a_parked_sandbox_that_does_not_answer_is_replaced(host: LocalHost
     assert not (host.data_dir / "sandboxes" / stuck).exists()
 
 
+async def test_a_parked_sandbox_that_is_ended_just_before_it_is_attached_is_replaced(
+    host: LocalHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("buntime.sandboxes.inside.prepared.ANSWER_SECONDS", 0.5)
+    session = await stopped(host)
+    stuck = await parked(host)
+    for process in processes(host, stuck):
+        os.kill(int(process.name), signal.SIGSTOP)
+    sandboxes: Any = host.sandboxes
+    (box,) = sandboxes._pool
+    preparing = asyncio.create_task(box.prepare())  # its guest does not answer, so this ends it
+    await asyncio.sleep(0.1)
+    async with asyncio.timeout(PATIENCE):
+        sandbox = await host.sandboxes.start(session)
+    await preparing
+    assert not box.is_alive()
+    assert sandbox.id != stuck
+    assert await says(sandbox, "cat a") == "kept"
+
+
 # --- sandboxes that cannot be removed ---
 
 

@@ -189,9 +189,10 @@ class Containers:
     def _image_env(self, record: Record) -> Mapping[str, str]:
         return self._machinery.made.env(record.image)
 
-    def attach(self, sandbox: LocalSandbox, purpose: Purpose, leave: Leave) -> None:
+    def attach(self, sandbox: LocalSandbox, init: int, purpose: Purpose, leave: Leave) -> None:
         """Gives a parked sandbox the purpose's volume and image in place of its own, and its limits and network rules.
-        `leave`: see `root.replace_root`; before its descriptor is closed, the old volume cannot go. Blocking.
+        `init`: a pidfd of its first process. `leave`: see `root.replace_root`; before its descriptor is closed, the old
+        volume cannot go. Blocking.
 
         Raises NotAttachable, after which it is parked as before. Raises HostCommandFailed and OSError, after which it
         must be removed.
@@ -203,7 +204,7 @@ class Containers:
         if purpose.network != DEFAULT_NETWORK:
             machinery.network.restrict(parked.slot, rules_of(purpose.network))
         try:
-            self._runtime.replace_root(self._place(sandbox.record, ""), sandbox.init, leave)
+            self._runtime.replace_root(self._place(sandbox.record, ""), init, leave)
         except NotAttachable:
             if purpose.network != DEFAULT_NETWORK:
                 machinery.network.restrict(parked.slot, rules_of(DEFAULT_NETWORK))

@@ -231,8 +231,10 @@ class LocalSandboxes:
         try:
             await parked.drop_prepared()  # it started from the other root
             async with self._attaches:
-                # a cancelled attach removes the sandbox, which must not happen while a thread still works on it
-                await to_its_end(asyncio.to_thread(self._containers.attach, parked, purpose, left.append))
+                with parked.held_init() as init:
+                    attach = partial(self._containers.attach, parked, init, purpose, left.append)
+                    # a cancelled attach removes the sandbox, which must not happen while a thread still works on it
+                    await to_its_end(asyncio.to_thread(attach))
             await _both(self._check(parked), parked.forget_records() if purpose.has_records else None)
         except NotAttachable as changed:
             log.info("sandbox_not_attachable", session=purpose.session, reason=str(changed))

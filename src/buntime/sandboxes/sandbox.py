@@ -4,8 +4,8 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Coroutine, Mapping, Set
-from contextlib import suppress
+from collections.abc import Coroutine, Iterator, Mapping, Set
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +74,17 @@ class LocalSandbox:
     def id(self) -> str:
         return self.record.sandbox
 
-    @property
-    def init(self) -> int:
-        """A pidfd of its first process; -1 after `kill`."""
-        return self._init
+    @contextmanager
+    def held_init(self) -> Iterator[int]:
+        """A pidfd of its first process. It stays open, and the same process's, even if the sandbox is killed
+        meanwhile. Raises SandboxGone."""
+        if self._init < 0:
+            raise SandboxGone("it was killed")
+        init = os.dup(self._init)
+        try:
+            yield init
+        finally:
+            os.close(init)
 
     @property
     def address(self) -> str:
