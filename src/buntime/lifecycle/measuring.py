@@ -8,7 +8,7 @@ measurement. `metering` counts that too.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -16,7 +16,7 @@ import structlog
 
 from buntime.daemon.tasks import Tasks
 from buntime.errors import BuntimeError
-from buntime.lifecycle.deadlines import Deadlines
+from buntime.lifecycle.batches import Batches
 from buntime.measurement import INTERVAL, Counted, Measurement, measured
 from buntime.ports import History, Sandboxes
 from buntime.session import Session, State
@@ -41,19 +41,17 @@ class Measuring:
     def __init__(self, history: History, sandboxes: Sandboxes, tasks: Tasks, moment: Callable[[], Moment]) -> None:
         self._history = history
         self._sandboxes = sandboxes
-        self._tasks = tasks
         self._moment = moment
-        self._deadlines = Deadlines()
+        self._batches = Batches("measurements", AT_ONCE, self._measure, tasks, moment)
         self._sessions: dict[str, Session] = {}  # that are measured, as of their last change
         self._readings: dict[str, _Reading] = {}  # the last one of each
         self._latest: dict[str, Measurement] = {}
         self._turn = asyncio.Lock()
-        self._measuring = False
         self._next_warning = 0  # on the steady clock
 
     @property
     def at_rest(self) -> bool:
-        return not self._measuring
+        return self._batches.at_rest
 
     def latest(self, session_id: str) -> Measurement | None:
         """The newest measurement of an active session. None: it sleeps, or has just woken."""
@@ -66,22 +64,20 @@ class Measuring:
             self._sessions[session.id] = session
             if before is None or (before.state, before.sandbox) != (session.state, session.sandbox):
                 self._readings.pop(session.id, None)
-                self._put(session.id, 0)
+                self._batches.put(session.id, 0)
         elif before is not None and session.state is State.IDLE and session.sandbox == before.sandbox:
             self._sessions[session.id] = session  # what it did until then can still be read
-            self._put(session.id, 0)
+            self._batches.put(session.id, 0)
         else:
             self.forget(session.id)
 
     def begin_due(self) -> None:
         """Begins what is due, in the background. Its cost depends on how many are due."""
-        if not self._measuring and self._deadlines.is_due(self._moment().steady):
-            self._measuring = True
-            self._tasks.start(self._measure_due(), "measurements")
+        self._batches.begin_due()
 
     def forget(self, session_id: str) -> None:
         """The session is not measured any more. Its history stays."""
-        self._deadlines.drop(session_id)
+        self._batches.drop(session_id)
         self._sessions.pop(session_id, None)
         self._readings.pop(session_id, None)
         self._latest.pop(session_id, None)
@@ -92,8 +88,7 @@ class Measuring:
         async with self._turn:  # a batch that has begun may still write
             await self._history.remove(session_id)
 
-    async def _measure_due(self) -> None:
-        due = self._deadlines.take(self._moment().steady, AT_ONCE)
+    async def _measure(self, due: Sequence[str]) -> None:
         try:
             async with self._turn:
                 sessions = [self._sessions[session_id] for session_id in due if session_id in self._sessions]
@@ -107,8 +102,6 @@ class Measuring:
                     await self._history.add(kept)
         except BuntimeError as failed:  # a gap in the history harms nobody
             self._warn(len(due), failed)
-        finally:
-            self._measuring = False
 
     def _warn(self, sessions: int, failed: BuntimeError) -> None:
         """Not at each batch: a full disk stays full for long."""
@@ -137,15 +130,12 @@ class Measuring:
             return
         if measurement is not None:
             self._latest[session_id] = measurement
-        self._put(session_id, _until_place(session_id, moment.at))
-
-    def _put(self, session_id: str, milliseconds: float) -> None:
-        self._deadlines.put(session_id, self._moment().steady + milliseconds)
+        self._batches.put(session_id, _until_place(session_id, moment.at))
 
 
 def _until_place(session_id: str, at: int) -> float:
-    """Milliseconds until the session's next place in an interval. By the clock that may be set, whose intervals the
+    """Seconds until the session's next place in an interval. By the clock that may be set, whose intervals the
     history has: after a clock was set, the next one counts."""
     place = at // INTERVAL_MS * INTERVAL_MS + SPREAD_MS * crc32(session_id.encode()) / (1 << 32)
     ahead = place - at
-    return ahead if ahead >= SHORTEST_MS else ahead + INTERVAL_MS
+    return (ahead if ahead >= SHORTEST_MS else ahead + INTERVAL_MS) / 1000

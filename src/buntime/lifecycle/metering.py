@@ -3,12 +3,10 @@
 A change of state reads the kernel's counters itself, and stores the reading together with the change. Between two
 changes, sessions are noted when `usage.NOTE_SECONDS` have passed, many in one batch. So the memory of a session is
 sampled once a minute while it is awake, and a server that is killed loses at most what was used since the last note.
-
-Deadlines are on the steady clock, so a clock that is set neither hurries nor delays a note.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from zlib import crc32
 
@@ -17,7 +15,7 @@ import structlog
 from buntime.daemon.tasks import Tasks
 from buntime.errors import BuntimeError
 from buntime.ids import new_id
-from buntime.lifecycle.deadlines import Deadlines
+from buntime.lifecycle.batches import Batches
 from buntime.ports import Sandbox, Sandboxes, Store
 from buntime.session import Session, State
 from buntime.usage import NOTE_SECONDS, Moment, Reading, Runs
@@ -32,17 +30,15 @@ class Metering:
     def __init__(self, store: Store, sandboxes: Sandboxes, tasks: Tasks, moment: Callable[[], Moment]) -> None:
         self._store = store
         self._sandboxes = sandboxes
-        self._tasks = tasks
         self._moment = moment
         self._server = new_id("", 12)  # names this run of the server
         self._runs: Counter[str] = Counter()  # session → executions since the server started
-        self._deadlines = Deadlines()
+        self._batches = Batches("notes of usage", NOTES_AT_ONCE, self._note_usage, tasks, moment)
         self._sessions: dict[str, Session] = {}  # as of their last change
-        self._noting = False
 
     @property
     def at_rest(self) -> bool:
-        return not self._noting
+        return self._batches.at_rest
 
     def ran(self, session_id: str) -> None:
         """An execution of the session begins."""
@@ -66,7 +62,7 @@ class Metering:
     def note(self, session: Session) -> None:
         """The stored session is new, or has changed."""
         if session.state is State.DELETING:
-            self._deadlines.drop(session.id)
+            self._batches.drop(session.id)
             self._sessions.pop(session.id, None)
             return
         before = self._sessions.get(session.id)
@@ -74,40 +70,29 @@ class Metering:
         if before is None or before.state is not session.state:
             every = NOTE_SECONDS[session.state]
             # after a start, sessions are noted one after another, and soon: the next start may come before an hour
-            self._put(session.id, every if before else min(every, FIRST_NOTES_SECONDS) * _place(session.id))
+            self._batches.put(session.id, every if before else min(every, FIRST_NOTES_SECONDS) * _place(session.id))
 
     def begin_due(self) -> None:
         """Begins what is due, in the background. Its cost depends on how many are due."""
-        if not self._noting and self._deadlines.is_due(self._steady()):
-            self._noting = True
-            self._tasks.start(self._note_due(), "notes of usage")
+        self._batches.begin_due()
 
     def forget(self, session_id: str) -> None:
         """The session is gone."""
-        self._deadlines.drop(session_id)
+        self._batches.drop(session_id)
         self._sessions.pop(session_id, None)
         self._runs.pop(session_id, None)
 
-    async def _note_due(self) -> None:
-        due = self._deadlines.take(self._steady(), NOTES_AT_ONCE)
+    async def _note_usage(self, due: Sequence[str]) -> None:
         try:
             sessions = [self._sessions[session_id] for session_id in due if session_id in self._sessions]
             for session in sessions:
-                self._put(session.id, NOTE_SECONDS[session.state])
+                self._batches.put(session.id, NOTE_SECONDS[session.state])
             readings = {session.id: self.now(session.id) for session in sessions}
             for session_id, used in (await self._sandboxes.used(sessions)).items():
                 readings[session_id] = replace(readings[session_id], counters=used.counters, disk=used.disk)
             await self._store.note_usage(readings)
         except BuntimeError as failed:  # nothing is lost: the next note has it too
             log.warning("usage_not_noted", sessions=len(due), reason=failed.message)
-        finally:
-            self._noting = False
-
-    def _put(self, session_id: str, seconds: float) -> None:
-        self._deadlines.put(session_id, self._steady() + seconds)
-
-    def _steady(self) -> float:
-        return self._moment().steady / 1000
 
 
 def _place(session_id: str) -> float:

@@ -2,8 +2,7 @@
 
 Only active sessions whose `sleepPolicy` has `awakeWhile` `processes` are looked at, each once a minute or more often.
 A look reads two counters of the kernel and compares them with those of the look before. What a session did in between
-is activity, as a request is, if it was enough (see `decisions.is_at_work`). Deadlines are on the steady clock, so a
-clock that is set neither hurries nor delays a look.
+is activity, as a request is, if it was enough (see `decisions.is_at_work`).
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ import structlog
 
 from buntime.daemon.tasks import Tasks
 from buntime.errors import BuntimeError
-from buntime.lifecycle.deadlines import Deadlines
+from buntime.lifecycle.batches import Batches
 from buntime.lifecycle.decisions import Waits, is_at_work
 from buntime.ports import Sandboxes, Store, Worked
 from buntime.session import Session, State
@@ -43,17 +42,15 @@ class Working:
     ) -> None:
         self._store = store
         self._sandboxes = sandboxes
-        self._tasks = tasks
         self._clock = clock
         self._moment = moment
-        self._deadlines = Deadlines()
+        self._batches = Batches("looks at working sessions", LOOKS_AT_ONCE, self._look_at_due, tasks, moment)
         self._sessions: dict[str, tuple[Session, float]] = {}  # as of their last change; seconds between two looks
         self._looks: dict[str, _Look] = {}  # the last one of each
-        self._looking = False
 
     @property
     def at_rest(self) -> bool:
-        return not self._looking
+        return self._batches.at_rest
 
     def note(self, session: Session, waits: Waits) -> None:
         """The stored session is new, or has changed."""
@@ -64,13 +61,11 @@ class Working:
         before = self._sessions.get(session.id)
         self._sessions[session.id] = session, every
         if before is None or before[1] != every:
-            self._deadlines.put(session.id, self._steady() + every)
+            self._batches.put(session.id, every)
 
     def begin_due(self) -> None:
         """Begins what is due, in the background. Its cost depends on how many are due."""
-        if not self._looking and self._deadlines.is_due(self._steady()):
-            self._looking = True
-            self._tasks.start(self._look_at_due(), "looks at working sessions")
+        self._batches.begin_due()
 
     async def rest_after(self, session: Session) -> float:
         """Seconds after which to ask again whether the session is at work. 0: it was not, since the look before.
@@ -87,23 +82,21 @@ class Working:
 
     def forget(self, session_id: str) -> None:
         """The session is gone, or is not awake any more."""
-        self._deadlines.drop(session_id)
+        self._batches.drop(session_id)
         self._sessions.pop(session_id, None)
         self._looks.pop(session_id, None)
 
-    async def _look_at_due(self) -> None:
+    async def _look_at_due(self, due: Sequence[str]) -> None:
         try:
             sessions = list[Session]()
-            for session_id in self._deadlines.take(self._steady(), LOOKS_AT_ONCE):
+            for session_id in due:
                 if session_id in self._sessions:
                     session, every = self._sessions[session_id]
                     sessions.append(session)
-                    self._deadlines.put(session_id, self._steady() + every)
+                    self._batches.put(session_id, every)
             await self._look_at(sessions)
         except BuntimeError as failed:  # the next look sees it too
             log.warning("work_not_noted", reason=failed.message)
-        finally:
-            self._looking = False
 
     async def _look_at(self, sessions: Sequence[Session]) -> None:
         """A session whose sandbox does not run has no look."""
