@@ -1,14 +1,20 @@
-"""Compares the netlink messages of a session's rules with the result of nft for the same rules."""
+"""The packet rules of a session's own network: the netlink messages, and how often the kernel clears their set."""
 
+import asyncio
 import os
+import re
 import subprocess
 import threading
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from buntime.sandboxes.network import local_ports
+from tests.contracts.test_sandboxes import LIMITS, REAL, LocalHost
+from tests.waiting import eventually
 
-pytestmark = pytest.mark.sandbox
+pytestmark = REAL
 
 
 def _rules(load: list[str] | None) -> str:
@@ -33,3 +39,39 @@ def test_nft_lists_the_messages_as_the_rules_they_stand_for() -> None:
     listed = _rules(None)
     assert "dnat to 127.0.0.1" in listed
     assert listed == _rules(["nft", "-f", "-"])
+
+
+@pytest.fixture
+async def host() -> AsyncIterator[LocalHost]:
+    host = LocalHost()
+    try:
+        await host.reopen({})
+        yield host
+    finally:
+        await host.close()
+
+
+def clearing(host: LocalHost, sandbox_id: str) -> str:
+    """Returns the interval that the kernel has."""
+    pid = (host.data_dir / "sandboxes" / sandbox_id / "pid").read_text().split()[0]
+    listing = ["nsenter", "--net", "--target", pid, "nft", "list", "set", "ip", "buntime", "unanswered"]
+    found = re.search(r"gc-interval (\S+)", subprocess.run(listing, capture_output=True, text=True, check=True).stdout)
+    assert found is not None
+    return found[1]
+
+
+@pytest.mark.skipif(not local_ports.CAN_CLEAR, reason="before Linux 6.2, the interval of a set cannot change")
+async def test_the_kernel_clears_the_set_often_only_while_programs_of_a_session_run(host: LocalHost) -> None:
+    sandboxes: Any = host.sandboxes
+    filling = asyncio.create_task(sandboxes.keep_pool())
+    await eventually(lambda: sandboxes.numbers().parked == 1)
+    filling.cancel()
+    (parked,) = (host.data_dir / "sandboxes").iterdir()
+    assert clearing(host, parked.name) == "1s"
+    claimed = await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS)
+    sandbox = claimed.sandbox
+    await eventually(lambda: clearing(host, sandbox.id) == "125ms")
+    assert await sandbox.freeze()
+    await eventually(lambda: clearing(host, sandbox.id) == "1s")
+    await sandbox.thaw()
+    await eventually(lambda: clearing(host, sandbox.id) == "125ms")

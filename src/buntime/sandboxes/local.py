@@ -151,6 +151,7 @@ class LocalSandboxes:
             self._removing.note(sandbox.record)
             records.write(self._containers.directory(sandbox.id), sandbox.record)
             reached("claim: recorded")
+            sandbox.begin()
             sandbox.claimed(looks_the_same=look_alike(limits, self._settings.parked_limits))
             if limits != self._settings.parked_limits:
                 await asyncio.to_thread(self._containers.limit, sandbox.record, limits)
@@ -176,6 +177,7 @@ class LocalSandboxes:
                 await self._removed_later(purpose.volume)
             raise
         self._running[sandbox.id] = sandbox
+        sandbox.begin()
         return Claimed(sandbox, purpose.volume, purpose.image)
 
     async def get(self, sandbox_id: str) -> Sandbox | None:
@@ -199,6 +201,7 @@ class LocalSandboxes:
         await self._remove_all(session)  # two must not use the volume
         sandbox = await self._serving(purpose_of(session))
         self._running[sandbox.id] = sandbox
+        sandbox.begin()
         self._cache.drop(session.volume)
         log.info("sandbox_started", session=session.id, sandbox=sandbox.id)
         return sandbox

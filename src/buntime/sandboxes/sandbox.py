@@ -25,6 +25,7 @@ from buntime.sandboxes.inside.services import GuestServices
 from buntime.sandboxes.inside.terminals import GuestTerminals
 from buntime.sandboxes.kernel.reclaim import Reclaim, host_swaps
 from buntime.sandboxes.machinery import Machinery
+from buntime.sandboxes.network.clearing import Clearing
 from buntime.sandboxes.network.listening import listeners
 from buntime.sandboxes.record import Record, pid_of
 from buntime.session import Network as NetworkRules
@@ -55,6 +56,7 @@ class LocalSandbox:
         self._guest = guest
         self._machinery = machinery
         self._reclaim = Reclaim(record.sandbox, machinery.cgroups, machinery.reclaims, machinery.tasks)
+        self._clearing = Clearing(machinery.network, machinery.tasks, self.held_init)
         self._launcher = Launcher(record.sandbox, directory / "runs", guest, machinery, self.is_alive, self.kill)
         self._prepared = Prepared(record.sandbox, guest, self._launcher, machinery)
         self._runs = GuestRuns(guest, self._launcher, self._prepared, machinery, self._disk_is_full)
@@ -155,6 +157,7 @@ class LocalSandbox:
             await asyncio.sleep(FREEZE_LOOK_SECONDS)
             cgroups.freeze(self.id, True)  # on cgroup v1 a process that forks meanwhile must be frozen again
         self._reclaim.frozen()
+        self._clearing.set(often=False)
         self.is_frozen = True
         return True
 
@@ -197,6 +200,12 @@ class LocalSandbox:
         with suppress(FileNotFoundError):
             self._machinery.cgroups.freeze(self.id, False)
         self._launcher.wake()
+        if self.record.session:
+            self._clearing.set(often=True)
+
+    def begin(self) -> None:
+        """To be called when programs of a session may run in it from now on."""
+        self._clearing.set(often=True)
 
     async def check(self) -> None:
         """Raises SandboxGone unless the guest answers."""

@@ -35,7 +35,8 @@ def new_chain(table: str, chain: str, kind: str = "", hook: int = 0, priority: i
 
 def new_set(table: str, name: str, kinds: int, length: int, size: int, clearing_ms: int) -> bytes:
     """A set that rules fill and whose elements expire. `kinds`: nft's number for the type of its keys. `clearing_ms`:
-    how often the kernel clears the set; a deleted element takes up room until then."""
+    how often the kernel clears the set; a deleted element takes up room until then. Of a set that is there, this alone
+    can change."""
     return _new(
         NEW_SET,
         0,

@@ -17,8 +17,7 @@ from pathlib import Path
 
 from buntime.sandboxes.kernel.host import Part
 from buntime.sandboxes.kernel.mount_calls import new_proc
-from buntime.sandboxes.network import rtnetlink
-from buntime.sandboxes.network.local_ports import put_session_rules
+from buntime.sandboxes.network import local_ports, rtnetlink
 
 HOST_MAC, SESSION_MAC = "02:62:75:6e:00:01", "02:62:75:6e:00:02"
 SESSION_SETTINGS = {
@@ -60,17 +59,31 @@ class Namespaces:
         self._part = part
         self._mtu = _world_mtu()
         self._host_ns = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        # setns changes the thread that calls it, so one thread does nothing else
+        # setns changes the thread that calls it, so these threads do nothing else
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="netns")
+        self._clearing = ThreadPoolExecutor(1, thread_name_prefix="netns-clearing")
 
     def close(self) -> None:
         """Keeps those of running sandboxes."""
         self._thread.shutdown()
+        self._clearing.shutdown()
         os.close(self._host_ns)
 
     def make(self, slot: int) -> Namespace:
         """With its `eth0`, connected to the host. Raises OSError and HostCommandFailed."""
         return self._thread.submit(self._make, slot).result()
+
+    def clear(self, init: int, *, often: bool) -> None:
+        """Says how often the kernel clears the set of `local_ports` in the namespace of a process. `init`: its pidfd.
+        Raises OSError."""
+        self._clearing.submit(self._clear, init, often).result()
+
+    def _clear(self, init: int, often: bool) -> None:
+        os.setns(init, os.CLONE_NEWNET)
+        try:
+            local_ports.clear(often=often)
+        finally:
+            os.setns(self._host_ns, os.CLONE_NEWNET)
 
     def _make(self, slot: int) -> Namespace:
         interface = self._part.interface(slot)
@@ -106,7 +119,7 @@ class Namespaces:
                 rtnetlink.put_neighbour(index, gateway, HOST_MAC),
             )
         _set(proc, "net/ipv4/conf/eth0/route_localnet", "1")
-        put_session_rules()
+        local_ports.put_session_rules()
 
     def _set_up_outside(self, proc: int, host: rtnetlink.Kernel, slot: int, interface: str) -> None:
         address, index = self._part.address(slot), socket.if_nametoindex(interface)
