@@ -6,12 +6,13 @@ stops if it does not help.
 
 import asyncio
 import time
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 
 from bench import machine
 from bench.baselines import CODE
 from bench.client import Refused
-from bench.context import Context, Sessions, each, sessions, stopwatch
+from bench.context import Context, NotSettled, Sessions, each, sessions, stopwatch
 from bench.figures.memory import both, steady
 from bench.paging import paged_out
 from bench.report import Baseline, Check, Row, ratio
@@ -53,11 +54,12 @@ async def measure(context: Context) -> list[Row]:
                 await filling.give_up(scale.live_sample)
             last = await filling.sample()
             count = len(made.ids)
-            await context.settled(count)
+            await filling.settle(context.settled(count))
             after = await steady(machine.available_mb)
             busy, zram, swapped = await _own_work(context), machine.zram_mb(), swap_mb() - swapped
     note = f"bun -e on the host {summarise(first.bun).p50:.1f} ms then, {summarise(last.bun).p50:.1f} ms now"
     suspended = len(filling.suspended)
+    reasons = [*filling.late, filling.stopped or "all were reached"]
     return [
         _compared("create", last.creates, first.creates, count, note),
         _compared("first execute", last.executes, first.executes, count, note),
@@ -65,7 +67,7 @@ async def measure(context: Context) -> list[Row]:
             figure="many-live",
             what=f"live sessions, of which {count - suspended} are active and {suspended} suspended",
             checks=(Check("reached", count, scale.many_live, "", least=True),),
-            note=f"{filling.stopped or 'all were reached'}; filled in {filling.seconds:.0f} s; {out} of {suspended} "
+            note=f"{'; '.join(reasons)}; filled in {filling.seconds:.0f} s; {out} of {suspended} "
             f"paged out, the last {waited:.0f} s later; "
             f"one takes {(before[0] - after) / count:.2f} MB of MemAvailable; "
             + (f"no swap: {refused}" if refused else f"swap {swapped:.0f} MB, in zram {zram:.0f} MB"),
@@ -89,19 +91,27 @@ class Filling:
         self._began = time.monotonic()
         self.seconds = 0.0
         self.stopped = ""  # why
+        self.late: list[str] = []  # what was not there in time
         self.suspended: list[str] = []
 
     async def sample(self) -> Times:
         """Creates and uses as many as the pool holds, one at a time, from a full pool."""
         times = Times()
         await self.make_room_for(self._context.scale.live_sample)
-        await self._context.pool_filled()
+        await self.settle(self._context.pool_filled())
         times.bun = await self._context.bun_runs()
         for _ in range(self._context.scale.live_sample):
             times.creates.append(await self._made.create())
             session = self._made.ids[-1]
             times.executes.append(await stopwatch(self._context.client.execute(session, code=CODE)))
         return times
+
+    async def settle(self, settled: Awaitable[None]) -> None:
+        """Waits for it. If it takes too long, the figures are those of a server that has not settled, and say so."""
+        try:
+            await settled
+        except NotSettled as late:
+            self.late.append(f"{late} with {len(self._made.ids)}")
 
     async def fill(self, until: int) -> None:
         while len(self._made.ids) < until and await self._may_go_on():
@@ -111,6 +121,7 @@ class Filling:
                 await each(range(step), lambda _: self._one(), AT_ONCE)
             except* Refused as refused:
                 self.stopped = str(refused.exceptions[0])
+                self._context.say(f"  {self.stopped}")
             self._context.say(
                 f"  {len(self._made.ids)} live sessions, {len(self.suspended)} suspended, "
                 f"{machine.available_mb():.0f} MB available, {swap_mb():.0f} MB in swap"
