@@ -1,5 +1,6 @@
 """The keeper continues whatever a session or the clock does."""
 
+import asyncio
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -9,8 +10,9 @@ from structlog.testing import capture_logs
 
 from buntime.account import AccountStatus
 from buntime.lifecycle.keeper import ENDS_A_TICK, HOLD_SECONDS, Keeper, Pace
+from buntime.ports import Run, RunResult
 from buntime.session import Session, State
-from buntime.testing.sandboxes import FakeSandbox
+from buntime.testing.sandboxes import FakeSandbox, small_shell
 from tests.app.serving import Api, Clock
 from tests.app.sleeping import deep_sleep
 from tests.waiting import eventually
@@ -29,6 +31,28 @@ async def test_a_session_that_makes_its_suspension_fail_does_not_end_the_keeper(
     api.clock.now += 300
     await api.keep(api.keeper(idle_after=300))
     assert await _states(api, good, bad) == [State.IDLE, State.ACTIVE]
+
+
+async def test_a_session_whose_on_wake_hangs_keeps_no_other_awake(api: Api) -> None:
+    hung, good = await api.session(onWake="serve"), await api.session()
+    await api.call("POST", f"/sessions/{hung}/sleep", {"depth": "deep-sleep"})
+    ended = asyncio.Event()
+
+    async def hang(run: Run, sandbox: FakeSandbox) -> RunResult:
+        await ended.wait()
+        return await small_shell(run, sandbox)
+
+    api.sandboxes._runner = hang
+    await api.call("POST", f"/sessions/{hung}/wake")
+    api.clock.now += 300
+    keeper = api.keeper(idle_after=300)
+    await api.keep(keeper)
+    assert await _states(api, hung, good) == [State.ACTIVE, State.IDLE]
+    ended.set()
+    for _ in range(2):
+        api.clock.now += 300
+        await api.keep(keeper)
+    assert await _states(api, hung) == [State.IDLE]
 
 
 async def test_a_failed_step_is_tried_for_ever_with_growing_waits(api: Api) -> None:

@@ -27,6 +27,11 @@ class OnWake:
             started = self._starting[session.id] = asyncio.Event()
             self._tasks.start(_run(session, sandbox, started), f"onWake of {session.id}")
 
+    def is_starting(self, session_id: str) -> bool:
+        """Whether the command is being started, which takes ON_WAKE_SECONDS at most."""
+        started = self._starting.get(session_id)
+        return started is not None and not started.is_set()
+
     async def started(self, session_id: str) -> None:
         """Waits for a command that is being started. It holds no lease: frozen midway, it would look like a guest that
         does not answer."""

@@ -93,8 +93,9 @@ class Transitions:
         return await self._tasks.finish(self._deep_sleep(session_id, quiet_since), f"deep sleep of {session_id}")
 
     def is_used(self, session_id: str) -> bool:
-        """Whether a request uses the session, or its services are being started or stopped."""
-        return self._holds.in_use(session_id) or self._services.is_busy(session_id)
+        """Whether a request uses the session, its services are being started or stopped, or its `onWake` is started."""
+        busy = self._services.is_busy(session_id) or self._on_wake.is_starting(session_id)
+        return busy or self._holds.in_use(session_id)
 
     def awake_since_deep_sleep(self, session_id: str) -> float | None:
         """Seconds since the session last woke from deep sleep, which had ended its processes. None when it did not
@@ -215,8 +216,8 @@ class Transitions:
             sandbox = await self._sandboxes.get(session.sandbox)
             if session.state is not State.ACTIVE or sandbox is None or _recent(session, quiet_since):
                 return session.state in (State.IDLE, State.DEEP_SLEEP)
-            await self._on_wake.started(session_id)
             if quiet_since is None:
+                await self._on_wake.started(session_id)
                 await self._services.settled(session_id)
             elif self.is_used(session_id):
                 return False
@@ -233,8 +234,8 @@ class Transitions:
             session = await self._changes.present(session_id)
             if session.state is State.DEEP_SLEEP or _recent(session, quiet_since):
                 return session.state is State.DEEP_SLEEP
-            await self._on_wake.started(session_id)
             if quiet_since is None:
+                await self._on_wake.started(session_id)
                 await self._services.settled(session_id)
             elif self.is_used(session_id):
                 return False
