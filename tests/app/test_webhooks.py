@@ -10,6 +10,7 @@ from buntime.operations.webhooks import WEBHOOKS
 from buntime.scope import Scope
 from buntime.webhook import DeliveryState, Webhook
 from tests.app.serving import Answer, Api
+from tests.waiting import eventually
 
 URL = "https://example.com/hook"
 NOBODY = "whk_000000000000000000"
@@ -196,6 +197,15 @@ async def test_a_deleted_webhook_is_not_found(api: Api) -> None:
         ):
             assert (await api.call(method, f"/webhooks/{name}{path}")).refusal == (404, "webhook_not_found")
         assert (await api.call("PATCH", f"/webhooks/{name}", {})).refusal == (404, "webhook_not_found")
+
+
+async def test_the_keeper_removes_what_a_deleted_webhook_leaves(api: Api) -> None:
+    webhook = (await made(api))["webhookId"]
+    other = (await made(api))["webhookId"]
+    await api.session()
+    assert (await api.call("DELETE", f"/webhooks/{webhook}")).status == 200
+    await api.keep(api.keeper())
+    await eventually(lambda: {one.webhook for _, one in api.store.deliveries.values()} == {other})
 
 
 async def test_an_account_sees_its_own_webhooks_alone_in_pages(api: Api) -> None:

@@ -120,12 +120,11 @@ class FakeEvents:
     async def remove_webhook(self, webhook_id: str, events: Sequence[AccountEvent] = ()) -> bool:
         if self.webhooks.pop(webhook_id, None) is None:
             return False
-        self.deliveries = {name: pair for name, pair in self.deliveries.items() if pair[1].webhook != webhook_id}
         self.note_events(events)
         return True
 
     async def drop_removed_webhooks(self) -> None:
-        """Nothing is left of them."""
+        self.deliveries = {name: pair for name, pair in self.deliveries.items() if pair[1].webhook in self.webhooks}
 
     # deliveries
 
@@ -174,7 +173,8 @@ class FakeEvents:
         return True
 
     async def list_deliveries(self, webhook_id: str, limit: int, offset: int) -> tuple[Sequence[EventDelivery], int]:
-        found = [EventDelivery(delivery, numbered.event) for numbered, delivery in reversed(self._of(webhook_id))]
+        own = self._of(webhook_id) if webhook_id in self.webhooks else []
+        found = [EventDelivery(delivery, numbered.event) for numbered, delivery in reversed(own)]
         return found[offset : offset + limit], min(len(found), MOST_LISTED)
 
     async def redeliver(self, webhook_id: str, delivery_id: str, now: int) -> bool:
