@@ -113,7 +113,7 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
         await enter(web(config, operations, previews, metrics, sandboxes.works, files))
         await enter(edge(config, plans, tasks))
         post = await enter(posting(Signing(vault), config.receivers, clock))
-        tasks.start_daemon(Delivering(store, post, clock).run(), "webhooks")
+        tasks.start_daemon(Delivering(store, post, clock, metrics.attempted).run(), "webhooks")
         url = api_url(config)
         key = await first_key(store) if is_watched else None
         yield Server(url, key, short_lines(url) if are_built(files) else ())

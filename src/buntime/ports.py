@@ -27,7 +27,7 @@ from buntime.plan import Limits
 from buntime.session import Network, SavedVolume, Session, State
 from buntime.snapshot import Layer, MadeImage, Snapshot
 from buntime.usage import Amounts, Counters, Reading, Window
-from buntime.webhook import Delivery, Webhook
+from buntime.webhook import Delivery, Off, Webhook
 
 # --- Store -----------------------------------------------------------------------------------
 
@@ -80,6 +80,27 @@ class EventDelivery:
 
     delivery: Delivery
     event: AccountEvent
+
+
+type Place = tuple[int, int]  # among what is due: since when (Unix seconds), and the number of the event
+type News = tuple[int, ...]  # of a webhook: differs when something may be due that was not
+BEGINNING: Place = (0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class DuePage:
+    """Some deliveries that are due. `end`: where the next page begins. None: nothing else is due."""
+
+    found: Sequence[EventDelivery]
+    end: Place | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryNumbers:
+    """`pending`: deliveries to webhooks that are on, at most 100,000. `off`: webhooks that are off, by the reason."""
+
+    pending: int
+    off: Mapping[Off, int]
 
 
 class Store(Protocol):
@@ -371,8 +392,9 @@ class Store(Protocol):
     async def add_webhook(
         self, webhook: Webhook, answer: Answer | None, limit: int, events: Sequence[AccountEvent] = ()
     ) -> None:
-        """Raises ResourceLimitExceeded (with the plan name "") when the account already has `limit` webhooks;
-        IdempotencyInProgress as `add_session` does; ValueError when the id is taken. The webhook gets `events` too."""
+        """Raises Unauthorized when the account is deleted; ResourceLimitExceeded (with the plan name "") when it
+        already has `limit` webhooks; IdempotencyInProgress as `add_session` does; ValueError when the id is taken. The
+        webhook gets `events` too."""
         ...
 
     async def get_webhook(self, webhook_id: str) -> Webhook | None: ...
@@ -388,35 +410,48 @@ class Store(Protocol):
         ...
 
     async def remove_webhook(self, webhook_id: str, events: Sequence[AccountEvent] = ()) -> bool:
-        """With its deliveries. False, with nothing changed, when it does not exist."""
+        """With its deliveries, which nothing shows or sends any more. False, with nothing changed, when it does not
+        exist."""
         ...
 
-    async def waiting_webhooks(self, now: int) -> Sequence[str]:
-        """Ids of webhooks that are on and have a delivery that is due, also one that `due_deliveries` holds back.
-        Without those of accounts that are not active. The cost does not grow with deliveries that are done."""
+    async def drop_removed_webhooks(self) -> None:
+        """Frees the space of deliveries whose webhook was removed, also of those that an earlier call left when the
+        server was killed. Other changes run in between."""
+        ...
+
+    async def waiting_webhooks(self, now: int) -> Mapping[str, News]:
+        """Webhooks that are on and have a delivery that is due, also one that `due_deliveries` holds back, by id,
+        oldest first. Without those of accounts that are not active. The cost does not grow with deliveries.
+
+        The news of a webhook are other ones after something of it has become due or was asked for again, and after it
+        was changed. What happens to other webhooks does not change them.
+        """
         ...
 
     async def due_deliveries(
-        self, webhook_id: str, now: int, limit: int, busy: Collection[str] = ()
-    ) -> Sequence[EventDelivery]:
-        """Pending ones that are due, in the order in which they are due and then of their events. Without those of a
-        session that has an earlier event with exactly one failed attempt, or is in `busy`. Empty when the webhook is
-        off. Of very many that are due, only the first thousand are judged."""
+        self, webhook_id: str, now: int, limit: int, busy: Collection[str] = (), after: Place = BEGINNING
+    ) -> DuePage:
+        """Pending ones that are due, in the order in which they are due and then of their events, from behind `after`.
+        Without those of a session that has an earlier event with exactly one failed attempt, or is in `busy`. Empty
+        when the webhook is off. A page has at most `limit`, and fewer or none where many that cannot go are between."""
         ...
 
     async def settle_delivery(self, delivery: Delivery) -> bool:
         """Replaces the delivery after an attempt at `tried_at`. Notes at the webhook that it has worked, or since when
-        it fails. False, with nothing changed, when the delivery is gone."""
+        it fails. False, with the delivery as it was, when it is gone, or was asked for again since it was read."""
         ...
 
     async def list_deliveries(self, webhook_id: str, limit: int, offset: int) -> tuple[Sequence[EventDelivery], int]:
-        """A page, by events, newest first, and the total. Deliveries go with their events."""
+        """A page, by events, newest first, and the total, which is at most MOST_LISTED. Deliveries go with their
+        events."""
         ...
 
     async def redeliver(self, webhook_id: str, delivery_id: str, now: int) -> bool:
-        """Makes the delivery pending and due now, with all its attempts. False when the webhook has no such
-        delivery."""
+        """Makes the delivery pending and due now, with all its attempts, also while one is under way. False when the
+        webhook has no such delivery."""
         ...
+
+    async def delivery_numbers(self) -> DeliveryNumbers: ...
 
     # snapshots and layers
     async def add_snapshot(

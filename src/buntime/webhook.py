@@ -15,6 +15,7 @@ HELD_ATTEMPTS = 2  # of a session's event, before its later ones may overtake it
 OFF_SECONDS = 5 * 86400  # of failure, without a success, until an endpoint is turned off
 ATTEMPT_SECONDS = 15.0  # for a whole attempt
 LONGEST_URL = 2048
+MOST_LISTED = 100_000  # deliveries of one webhook; its account has that many events
 OLD_SECRETS = 2  # that still sign; a second one is there when a rotation was repeated because its answer was lost
 GONE = 410  # the endpoint's own word that it wants nothing any more
 
@@ -75,6 +76,7 @@ class Delivery:
     tried_at: int | None = None  # the last attempt
     status: int | None = None  # of the last answer, if there was one
     failure: str | None = None  # of the last attempt, in words
+    redelivery: int = 0  # which of the webhook's redeliveries was the last one of it; 0: none was
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""PostgreSQL, a web server and a queue worker as services. Needs the npm registry."""
+"""PostgreSQL, a web server, a queue worker and Vite as services. Needs the npm registry."""
 
 from collections.abc import Iterator
 
@@ -42,6 +42,8 @@ for (;;) {{
 }}
 """
 WEB, QUEUE = "exec bun server.ts", "exec bun worker.ts"
+VITE = "exec bun --bun node_modules/vite/bin/vite.js --host 0.0.0.0 --port 5173 --strictPort"
+PAGE = '<!doctype html><script type="module" src="/main.ts"></script>'
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +56,14 @@ def server() -> Iterator[Server]:
         assert server.stop() == 0
 
 
-def test_a_database_a_web_server_and_a_queue_worker_live_through_many_deep_sleeps(server: Server, paid: Client) -> None:
-    session = paid.open()
+def test_a_database_two_web_servers_and_a_queue_worker_live_through_many_deep_sleeps(
+    server: Server, paid: Client
+) -> None:
+    session = paid.open(preview={"visibility": "public", "ports": [8080, 5173]})
     session.output(postgres.ADD, timeout=SECONDS)
+    session.output(postgres.added("vite@7.1.12"), timeout=SECONDS)
     session.output(postgres.MAKE, timeout=60)
+    session.write("index.html", PAGE).done()
     session.write("server.ts", SERVER).done()
     session.write("worker.ts", WORKER).done()
     session.patch(services=[{"name": "database", "command": postgres.SERVE, "port": 5432}]).done()
@@ -69,9 +75,12 @@ def test_a_database_a_web_server_and_a_queue_worker_live_through_many_deep_sleep
             {"name": "database", "command": postgres.SERVE, "port": 5432},
             {"name": "web", "command": WEB, "port": 8080},
             {"name": "worker", "command": QUEUE, "restart": "always"},
+            {"name": "vite", "command": VITE, "port": 5173},
         ]
     ).done()
     for turn in range(SLEEPS):
+        session.write("main.ts", f"const turn: number = {turn};").done()
+        assert _modules(paid, session) == f"const turn = {turn};", f"turn {turn}"
         assert _post(paid, session, f"job {turn}") == turn + 1, f"turn {turn}"
         until(lambda: _counts(paid, session) == {"jobs": turn + 1, "done": turn + 1}, f"job {turn}")  # noqa: B023
         evict(server, session)
@@ -79,6 +88,16 @@ def test_a_database_a_web_server_and_a_queue_worker_live_through_many_deep_sleep
     assert {one["state"] for one in found.values()} <= {"running", "restarting"}, found
     until(lambda: _counts(paid, session) == {"jobs": SLEEPS, "done": SLEEPS}, "all jobs")
     session.delete().done()
+
+
+def _modules(client: Client, session: Session) -> str:
+    """Returns the first line of what Vite makes of the page's module."""
+    page = _see(client, session, port=5173)
+    assert page.status == 200, page.shown()
+    assert b"/@vite/client" in page.body
+    module = _see(client, session, "/main.ts", port=5173)
+    assert module.status == 200, module.shown()
+    return module.body.decode().splitlines()[0]
 
 
 def _post(client: Client, session: Session, work: str) -> int:

@@ -2,16 +2,19 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, get_args
 
 import pytest
 
 from buntime.event import EventType
+from buntime.operations import events as operations
+from buntime.ports import NumberedEvent
 from buntime.scope import Scope
 from buntime.web.wire.events import EventTypeName
 from tests.app.serving import Api
+from tests.waiting import eventually
 
 SECONDS = 20.0
 KEY = "key_one000000000"
@@ -162,6 +165,28 @@ async def test_a_stream_that_breaks_goes_on_where_it_was(api: Api) -> None:
     async with following(api, f"&cursor={mark}&type=session.created") as stream:
         await stream.next()
         assert (await stream.next())[2]["sessionId"] == three
+
+
+async def test_a_stream_that_finds_nothing_goes_on_after_what_it_has_seen(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+    listed = api.store.list_events
+
+    async def looked(account_id: str | None, *, after: int = 0, **rest: Any) -> Sequence[NumberedEvent]:
+        looks.append(after)
+        return await listed(account_id, after=after, **rest)
+
+    monkeypatch.setattr(api.store, "list_events", looked)
+    monkeypatch.setattr(operations, "LOOK_SECONDS", 0.01)
+    async with following(api, "&cursor=evc_0&type=webhook.created") as stream:
+        await stream.next()
+        for number in range(1, 4):
+            await api.session()
+            await eventually(lambda: len(looks) >= number)  # noqa: B023 - called in this turn
+        assert looks == [0, 1, 2]
+        await api.call("POST", "/webhooks/create", {"url": "https://example.com"})
+        assert (await stream.next())[2]["type"] == "webhook.created"
 
 
 async def test_streams_of_an_account_are_bounded(api: Api) -> None:

@@ -10,7 +10,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from buntime.operations.previews import Reason
 from buntime.ports import NoRoom
 from buntime.session import State
-from buntime.web.metrics import DEPTHS, LOSSES
+from buntime.web.metrics import DEPTHS, LOSSES, OUTCOMES, Metrics
+from buntime.web.readings import WHY_OFF
+from buntime.webhook import DeliveryState
 from tests.app.serving import Api
 from tests.metrics_page import METRICS, PAGE, Documented
 
@@ -60,6 +62,8 @@ def _labels(family: Metric) -> list[str]:
         ("`no_room`'s `reason`", list(NoRoom)),
         ("`what`", list(LOSSES)),
         ("`depth`", list(DEPTHS)),
+        ("`outcome`", list(OUTCOMES.values())),
+        ("`webhooks_off`'s `reason`", list(WHY_OFF)),
     ],
 )
 def test_the_page_lists_every_value_of_a_label(label: str, values: Sequence[str]) -> None:
@@ -110,6 +114,28 @@ async def test_a_create_that_finds_no_room_is_counted(api: Api) -> None:
     assert await value(api, "buntime_refusals_total", code="unavailable", route="/sessions/create") == 1
     assert await value(api, "buntime_no_room_total", reason="memory") == 1
     assert await value(api, "buntime_no_room_total", reason="disk") == 0
+
+
+async def test_webhooks_are_counted_by_what_came_of_their_deliveries(api: Api) -> None:
+    made = [await api.call("POST", "/webhooks/create", {"url": "https://example.com"}) for _ in range(2)]
+    await api.session()
+    pending = await value(api, "buntime_webhook_deliveries_pending")
+    await api.call("PATCH", f"/webhooks/{made[1].json['webhookId']}", {"enabled": False})
+    assert 0 < await value(api, "buntime_webhook_deliveries_pending") < pending
+    assert await value(api, "buntime_webhooks_off", reason="asked") == 1
+    assert await value(api, "buntime_webhooks_off", reason="gone") == 0
+    for outcome in OUTCOMES.values():
+        assert await value(api, "buntime_webhook_deliveries_total", outcome=outcome) == 0
+
+
+async def test_an_attempt_is_counted_by_what_the_delivery_is_after_it() -> None:
+    metrics = Metrics()
+    for state in (DeliveryState.PENDING, DeliveryState.FAILED, DeliveryState.PENDING):
+        metrics.attempted(state)
+    shown = re.findall(
+        r'^buntime_webhook_deliveries_total\{outcome="(.*)"\} (.*)$', (await metrics.render()).decode(), re.M
+    )
+    assert dict(shown) == {"delivered": "0.0", "retry": "2.0", "given-up": "1.0"}
 
 
 async def test_a_success_is_no_refusal(api: Api) -> None:

@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 
+from buntime.account import AccountStatus
 from buntime.operations.webhooks import WEBHOOKS
 from buntime.scope import Scope
-from buntime.webhook import DeliveryState
+from buntime.webhook import DeliveryState, Webhook
 from tests.app.serving import Answer, Api
+from tests.waiting import eventually
 
 URL = "https://example.com/hook"
 NOBODY = "whk_000000000000000000"
@@ -197,6 +199,15 @@ async def test_a_deleted_webhook_is_not_found(api: Api) -> None:
         assert (await api.call("PATCH", f"/webhooks/{name}", {})).refusal == (404, "webhook_not_found")
 
 
+async def test_the_keeper_removes_what_a_deleted_webhook_leaves(api: Api) -> None:
+    webhook = (await made(api))["webhookId"]
+    other = (await made(api))["webhookId"]
+    await api.session()
+    assert (await api.call("DELETE", f"/webhooks/{webhook}")).status == 200
+    await api.keep(api.keeper())
+    await eventually(lambda: {one.webhook for _, one in api.store.deliveries.values()} == {other})
+
+
 async def test_an_account_sees_its_own_webhooks_alone_in_pages(api: Api) -> None:
     await make(api, await api.account(name="two"))
     for number in range(3):
@@ -217,3 +228,22 @@ async def test_who_changed_a_webhook_is_an_event_with_key_and_address(api: Api) 
         by = {"actor": "key", "keyId": "key_one000000000", "address": "127.0.0.1"}
         assert one["data"] == {"webhookId": webhook, "by": by}
         assert one["requestId"] is not None
+
+
+async def test_pages_of_deliveries_end_where_an_account_has_no_more_events(api: Api) -> None:
+    webhook = (await made(api))["webhookId"]
+    assert (await deliveries(api, webhook, "?offset=100000"))["deliveries"] == []
+    refused = await api.call("GET", f"/webhooks/{webhook}/deliveries?offset=100001")
+    assert (refused.status, refused.json["error"]["details"]["field"]) == (400, "offset")
+
+
+async def test_an_account_that_is_deleted_meanwhile_gets_no_webhook(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    add = api.store.add_webhook
+
+    async def deleted_before(webhook: Webhook, *rest: Any) -> None:
+        await api.store.set_account_status(webhook.account, AccountStatus.DELETED)
+        await add(webhook, *rest)
+
+    monkeypatch.setattr(api.store, "add_webhook", deleted_before)
+    assert (await make(api)).status == 401
+    assert api.store.webhooks == {}

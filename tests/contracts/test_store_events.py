@@ -1,9 +1,11 @@
 """The contract of `ports.Store` about events, for the fake and the real one alike."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ from buntime.errors import IdempotencyInProgress, ResourceLimitExceeded, Session
 from buntime.event import AccountEvent, EventType, of_change, of_new_key, of_new_session, of_revoked_key, of_snapshot
 from buntime.ports import NumberedEvent, Store
 from buntime.session import Event, State
+from buntime.stores import database, events
 from buntime.stores.sqlite import SqliteStore
 from tests.contracts.examples import NOW, account, answer, key, layer, session, snapshot
 from tests.waiting import PATIENCE, REST
@@ -258,3 +261,30 @@ async def test_many_old_events_are_dropped_in_several_commits(store_path: Path) 
         assert await store.drop_events(NOW + 2, 10) == 10
     finally:
         await store.close()
+
+
+@pytest.mark.parametrize(
+    ("selected", "index"),
+    [
+        ({}, "events_by_account (account=? AND rowid>?)"),
+        ({"session": "ses_a"}, "events_by_session (session=? AND rowid>?)"),
+        ({"what": EventType.SESSION_IDLE}, "events_by_type (account=? AND type=? AND rowid>?)"),
+        (
+            {"session": "ses_a", "what": EventType.SESSION_IDLE},
+            "events_by_session_type (session=? AND type=? AND rowid>?)",
+        ),
+    ],
+)
+async def test_an_index_finds_the_events_of_each_selection(
+    store_path: Path, selected: Mapping[str, Any], index: str
+) -> None:
+    store = await SqliteStore.open(store_path)
+    await store.close()
+    with closing(database.connect(store_path)) as connection:
+        asked: list[str] = []
+        connection.set_trace_callback(asked.append)
+        wanted: dict[str, Any] = {"session": None, "what": None, **selected}
+        events.list_events(connection, "acc_one", 1, limit=100, **wanted)
+        connection.set_trace_callback(None)
+        plan = [row["detail"] for row in connection.execute(f"EXPLAIN QUERY PLAN {asked[0]}")]
+    assert plan == [f"SEARCH events USING INDEX {index}"]

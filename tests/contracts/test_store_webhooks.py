@@ -1,14 +1,15 @@
 """The contract of `ports.Store` about webhooks and deliveries, for the fake and the real one alike."""
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import replace
 
 import pytest
 
 from buntime.account import Account, AccountStatus
-from buntime.errors import IdempotencyInProgress, ResourceLimitExceeded
+from buntime.errors import IdempotencyInProgress, ResourceLimitExceeded, Unauthorized
 from buntime.event import AccountEvent, EventType, of_new_session
-from buntime.ports import EventDelivery, Store
+from buntime.ports import BEGINNING, DeliveryNumbers, EventDelivery, Store
 from buntime.session import Session
 from buntime.webhook import EVERYONE, DeliveryState, SigningSecret, Webhook
 from tests.contracts.examples import NOW, answer, session
@@ -44,7 +45,22 @@ async def happens(store: Store, of: Session, created_at: int = NOW) -> AccountEv
 
 
 async def due(store: Store, webhook_id: str = "whk_one", now: int = NOW, limit: int = 100) -> list[EventDelivery]:
-    return list(await store.due_deliveries(webhook_id, now, limit))
+    return list((await store.due_deliveries(webhook_id, now, limit)).found)
+
+
+async def waiting(store: Store, now: int = NOW) -> list[str]:
+    return list(await store.waiting_webhooks(now))
+
+
+async def pages(store: Store, limit: int, busy: Collection[str] = ()) -> list[list[EventDelivery]]:
+    """All that is due, page by page."""
+    found, place = [], BEGINNING
+    while True:
+        page = await store.due_deliveries("whk_one", NOW, limit, busy, place)
+        found.append(list(page.found))
+        if page.end is None:
+            return found
+        place = page.end
 
 
 # webhooks
@@ -96,6 +112,34 @@ async def test_a_webhook_is_removed_with_its_deliveries(store: Store) -> None:
     assert [each.event.id for each in await store.list_events(None)][1:] == ["evt_a"]
 
 
+async def test_a_deleted_account_gets_no_webhook(store: Store) -> None:
+    await store.add_account(Account("acc_one", "free", NOW))
+    assert await store.set_account_status("acc_one", AccountStatus.DELETED)
+    with pytest.raises(Unauthorized):
+        await store.add_webhook(webhook(), None, 1, (told("evt_a"),))
+    assert await store.list_webhooks("acc_one") == []
+    assert await store.list_events(None) == []
+
+
+async def test_a_removed_webhook_is_nowhere_and_takes_no_place(store: Store) -> None:
+    await store.add_webhook(webhook(), None, 1)
+    await happens(store, session())
+    (one,) = await due(store)
+    assert await store.remove_webhook("whk_one")
+    for _ in range(2):
+        assert await store.list_webhooks("acc_one") == []
+        assert not await store.change_webhook(webhook(), webhook())
+        assert not await store.settle_delivery(replace(one.delivery, id="dlv_none", tried_at=NOW))
+        assert await due(store) == []
+        assert await waiting(store) == []
+        assert await store.delivery_numbers() == DeliveryNumbers(0, {})
+        await store.drop_removed_webhooks()
+    await store.add_webhook(webhook("whk_two"), None, 1)
+    await happens(store, session("ses_b"))
+    assert await store.list_deliveries("whk_one", 10, 0) == ([], 0)
+    assert len(await due(store, "whk_two")) == 1
+
+
 # what is delivered
 
 
@@ -135,7 +179,7 @@ async def test_a_webhook_that_is_off_gets_nothing_and_goes_on_with_what_it_had(s
     assert await store.change_webhook(webhook(), replace(webhook(), off="asked"))
     await happens(store, session("ses_b"))
     assert await due(store) == []
-    assert await store.waiting_webhooks(NOW) == []
+    assert await waiting(store) == []
     off = await store.get_webhook("whk_one")
     assert off is not None
     assert await store.change_webhook(off, replace(off, off=None))
@@ -149,8 +193,8 @@ async def test_only_what_is_due_is_found_in_the_order_in_which_it_is_due(store: 
     assert [each.event for each in await due(store)] == [now]
     assert [each.event for each in await due(store, now=NOW + 10)] == [now, later]
     assert len(await due(store, now=NOW + 10, limit=1)) == 1
-    assert await store.waiting_webhooks(NOW - 1) == []
-    assert await store.waiting_webhooks(NOW) == ["whk_one"]
+    assert await waiting(store, NOW - 1) == []
+    assert await waiting(store) == ["whk_one"]
 
 
 async def test_an_event_that_failed_once_holds_back_the_later_ones_of_its_session(store: Store) -> None:
@@ -174,9 +218,9 @@ async def test_webhooks_of_a_suspended_account_wait_until_it_is_resumed(store: S
     await store.add_webhook(webhook("whk_operator", EVERYONE), None, 1)
     await happens(store, session())
     assert await store.set_account_status("acc_one", AccountStatus.SUSPENDED)
-    assert await store.waiting_webhooks(NOW) == ["whk_operator"]
+    assert await waiting(store) == ["whk_operator"]
     assert await store.set_account_status("acc_one", AccountStatus.ACTIVE)
-    assert await store.waiting_webhooks(NOW) == ["whk_one", "whk_operator"]
+    assert await waiting(store) == ["whk_one", "whk_operator"]
 
 
 async def test_sessions_that_are_busy_take_no_place_from_others(store: Store) -> None:
@@ -185,8 +229,46 @@ async def test_sessions_that_are_busy_take_no_place_from_others(store: Store) ->
     store.note_events([replace(first, id=f"evt_{number}") for number in range(1100)])
     store.note_events([replace(first, id="evt_account", session=None)])
     last = await happens(store, session("ses_b"))
-    found = await store.due_deliveries("whk_one", NOW, 100, {"ses_a"})
-    assert [each.event.id for each in found] == ["evt_account", last.id]
+    found = [each.event.id for page in await pages(store, 100, {"ses_a"}) for each in page]
+    assert found == ["evt_account", last.id]
+
+
+async def test_what_is_due_comes_in_pages_of_which_each_goes_on_behind_the_last(store: Store) -> None:
+    await store.add_webhook(webhook(), None, 1)
+    first = await happens(store, session("ses_a"), NOW - 5)
+    store.note_events([replace(first, id=f"evt_{number}", time=NOW - number % 3) for number in range(1200)])
+    await happens(store, session("ses_b"))
+    found = await pages(store, 100)
+    assert max(map(len, found)) == 100
+    order = [each.delivery.due_at for page in found for each in page]
+    assert order == sorted(order)
+    assert len({each.event.id for page in found for each in page}) == len(order) == 1202
+
+
+async def test_a_webhook_has_other_news_when_something_of_its_own_is_due(store: Store) -> None:
+    await store.add_webhook(webhook(), None, 1)
+    await store.add_webhook(webhook("whk_other", "acc_two"), None, 1)
+    await happens(store, session())
+    await happens(store, session("ses_b"), NOW + 5)
+    (one,) = await due(store)
+    seen: list[object] = []
+
+    async def is_new(now: int = NOW) -> bool:
+        seen.append((await store.waiting_webhooks(now)).get("whk_one"))
+        return seen[-1] is not None and seen[-1] not in seen[:-1]
+
+    assert await is_new()
+    await happens(store, session("ses_two", "acc_two"))
+    assert not await is_new()
+    await store.settle_delivery(replace(one.delivery, attempts=2, due_at=NOW + 300, tried_at=NOW, failure="refused"))
+    await happens(store, session("ses_c"))
+    assert await is_new()
+    assert await is_new(NOW + 5)
+    assert await is_new(NOW + 300)
+    assert await store.redeliver("whk_one", one.delivery.id, NOW)
+    assert await is_new(NOW + 300)
+    assert await store.change_webhook(webhook(), webhook())
+    assert await is_new(NOW + 300)
 
 
 async def test_a_test_goes_to_the_webhook_that_it_names_alone(store: Store) -> None:
@@ -214,7 +296,7 @@ async def test_a_settled_delivery_is_due_again_when_it_says_so_or_never(store: S
     assert await due(store, now=NOW + 5) == [EventDelivery(failed, one.event)]
     done = replace(failed, state=DeliveryState.DELIVERED, attempts=2, tried_at=NOW + 5, status=200, failure=None)
     assert await store.settle_delivery(done)
-    assert await store.waiting_webhooks(NOW + 9) == []
+    assert await waiting(store, NOW + 9) == []
     assert await store.list_deliveries("whk_one", 10, 0) == ([EventDelivery(done, one.event)], 1)
     assert not await store.settle_delivery(replace(done, id="dlv_none"))
 
@@ -257,10 +339,44 @@ async def test_deliveries_are_listed_newest_first_and_can_be_repeated(store: Sto
     given_up = replace(page[0].delivery, state=DeliveryState.FAILED, attempts=8, tried_at=NOW, failure="refused")
     await store.settle_delivery(given_up)
     assert await store.redeliver("whk_one", given_up.id, NOW + 50)
-    again = replace(given_up, state=DeliveryState.PENDING, attempts=0, due_at=NOW + 50)
+    again = replace(given_up, state=DeliveryState.PENDING, attempts=0, due_at=NOW + 50, redelivery=1)
     assert (await due(store, now=NOW + 50))[-1].delivery == again
     assert not await store.redeliver("whk_two", given_up.id, NOW)
     assert not await store.redeliver("whk_one", "dlv_none", NOW)
+
+
+@pytest.mark.parametrize("state", DeliveryState)
+async def test_an_attempt_does_not_settle_what_was_asked_for_again_meanwhile(
+    store: Store, state: DeliveryState
+) -> None:
+    await store.add_webhook(webhook(), None, 1)
+    await happens(store, session())
+    for number in range(2):
+        (one,) = await due(store)
+        assert await store.redeliver("whk_one", one.delivery.id, NOW)
+        ended = replace(one.delivery, state=state, attempts=1, due_at=NOW + 5, tried_at=NOW, failure="refused")
+        assert not await store.settle_delivery(ended)
+        (again,) = await due(store)
+        assert again.delivery == replace(one.delivery, redelivery=number + 1)
+    done = replace(again.delivery, state=DeliveryState.DELIVERED, attempts=1, tried_at=NOW)
+    assert await store.settle_delivery(done)
+    assert await due(store) == []
+    found = await store.get_webhook("whk_one")
+    assert found is not None
+    assert found.failing_since is None
+
+
+async def test_pending_deliveries_and_webhooks_that_are_off_are_counted(store: Store) -> None:
+    assert await store.delivery_numbers() == DeliveryNumbers(0, {})
+    for number, off in enumerate((None, None, "asked", "gone", "gone")):
+        await store.add_webhook(replace(webhook(f"whk_{number}"), off=off), None, 9)  # type: ignore[arg-type]
+    await happens(store, session("ses_a"))
+    await happens(store, session("ses_b"))
+    (one, _) = await due(store, "whk_0")
+    await store.settle_delivery(replace(one.delivery, state=DeliveryState.DELIVERED, attempts=1, tried_at=NOW))
+    assert await store.delivery_numbers() == DeliveryNumbers(3, {"asked": 1, "gone": 2})
+    assert await store.change_webhook(webhook("whk_1"), replace(webhook("whk_1"), off="asked"))
+    assert await store.delivery_numbers() == DeliveryNumbers(1, {"asked": 2, "gone": 2})
 
 
 async def test_deliveries_go_with_their_events(store: Store) -> None:

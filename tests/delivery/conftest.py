@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import ssl
-import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -22,7 +21,7 @@ from buntime.ids import new_id
 from buntime.lifecycle.sealing import Vault
 from buntime.operations.signing import Signing
 from buntime.stores.sqlite import SqliteStore
-from buntime.webhook import Delivery, Network, Webhook
+from buntime.webhook import Delivery, DeliveryState, Network, Webhook
 from tests.waiting import PATIENCE
 
 NOW = 1_700_000_000.0
@@ -44,6 +43,7 @@ class Sending:
     store: SqliteStore
     clock: Clock
     secrets: dict[str, str] = field(default_factory=dict)  # webhook id → secret
+    states: list[DeliveryState] = field(default_factory=list)  # of deliveries, after each attempt
     signing: Signing = field(default_factory=lambda: Signing(Vault(bytes(32))))
 
     async def webhook(self, url: str, account: str = "acc_one", types: frozenset[EventType] | None = None) -> str:
@@ -100,7 +100,7 @@ async def sending(
     store = await SqliteStore.open(directory / "store.db")
     made = Sending(store, Clock())
     async with posting(made.signing, networks, made.clock, trusted, resolve) as post:
-        running = asyncio.create_task(Delivering(store, post, made.clock).run())
+        running = asyncio.create_task(Delivering(store, post, made.clock, made.states.append).run())
         try:
             yield made
         finally:
@@ -109,9 +109,7 @@ async def sending(
             await store.close()
     if not running.cancelled():
         running.result()
-    with warnings.catch_warnings():  # anyio can lose a connection that is cancelled in the moment it is made
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)

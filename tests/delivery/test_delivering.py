@@ -5,6 +5,7 @@ import base64
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -13,9 +14,10 @@ from standardwebhooks import Webhook as Verifier
 from buntime.account import Account, AccountStatus
 from buntime.delivery import posting
 from buntime.event import EventType, new_event
+from buntime.ports import DuePage
 from buntime.webhook import EVERYONE, DeliveryState, of_webhook, rotated
 from tests.delivery.conftest import NOW, Sending, soon
-from tests.delivery.receiver import Got, always, hang, receiving
+from tests.delivery.receiver import Answering, Got, always, hang, receiving
 from tests.waiting import eventually
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
@@ -98,6 +100,7 @@ async def test_a_failure_is_tried_again_by_the_schedule_and_then_given_up(sender
         assert waits[:7] == [5, 5 * MINUTE, 30 * MINUTE, 2 * HOUR, 5 * HOUR, 10 * HOUR, 10 * HOUR]
         assert one.state is DeliveryState.FAILED
         assert receiver.ids == [event.id] * 8
+        assert sender.states == [DeliveryState.PENDING] * 7 + [DeliveryState.FAILED]
 
 
 async def test_a_receiver_that_comes_back_after_hours_gets_what_it_missed(sender: Sending) -> None:
@@ -328,6 +331,60 @@ async def test_a_session_with_many_events_delays_no_other(sender: Sending) -> No
         sender.store.note_events([replace(first, id=f"evt_{number}") for number in range(300)])
         other = await sender.happens("ses_b")
         await eventually(lambda: other.id in receiver.ids, seconds=10)
+
+
+def looks_at(sender: Sending, webhook: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Grows with each read of what is due at the webhook."""
+    looks: list[str] = []
+    read = sender.store.due_deliveries
+
+    async def counted(webhook_id: str, *rest: Any) -> DuePage:
+        looks.extend([webhook_id] if webhook_id == webhook else [])
+        return await read(webhook_id, *rest)
+
+    monkeypatch.setattr(sender.store, "due_deliveries", counted)
+    return looks
+
+
+@pytest.mark.parametrize("answer", [hang, always(500)])
+async def test_events_of_others_cost_a_webhook_with_a_backlog_nothing(
+    sender: Sending, monkeypatch: pytest.MonkeyPatch, answer: Answering
+) -> None:
+    async with receiving(answer) as receiver, receiving() as other:
+        webhook = await sender.webhook(receiver.url())
+        first = await sender.happens()
+        await eventually(lambda: receiver.got)
+        second = await sender.happens()
+        await sender.webhook(other.url(), account="acc_two")
+        await asyncio.sleep(0.5)
+        looks = looks_at(sender, webhook, monkeypatch)
+        for number in range(20):
+            await sender.happens(account="acc_two", number=number)
+        await eventually(lambda: len(other.got) == 20)
+        assert (receiver.ids, looks) == ([first.id], [])
+        third = await sender.happens("ses_b")
+        await eventually(lambda: third.id in receiver.ids)
+        assert second.id not in receiver.ids
+
+
+async def test_a_redelivery_during_an_attempt_is_sent_after_it(sender: Sending) -> None:
+    came, may_end = asyncio.Event(), asyncio.Event()
+
+    async def wait(_: Got) -> int:
+        came.set()
+        await may_end.wait()
+        return 204
+
+    async with receiving(wait) as receiver:
+        webhook = await sender.webhook(receiver.url())
+        event = await sender.happens()
+        await came.wait()
+        (one,) = await sender.deliveries(webhook)
+        assert await sender.store.redeliver(webhook, one.id, int(NOW))
+        may_end.set()
+        await eventually(lambda: len(receiver.got) == 2)
+        await all_delivered(sender, webhook)
+        assert receiver.ids == [event.id] * 2
 
 
 async def test_receivers_that_never_answer_delay_no_other(sender: Sending) -> None:

@@ -25,7 +25,8 @@ from buntime.event import EventType, new_event
 from buntime.lifecycle.sealing import Vault
 from buntime.operations.signing import Signing
 from buntime.webhook import Webhook
-from tests.delivery.conftest import Sending
+from tests.delivery.conftest import LOCAL, Sending
+from tests.delivery.receiver import receiving
 from tests.delivery.test_addresses import Names
 from tests.waiting import eventually
 
@@ -114,3 +115,25 @@ async def test_a_receiver_that_is_silent_in_tls_gets_its_connection_closed(
         gc.enable()
         server.close()
         server.abort_clients()
+
+
+@pytest.mark.parametrize("steps", range(1, 9))
+async def test_an_attempt_that_is_cancelled_loses_no_connection(steps: int) -> None:
+    """The receiver has closed its connections. The next attempt finds that, and closes our ends of them."""
+
+    async def resolve(name: str, _: int) -> list[str]:
+        return [name]
+
+    signing = Signing(Vault(bytes(32)))
+    event = new_event("acc_one", EventType.WEBHOOK_TEST, 0, {})
+    async with posting.posting(signing, LOCAL, lambda: 0.0, resolve=resolve) as post:
+        async with receiving() as receiver:
+            webhook = Webhook("whk_one", "acc_one", receiver.url(), (signing.new("whk_one")[1],), 0)
+            outcomes = await asyncio.gather(*(post(webhook, event) for _ in range(4)))
+            assert all(outcome.worked for outcome in outcomes)
+        attempt = asyncio.create_task(post(webhook, event))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        attempt.cancel()
+        await asyncio.wait({attempt})
+    gc.collect()  # a connection that was lost is a warning here, which is an error

@@ -16,7 +16,7 @@ from buntime.stores.sqlite import SqliteStore
 async def deliver(directory: Path) -> None:
     store = await SqliteStore.open(directory / "store.db")
     async with posting(Signing(Vault(bytes(32))), (ip_network("127.0.0.0/8"),), time.time) as post:
-        await Delivering(store, post, time.time).run()
+        await Delivering(store, post, time.time, lambda _: None).run()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Delivers to one webhook."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 import structlog
@@ -10,14 +10,15 @@ from buntime.account import AccountStatus
 from buntime.delivery.lanes import Lanes
 from buntime.delivery.posting import Post
 from buntime.event import EventType
-from buntime.ports import EventDelivery, Store
-from buntime.webhook import Delivery, Off, Webhook, after, holds_back, of_webhook, why_off
+from buntime.ports import BEGINNING, EventDelivery, Place, Store
+from buntime.webhook import Delivery, DeliveryState, Off, Webhook, after, holds_back, of_webhook, why_off
 
 log = structlog.get_logger()
 
 BATCH = 100  # deliveries read at once
+PASS = 100  # chains that are started before the courier begins again with what is due first
 AT_ONCE = 8  # attempts at one endpoint; one while it fails
-SLOW_SECONDS = 1.0  # an endpoint whose last attempt took longer is slow
+SHARE = 10  # looks for what is due take at most one tenth of the loop's time
 CHANGES = 10  # attempts to turn an endpoint off while others change it
 
 
@@ -27,51 +28,76 @@ class Courier:
     The events of one session make a chain: one after another. Chains run side by side.
     """
 
-    def __init__(self, webhook_id: str, store: Store, post: Post, lanes: Lanes, clock: Callable[[], float]) -> None:
-        self.more = asyncio.Event()  # more may be due, or a chain has ended
+    def __init__(
+        self,
+        webhook_id: str,
+        store: Store,
+        post: Post,
+        lanes: Lanes,
+        clock: Callable[[], float],
+        count: Callable[[DeliveryState], None],
+    ) -> None:
+        self.more = asyncio.Event()  # something may be due that was not
         self._webhook = webhook_id
         self._store = store
         self._post = post
         self._lanes = lanes
         self._clock = clock
+        self._count = count
         self._running: set[str] = set()  # chains
+        self._ended = asyncio.Event()  # one of them has
         self._account = ""
-        self._failing = self._slow = False
+        self._failing = False
+        self._may_look_at = 0.0
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
             while True:
                 self.more.clear()
-                await self._room()  # each commit wakes couriers, and a full one has nothing to look for
-                chains = await self._due()
-                for name, chain in chains.items():
-                    await self._room()
-                    self._running.add(name)
-                    group.create_task(self._deliver(name, chain), name=f"delivery to {self._webhook}")
-                if chains:
-                    continue
-                if not self._running:
+                await self._begin(group)
+                if not self._running and not self.more.is_set():
                     return
                 await self.more.wait()
 
-    async def _due(self) -> dict[str, list[EventDelivery]]:
-        """What is due, by chains that do not run yet."""
+    async def _begin(self, group: asyncio.TaskGroup) -> None:
+        """Begins chains of what is due, page by page, as there is room for them."""
+        met = set(self._running)  # a session that ends meanwhile has events before this page, which go first
+        place: Place | None = BEGINNING
+        while place is not None:
+            await self._room()
+            chains, place = await self._due(met, place)
+            for name, chain in chains.items():
+                await self._room()
+                met.add(name)
+                self._running.add(name)
+                group.create_task(self._deliver(name, chain), name=f"delivery to {self._webhook}")
+            if len(met) > PASS:
+                self.more.set()
+                return
+
+    async def _due(self, busy: Collection[str], place: Place) -> tuple[dict[str, list[EventDelivery]], Place | None]:
+        """A page of what is due, by chains, and where the next page begins."""
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(self._may_look_at - loop.time())
+        began = loop.time()
         webhook = await self._store.get_webhook(self._webhook)
         if webhook is None or not await self._may_send(webhook):
-            return {}
+            return {}, None
         self._account = webhook.account
         self._failing = webhook.failing_since is not None
+        page = await self._store.due_deliveries(self._webhook, int(self._clock()), BATCH, busy, place)
+        self._may_look_at = loop.time() + (loop.time() - began) * (SHARE - 1)
         chains: dict[str, list[EventDelivery]] = {}
-        for one in await self._store.due_deliveries(self._webhook, int(self._clock()), BATCH, self._running):
+        for one in page.found:
             name = one.event.session or one.delivery.id
-            if name not in self._running:
+            if name not in busy:
                 chains.setdefault(name, []).append(one)
-        return chains
+        return chains, page.end
 
     async def _room(self) -> None:
         while len(self._running) >= (1 if self._failing else AT_ONCE):
-            self.more.clear()
-            await self.more.wait()
+            self._ended.clear()
+            await self._ended.wait()
 
     async def _deliver(self, name: str, chain: list[EventDelivery]) -> None:
         try:
@@ -81,22 +107,21 @@ class Courier:
                     return
         finally:
             self._running.remove(name)
+            self._ended.set()
             self.more.set()
 
     async def _attempt(self, one: EventDelivery) -> Delivery | None:
         """The delivery after it. None: nothing more is sent now."""
-        async with self._lanes.place(self._account, slow=self._failing or self._slow):
+        async with self._lanes.place(self._webhook, self._account, failing=self._failing):
             webhook = await self._store.get_webhook(self._webhook)  # it may have changed before there was a place
             if webhook is None or webhook.off is not None or not await self._may_send(webhook):
                 return None
-            loop = asyncio.get_running_loop()
-            began = loop.time()
             outcome = await self._post(webhook, one.event)
-            self._slow = loop.time() - began > SLOW_SECONDS
         now = self._clock()
         settled = after(one.delivery, outcome, now)
         self._failing = not outcome.worked
         await self._store.settle_delivery(settled)
+        self._count(settled.state)
         off = why_off(webhook, outcome, now)
         if off is not None:
             await self._turn_off(off, webhook.url)

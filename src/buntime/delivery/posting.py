@@ -8,6 +8,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 import structlog
+from anyio import CancelScope, fail_after
 from httpcore2 import (
     URL,
     AsyncConnectionPool,
@@ -48,6 +49,23 @@ class Poster:
         self._clock = clock
 
     async def __call__(self, webhook: Webhook, event: AccountEvent) -> Outcome:
+        """The libraries shield the closing of connections from cancellation by anyio alone. So an attempt has a task of
+        its own, and is cancelled that way."""
+        scope = CancelScope()
+        attempt = asyncio.create_task(self._within(scope, webhook, event), name=f"attempt at {webhook.id}")
+        try:
+            return await asyncio.shield(attempt)
+        except asyncio.CancelledError:
+            scope.cancel()
+            await asyncio.wait({attempt})
+            raise
+
+    async def _within(self, scope: CancelScope, webhook: Webhook, event: AccountEvent) -> Outcome:
+        with scope:
+            return await self._outcome(webhook, event)
+        return Outcome(failure="The attempt was cancelled.")
+
+    async def _outcome(self, webhook: Webhook, event: AccountEvent) -> Outcome:
         try:
             secrets = self._signing.opened(webhook, self._clock())
             body = body_of(event)
@@ -55,7 +73,7 @@ class Poster:
                 (b"Host", urlsplit(webhook.url).netloc.encode("ascii")),
                 *headers_of(event.id, body, secrets, self._clock()),
             ]
-            async with asyncio.timeout(ATTEMPT_SECONDS):
+            with fail_after(ATTEMPT_SECONDS):
                 return outcome_of(await self._posted(webhook.url, headers, body))
         except Unsealable:
             failure = "The signing secret cannot be read any more. Rotate it."

@@ -288,6 +288,7 @@ class Keeper:
         if ended is not None:
             await self._store.drop_usage(min(now, ended // 1000) // DAY - KEPT_DAYS)
         await self._store.drop_events(min(now, happened or now) - KEPT_SECONDS, MOST_KEPT)
+        await self._store.drop_removed_webhooks()
 
 
 def _quiet_since(step: Step, now: float, waits: Waits | None) -> float | None:

@@ -45,8 +45,10 @@ class Events:
 
     async def _pages(self, caller: Caller, wanted: Wanted, after: int) -> AsyncIterator[Sequence[NumberedEvent]]:
         while True:
-            page = await self.page(caller, wanted, after, PAGE)
+            newest = await self._store.newest_event(caller.account.id)  # read first: what is stored later is above it
+            page = await self.page(caller, wanted, after, PAGE) if newest > after else ()
             if page:
-                after = page[-1].number
                 yield page
-            await asyncio.sleep(0 if len(page) == PAGE else LOOK_SECONDS)
+            whole = len(page) < PAGE
+            after = max(after, newest, page[-1].number if page else 0) if whole else page[-1].number
+            await asyncio.sleep(LOOK_SECONDS if whole else 0)

@@ -1,12 +1,11 @@
 """What sessions used, in the SQLite file."""
 
-import asyncio
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from buntime.stores import database, usage
+from buntime.stores import usage
 from buntime.stores.index import SessionIndex
 from buntime.stores.kept import KeptFiles
 from buntime.stores.log import LogCleaner
@@ -18,16 +17,12 @@ NOTES_AT_ONCE = 100  # sessions noted in one change, for the same reason
 
 
 class NotedUsage(KeptFiles):
-    """The part of `ports.Store` about usage.
-
-    Reads of it may take many milliseconds, so a thread makes them, with a connection of its own.
-    """
+    """The part of `ports.Store` about usage. Reads of it may take many milliseconds, so a thread makes them."""
 
     def __init__(
         self, path: Path, reader: sqlite3.Connection, writer: Writer, log: LogCleaner, index: SessionIndex
     ) -> None:
-        super().__init__(reader, writer, log)
-        self._path = path
+        super().__init__(path, reader, writer, log)
         self._index = index
 
     async def note_usage(self, readings: Mapping[str, Reading]) -> None:
@@ -61,10 +56,3 @@ class NotedUsage(KeptFiles):
             dropped = await self._change(work)
             total += dropped
         return total
-
-    async def _read[T](self, read: Callable[[sqlite3.Connection], T]) -> T:
-        def reading() -> T:
-            with database.reading(self._path) as connection:
-                return read(connection)
-
-        return await asyncio.to_thread(reading)

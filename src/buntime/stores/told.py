@@ -1,13 +1,15 @@
 """Events, webhooks and deliveries in the SQLite file: what is told of the changes."""
 
+import asyncio
 import sqlite3
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
 from buntime.event import AccountEvent, EventType
-from buntime.ports import Answer, EventDelivery, NumberedEvent
+from buntime.ports import BEGINNING, Answer, DeliveryNumbers, DuePage, EventDelivery, News, NumberedEvent, Place
+from buntime.stores import database, deliveries, webhooks
 from buntime.stores import events as sql
-from buntime.stores import webhooks
 from buntime.stores.committing import Committing
 from buntime.stores.log import LogCleaner
 from buntime.stores.writer import Writer
@@ -17,10 +19,14 @@ DROP_AT_ONCE = 500  # rows deleted in one commit, so that other changes can run 
 
 
 class Told(Committing):
-    """The part of `ports.Store` about events, webhooks and deliveries."""
+    """The part of `ports.Store` about events, webhooks and deliveries.
 
-    def __init__(self, reader: sqlite3.Connection, writer: Writer, log: LogCleaner) -> None:
+    A thread makes reads that may take many milliseconds, with a connection of its own.
+    """
+
+    def __init__(self, path: Path, reader: sqlite3.Connection, writer: Writer, log: LogCleaner) -> None:
         super().__init__(writer)
+        self._path = path
         self._reader = reader
         self._log = log
 
@@ -99,27 +105,43 @@ class Told(Committing):
             self._log.due()  # its secrets
         return removed
 
-    async def waiting_webhooks(self, now: int) -> Sequence[str]:
-        return webhooks.waiting_webhooks(self._reader, now)
+    async def drop_removed_webhooks(self) -> None:
+        await self._drop(partial(deliveries.drop_removed, most=DROP_AT_ONCE))
+
+    # deliveries
+
+    async def waiting_webhooks(self, now: int) -> Mapping[str, News]:
+        return deliveries.waiting_webhooks(self._reader, now)
 
     async def due_deliveries(
-        self, webhook_id: str, now: int, limit: int, busy: Collection[str] = ()
-    ) -> Sequence[EventDelivery]:
-        return webhooks.due_deliveries(self._reader, webhook_id, now, limit, busy)
+        self, webhook_id: str, now: int, limit: int, busy: Collection[str] = (), after: Place = BEGINNING
+    ) -> DuePage:
+        return deliveries.due_deliveries(self._reader, webhook_id, now, limit, busy, after)
 
     async def settle_delivery(self, delivery: Delivery) -> bool:
-        return await self._change(partial(webhooks.settle_delivery, delivery=delivery))
+        return await self._change(partial(deliveries.settle_delivery, delivery=delivery))
 
     async def list_deliveries(self, webhook_id: str, limit: int, offset: int) -> tuple[Sequence[EventDelivery], int]:
-        return webhooks.list_deliveries(self._reader, webhook_id, limit, offset)
+        read = partial(deliveries.list_deliveries, webhook_id=webhook_id, limit=limit, offset=offset)
+        return await self._read(read)
 
     async def redeliver(self, webhook_id: str, delivery_id: str, now: int) -> bool:
-        work = partial(webhooks.redeliver, webhook_id=webhook_id, delivery_id=delivery_id, now=now)
+        work = partial(deliveries.redeliver, webhook_id=webhook_id, delivery_id=delivery_id, now=now)
         return await self._change(work)
+
+    async def delivery_numbers(self) -> DeliveryNumbers:
+        return await self._read(deliveries.delivery_numbers)
 
     async def _change_if_done(self, work: Callable[[sqlite3.Connection], bool], told: Sequence[AccountEvent]) -> bool:
         """Commits the work, together with the events `told` if it returns True."""
         return await self._change(partial(_told_if_done, work=work, told=told))
+
+    async def _read[T](self, read: Callable[[sqlite3.Connection], T]) -> T:
+        def reading() -> T:
+            with database.reading(self._path) as connection:
+                return read(connection)
+
+        return await asyncio.to_thread(reading)
 
 
 def _told_if_done(

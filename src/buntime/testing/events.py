@@ -2,15 +2,15 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from buntime.account import Account, AccountStatus
-from buntime.errors import IdempotencyInProgress, ResourceLimitExceeded
+from buntime.errors import IdempotencyInProgress, ResourceLimitExceeded, Unauthorized
 from buntime.event import AccountEvent, EventType
 from buntime.ids import new_id
-from buntime.ports import Answer, EventDelivery, NumberedEvent
-from buntime.webhook import Delivery, DeliveryState, Webhook
+from buntime.ports import BEGINNING, Answer, DeliveryNumbers, DuePage, EventDelivery, News, NumberedEvent, Place
+from buntime.webhook import MOST_LISTED, Delivery, DeliveryState, Webhook
 
 
 class FakeEvents:
@@ -21,6 +21,7 @@ class FakeEvents:
         self.events: list[NumberedEvent] = []
         self.webhooks: dict[str, Webhook] = {}
         self.deliveries: dict[str, tuple[NumberedEvent, Delivery]] = {}  # by the delivery's id
+        self.redeliveries: Counter[str] = Counter()  # by the webhook's id
         self.answers: dict[tuple[str, str], Answer] = {}
         self._last = 0
         self._stored: Callable[[], None] = lambda: None
@@ -87,6 +88,9 @@ class FakeEvents:
     async def add_webhook(
         self, webhook: Webhook, answer: Answer | None, limit: int, events: Sequence[AccountEvent] = ()
     ) -> None:
+        account = self.accounts.get(webhook.account)
+        if account is not None and account.status is AccountStatus.DELETED:
+            raise Unauthorized("The account is deleted.")
         if len(await self.list_webhooks(webhook.account)) >= limit:
             raise ResourceLimitExceeded("webhooks", limit, "account", "")
         if webhook.id in self.webhooks:
@@ -116,67 +120,79 @@ class FakeEvents:
     async def remove_webhook(self, webhook_id: str, events: Sequence[AccountEvent] = ()) -> bool:
         if self.webhooks.pop(webhook_id, None) is None:
             return False
-        self.deliveries = {name: pair for name, pair in self.deliveries.items() if pair[1].webhook != webhook_id}
         self.note_events(events)
         return True
 
-    async def waiting_webhooks(self, now: int) -> Sequence[str]:
-        due = {
-            delivery.webhook
-            for _, delivery in self.deliveries.values()
-            if delivery.state is DeliveryState.PENDING and delivery.due_at <= now
-        }
+    async def drop_removed_webhooks(self) -> None:
+        self.deliveries = {name: pair for name, pair in self.deliveries.items() if pair[1].webhook in self.webhooks}
+
+    # deliveries
+
+    async def waiting_webhooks(self, now: int) -> Mapping[str, News]:
         silent = {one.id for one in self.accounts.values() if one.status is not AccountStatus.ACTIVE}
-        found = [
-            webhook
-            for webhook in self.webhooks.values()
-            if webhook.off is None and webhook.id in due and webhook.account not in silent
-        ]
-        return [webhook.id for webhook in sorted(found, key=lambda webhook: (webhook.created_at, webhook.id))]
+        found = {}
+        for webhook in sorted(self.webhooks.values(), key=lambda webhook: (webhook.created_at, webhook.id)):
+            own = self._of(webhook.id)
+            due = [one.due_at for _, one in own if one.state is DeliveryState.PENDING and one.due_at <= now]
+            if due and webhook.off is None and webhook.account not in silent:
+                newest = own[-1][0].number
+                found[webhook.id] = (newest, max(due), self.redeliveries[webhook.id], webhook.version)
+        return found
 
     async def due_deliveries(
-        self, webhook_id: str, now: int, limit: int, busy: Collection[str] = ()
-    ) -> Sequence[EventDelivery]:
+        self, webhook_id: str, now: int, limit: int, busy: Collection[str] = (), after: Place = BEGINNING
+    ) -> DuePage:
         webhook = self.webhooks.get(webhook_id)
         if webhook is None or webhook.off is not None:
-            return []
+            return DuePage([], None)
         pending = [pair for pair in self._of(webhook_id) if pair[1].state is DeliveryState.PENDING]
         once: dict[str, int] = {}  # session → number of its first event that failed once
         for numbered, delivery in pending:
             if numbered.event.session is not None and delivery.attempts == 1:
                 once.setdefault(numbered.event.session, numbered.number)
-        due = [
-            (delivery.due_at, numbered.number, EventDelivery(delivery, numbered.event))
+        due = sorted(
+            ((delivery.due_at, numbered.number), EventDelivery(delivery, numbered.event))
             for numbered, delivery in pending
             if delivery.due_at <= now
+            and (delivery.due_at, numbered.number) > after
             and numbered.event.session not in busy
             and once.get(numbered.event.session or "", numbered.number) >= numbered.number
-        ]
-        return [found for _, _, found in sorted(due, key=lambda one: one[:2])[:limit]]
+        )
+        return DuePage([one for _, one in due[:limit]], due[limit - 1][0] if len(due) > limit else None)
 
     async def settle_delivery(self, delivery: Delivery) -> bool:
+        webhook = self.webhooks.get(delivery.webhook)
+        if webhook is not None:
+            since = delivery.tried_at if webhook.failing_since is None else webhook.failing_since
+            worked = delivery.state is DeliveryState.DELIVERED
+            self.webhooks[webhook.id] = replace(webhook, failing_since=None if worked else since)
         stored = self.deliveries.get(delivery.id)
-        if stored is None:
+        if stored is None or stored[1].redelivery != delivery.redelivery:
             return False
         self.deliveries[delivery.id] = (stored[0], delivery)
-        webhook = self.webhooks[delivery.webhook]
-        since = delivery.tried_at if webhook.failing_since is None else webhook.failing_since
-        worked = delivery.state is DeliveryState.DELIVERED
-        self.webhooks[webhook.id] = replace(webhook, failing_since=None if worked else since)
         return True
 
     async def list_deliveries(self, webhook_id: str, limit: int, offset: int) -> tuple[Sequence[EventDelivery], int]:
-        found = [EventDelivery(delivery, numbered.event) for numbered, delivery in reversed(self._of(webhook_id))]
-        return found[offset : offset + limit], len(found)
+        own = self._of(webhook_id) if webhook_id in self.webhooks else []
+        found = [EventDelivery(delivery, numbered.event) for numbered, delivery in reversed(own)]
+        return found[offset : offset + limit], min(len(found), MOST_LISTED)
 
     async def redeliver(self, webhook_id: str, delivery_id: str, now: int) -> bool:
         stored = self.deliveries.get(delivery_id)
         if stored is None or stored[1].webhook != webhook_id:
             return False
-        again = replace(stored[1], state=DeliveryState.PENDING, attempts=0, due_at=now)
+        self.redeliveries[webhook_id] += 1
+        asked = self.redeliveries[webhook_id]
+        again = replace(stored[1], state=DeliveryState.PENDING, attempts=0, due_at=now, redelivery=asked)
         self.deliveries[delivery_id] = (stored[0], again)
         self._stored()
         return True
+
+    async def delivery_numbers(self) -> DeliveryNumbers:
+        on = {webhook.id for webhook in self.webhooks.values() if webhook.off is None}
+        pending = [one for _, one in self.deliveries.values() if one.state is DeliveryState.PENDING]
+        off = Counter(webhook.off for webhook in self.webhooks.values() if webhook.off is not None)
+        return DeliveryNumbers(sum(one.webhook in on for one in pending), off)
 
     def _of(self, webhook_id: str) -> list[tuple[NumberedEvent, Delivery]]:
         """In the order of their events."""

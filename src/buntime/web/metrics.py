@@ -10,11 +10,13 @@ from buntime.lifecycle.monitor import Loss
 from buntime.session import State
 from buntime.web.logs import KNOWN_METHODS
 from buntime.web.readings import Reading, Readings
+from buntime.webhook import DeliveryState
 
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300)
 MEDIA = "text/plain; version=0.0.4; charset=utf-8"
 DEPTHS = (State.IDLE, State.DEEP_SLEEP)
 LOSSES: tuple[Loss, ...] = ("sandbox", "volume")
+OUTCOMES = {DeliveryState.DELIVERED: "delivered", DeliveryState.PENDING: "retry", DeliveryState.FAILED: "given-up"}
 
 
 class Metrics:
@@ -64,6 +66,14 @@ class Metrics:
             registry=registry,
         )
         self._forks = Counter("buntime_forked_sessions", "Sessions that forks made.", registry=registry)
+        self._deliveries = Counter(
+            "buntime_webhook_deliveries",
+            "Attempts to deliver an event to a webhook, by what came of it.",
+            ["outcome"],
+            registry=registry,
+        )
+        for outcome in OUTCOMES.values():
+            self._deliveries.labels(outcome)
         for depth in DEPTHS:
             self._wakes.labels(depth.value)
         for what in LOSSES:
@@ -97,6 +107,10 @@ class Metrics:
 
     def restored(self, seconds: float) -> None:
         self._restores.observe(seconds)
+
+    def attempted(self, left: DeliveryState) -> None:
+        """An attempt to deliver an event has ended. `left`: what the delivery is after it."""
+        self._deliveries.labels(OUTCOMES[left]).inc()
 
     async def render(self) -> bytes:
         readings = await self._readings.now() if self._readings else ()

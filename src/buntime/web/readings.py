@@ -2,9 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 from buntime.lifecycle.saving import Saving
-from buntime.ports import Budget, HostNumbers, KeptNumbers, Sandboxes, Store
+from buntime.ports import Budget, DeliveryNumbers, HostNumbers, KeptNumbers, Sandboxes, Store
+from buntime.webhook import Off
+
+WHY_OFF: Sequence[Off] = get_args(Off)
 
 type Values = Mapping[tuple[str, ...], float]  # values of the labels → value
 type Ready = Callable[[], Mapping[str, bool]]
@@ -45,6 +49,7 @@ class Readings:
             Reading("cached_bytes", "Bytes of these volumes.", _one(sum(cached.values()))),
             *_of_kept(await self._store.kept_numbers(int(self._clock()))),
             *_of_archive(self._saving, self._clock()),
+            *_of_webhooks(await self._store.delivery_numbers()),
         ]
 
 
@@ -105,6 +110,13 @@ def _of_archive(saving: Saving, now: float) -> Iterator[Reading]:
         ("damaged", "Objects that could not be used.", done.damaged),
     ):
         yield Reading(f"archive_{name}", meaning, _one(count), grows=True)
+
+
+def _of_webhooks(numbers: DeliveryNumbers) -> Iterator[Reading]:
+    pending = "Events that wait for their delivery to a webhook that is on, at most 100,000."
+    yield Reading("webhook_deliveries_pending", pending, _one(numbers.pending))
+    off: Values = {(why,): float(numbers.off.get(why, 0)) for why in WHY_OFF}
+    yield Reading("webhooks_off", "Webhooks that are off.", off, ["reason"])
 
 
 def _one(value: float) -> Values:

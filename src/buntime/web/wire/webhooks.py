@@ -7,6 +7,7 @@ from msgspec import UNSET, Meta, UnsetType
 from buntime.web.wire.events import Event, EventTypeName
 from buntime.web.wire.fields import DELIVERY_ID, WEBHOOK_ID, Limit, Offset, Time
 from buntime.web.wire.shapes import Request, Response
+from buntime.webhook import MOST_LISTED
 
 LONGEST_OVERLAP = 7 * 86400  # seconds
 OVERLAP = 86400  # by default
@@ -118,12 +119,14 @@ class Delivery(Response):
 
 class Deliveries(Response):
     deliveries: Annotated[list[Delivery], Meta(description="Newest event first.")]
-    total: int
+    total: Annotated[int, Meta(description="At most 100,000: older ones are not listed.")]
 
 
 class DeliveriesQuery(Request):
     limit: Limit = 50
-    offset: Offset = 0
+    offset: Annotated[
+        int, Meta(ge=0, le=MOST_LISTED, description="The number of deliveries to skip. The newest 100,000 are listed.")
+    ] = 0
 
 
 class Redelivered(Response):

@@ -1,0 +1,165 @@
+"""Deliveries of events to webhooks, in SQL. A trigger adds them together with their event."""
+
+import json
+import sqlite3
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict
+
+from buntime.ports import DeliveryNumbers, DuePage, EventDelivery, News, Place
+from buntime.stores.events import event_of
+from buntime.webhook import MOST_LISTED, Delivery, DeliveryState
+
+LOOKED_AT = 500  # deliveries that are due, in one look for those that can go
+MOST_COUNTED = 100_000  # pending ones
+
+_WAITING = """
+SELECT id, version, redeliveries,
+  (SELECT max(event) FROM deliveries WHERE webhook = webhooks.id) AS newest,
+  (SELECT max(due_at) FROM deliveries WHERE webhook = webhooks.id AND state = 'pending' AND due_at <= :now) AS due
+FROM webhooks
+WHERE off IS NULL
+  AND NOT EXISTS (SELECT 1 FROM accounts WHERE accounts.id = webhooks.account AND status <> 'active')
+  AND EXISTS (SELECT 1 FROM deliveries WHERE webhook = webhooks.id AND state = 'pending' AND due_at <= :now)
+ORDER BY created_at, id
+"""
+
+_JOINED = """
+SELECT events.*, deliveries.id AS delivery, webhook, state, attempts, due_at, tried_at, status, failure, redelivery
+FROM deliveries JOIN events ON events.seq = deliveries.event
+"""
+
+# An index has these columns, so a look reads no row of the table.
+_LOOK = """
+SELECT rowid AS place, due_at, event, session FROM deliveries
+WHERE webhook = :webhook AND state = 'pending' AND due_at <= :now AND (due_at, event) > (:after, :after_event)
+ORDER BY due_at, event LIMIT :looked
+"""
+
+_FAILED_ONCE = """
+SELECT session, min(event) AS event FROM deliveries
+WHERE webhook = :webhook AND state = 'pending' AND attempts = 1
+  AND session IN (SELECT value FROM json_each(:sessions))
+GROUP BY session
+"""
+
+_FOUND = f"""
+{_JOINED}
+WHERE deliveries.rowid IN (SELECT value FROM json_each(?)) AND state = 'pending' ORDER BY due_at, deliveries.event
+"""
+
+# The index alone is read to skip the offset.
+_LIST = f"""
+{_JOINED}
+WHERE deliveries.rowid IN (SELECT rowid FROM deliveries WHERE webhook = ? ORDER BY event DESC LIMIT ? OFFSET ?)
+ORDER BY deliveries.event DESC
+"""
+
+_COUNT = "SELECT count(*) FROM (SELECT 1 FROM deliveries WHERE webhook = ? LIMIT ?)"
+
+_SETTLE = """
+UPDATE deliveries
+SET state = :state, attempts = :attempts, due_at = :due_at, tried_at = :tried_at, status = :status, failure = :failure
+WHERE id = :id AND redelivery = :redelivery
+"""
+
+_REDELIVER = """
+UPDATE deliveries
+SET state = 'pending', attempts = 0, due_at = :now,
+    redelivery = 1 + (SELECT redeliveries FROM webhooks WHERE id = :webhook)
+WHERE id = :id AND webhook = :webhook
+"""
+
+_PENDING = """
+SELECT count(*) FROM (
+  SELECT 1 FROM webhooks JOIN deliveries ON deliveries.webhook = webhooks.id
+  WHERE off IS NULL AND state = 'pending' LIMIT ?
+)
+"""
+
+_OFF = "SELECT off, count(*) AS webhooks FROM webhooks WHERE off IS NOT NULL AND removed = 0 GROUP BY off"
+
+_DROP_REMOVED = """
+DELETE FROM deliveries WHERE rowid IN (
+  SELECT deliveries.rowid FROM webhooks JOIN deliveries ON deliveries.webhook = webhooks.id
+  WHERE removed = 1 LIMIT ?
+)
+"""
+
+_DROP_EMPTY = """
+DELETE FROM webhooks WHERE removed = 1 AND NOT EXISTS (SELECT 1 FROM deliveries WHERE webhook = webhooks.id)
+"""
+
+
+def waiting_webhooks(connection: sqlite3.Connection, now: int) -> Mapping[str, News]:
+    rows = connection.execute(_WAITING, {"now": now})
+    return {row["id"]: (row["newest"], row["due"], row["redeliveries"], row["version"]) for row in rows}
+
+
+def due_deliveries(
+    connection: sqlite3.Connection, webhook_id: str, now: int, limit: int, busy: Collection[str], after: Place
+) -> DuePage:
+    found = connection.execute("SELECT off FROM webhooks WHERE id = ?", (webhook_id,)).fetchone()
+    if found is None or found["off"] is not None:
+        return DuePage([], None)
+    asked = {"webhook": webhook_id, "now": now, "after": after[0], "after_event": after[1], "looked": LOOKED_AT}
+    looked = connection.execute(_LOOK, asked).fetchall()
+    free = [row for row in looked if row["session"] not in busy]
+    held = _held(connection, webhook_id, {row["session"] for row in free})
+    can_go = [row for row in free if held.get(row["session"], row["event"]) >= row["event"]]
+    page = can_go[:limit]
+    last = page[-1] if len(can_go) > limit else looked[-1] if len(looked) == LOOKED_AT else None
+    rows = connection.execute(_FOUND, (json.dumps([row["place"] for row in page]),))
+    return DuePage(_deliveries(rows), last and (last["due_at"], last["event"]))
+
+
+def settle_delivery(connection: sqlite3.Connection, delivery: Delivery) -> bool:
+    worked = delivery.state is DeliveryState.DELIVERED
+    since = "NULL" if worked else "coalesce(failing_since, :tried_at)"
+    connection.execute(f"UPDATE webhooks SET failing_since = {since} WHERE id = :webhook", asdict(delivery))
+    return connection.execute(_SETTLE, asdict(delivery)).rowcount == 1
+
+
+def list_deliveries(
+    connection: sqlite3.Connection, webhook_id: str, limit: int, offset: int
+) -> tuple[Sequence[EventDelivery], int]:
+    if connection.execute("SELECT 1 FROM webhooks WHERE id = ? AND removed = 0", (webhook_id,)).fetchone() is None:
+        return [], 0
+    total = connection.execute(_COUNT, (webhook_id, MOST_LISTED)).fetchone()[0]
+    return _deliveries(connection.execute(_LIST, (webhook_id, limit, offset))), total
+
+
+def redeliver(connection: sqlite3.Connection, webhook_id: str, delivery_id: str, now: int) -> bool:
+    asked = {"id": delivery_id, "webhook": webhook_id, "now": now}
+    if connection.execute(_REDELIVER, asked).rowcount != 1:
+        return False
+    connection.execute("UPDATE webhooks SET redeliveries = redeliveries + 1 WHERE id = ?", (webhook_id,))
+    return True
+
+
+def delivery_numbers(connection: sqlite3.Connection) -> DeliveryNumbers:
+    pending = connection.execute(_PENDING, (MOST_COUNTED,)).fetchone()[0]
+    return DeliveryNumbers(pending, {row["off"]: row["webhooks"] for row in connection.execute(_OFF)})
+
+
+def drop_removed(connection: sqlite3.Connection, most: int) -> int:
+    """Removes at most `most` deliveries of removed webhooks, and those webhooks that have none left. Returns how many
+    deliveries."""
+    dropped = connection.execute(_DROP_REMOVED, (most,)).rowcount
+    connection.execute(_DROP_EMPTY)
+    return dropped
+
+
+def _held(connection: sqlite3.Connection, webhook_id: str, sessions: Collection[str | None]) -> Mapping[str, int]:
+    """Session → the number of its first event that has exactly one failed attempt."""
+    asked = {"webhook": webhook_id, "sessions": json.dumps([one for one in sessions if one is not None])}
+    return {row["session"]: row["event"] for row in connection.execute(_FAILED_ONCE, asked)}
+
+
+def _deliveries(rows: Iterable[sqlite3.Row]) -> Sequence[EventDelivery]:
+    return [EventDelivery(_delivery(row), event_of(row)) for row in rows]
+
+
+def _delivery(row: sqlite3.Row) -> Delivery:
+    tried = (row["tried_at"], row["status"], row["failure"])
+    state = DeliveryState(row["state"])
+    return Delivery(row["delivery"], row["webhook"], state, row["attempts"], row["due_at"], *tried, row["redelivery"])
