@@ -129,6 +129,22 @@ async def test_a_noted_event_comes_before_those_of_a_later_change(store: Store) 
     assert await told(store) == [event("evt_run"), created]
 
 
+async def test_who_noted_events_is_told_when_they_are_stored(store: Store) -> None:
+    stored: list[str] = []
+    store.note_events([event()], lambda: stored.append("one"))
+    store.note_events([], lambda: stored.append("none"))
+    await store.add_session(session(), None, 1)
+    assert sorted(stored) == ["none", "one"]
+    assert await told(store) == [event()]
+
+
+async def test_events_of_a_session_that_are_stored_are_found_by_their_ids(store: Store) -> None:
+    await noted(store, event("evt_a"), event("evt_b"), event("evt_c", session="ses_two"))
+    assert await store.stored_events("ses_one", ["evt_b", "evt_c", "evt_d"]) == {"evt_b"}
+    assert await store.stored_events("ses_one", []) == set()
+    assert await store.stored_events("ses_none", ["evt_a"]) == set()
+
+
 async def test_an_event_that_is_not_json_is_refused_at_once(store: Store) -> None:
     with pytest.raises(TypeError):
         store.note_events([replace(event(), data={"a": object()})])

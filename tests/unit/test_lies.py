@@ -200,6 +200,7 @@ class Launching(Launcher):
 LAUNCHING: Any = Launching()
 MACHINERY: Any = SimpleNamespace(env={})
 LISTENERS: Any = None  # no call here looks at ports
+ENDS: Any = None  # … or waits for an end
 TERMINAL = NewTerminal("term_x", cols=80, rows=24, env={}, working_dir="/")
 
 
@@ -213,8 +214,8 @@ TOLD: dict[str, Callable[[Guest], Awaitable[object]]] = {
     "a process to prepare": lambda one: Prepared("sb", one, LAUNCHING, MACHINERY)._prepare(
         Spare(1, "r1"), RunEnvironment({}, "/")
     ),
-    "that processes end": lambda one: GuestProcesses(one, LAUNCHING, MACHINERY, LISTENERS).ending("deep_sleep"),
-    "that processes have ended": lambda one: GuestProcesses(one, LAUNCHING, MACHINERY, LISTENERS).settle(),
+    "that processes end": lambda one: GuestProcesses(one, LAUNCHING, MACHINERY, LISTENERS, ENDS).ending("deep_sleep"),
+    "that processes have ended": lambda one: GuestProcesses(one, LAUNCHING, MACHINERY, LISTENERS, ENDS).settle(),
     "that contexts end": lambda one: GuestContexts(one, LAUNCHING, MACHINERY, never_full).ending(),
     "a terminal to start": lambda one: GuestTerminals(one, LAUNCHING, MACHINERY).create(TERMINAL),
     "that terminals end": lambda one: GuestTerminals(one, LAUNCHING, MACHINERY).ending("deep_sleep"),

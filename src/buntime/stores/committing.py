@@ -25,6 +25,7 @@ class Committing:
         self._loop = asyncio.get_running_loop()
         self._touched: dict[str, int] = {}  # activity that the writer does not have yet
         self._noted: list[events.Row] = []  # events that the writer does not have yet
+        self._noters: list[Callable[[], None]] = []  # called when these are stored
         self._flush: asyncio.TimerHandle | None = None
         self._stored: Callable[[], None] = _nothing  # after each commit
 
@@ -75,8 +76,10 @@ class Committing:
         self._touched[session_id] = now
         self._flush_later(TOUCH_SECONDS)
 
-    def _note_events(self, told: Sequence[AccountEvent]) -> None:
+    def _note_events(self, told: Sequence[AccountEvent], stored: Callable[[], None] | None) -> None:
         self._noted += map(events.row_of, told)
+        if stored is not None:
+            self._noters.append(stored)
         self._flush_later(NOTED_SECONDS)
 
     async def _end_changes(self) -> None:
@@ -99,10 +102,11 @@ class Committing:
         if self._flush is not None:
             self._flush.cancel()
             self._flush = None
-        if not self._touched and not self._noted:
+        if not self._touched and not self._noted and not self._noters:
             return
         touched, self._touched = self._touched, {}
         noted, self._noted = self._noted, []
+        noters, self._noters = self._noters, []
 
         def work(connection: sqlite3.Connection) -> None:
             sessions.touch_sessions(connection, touched)
@@ -112,8 +116,12 @@ class Committing:
             if outcome.failure is not None:
                 self._touched = touched | self._touched  # retried with the next commit
                 self._noted = (noted + self._noted)[-MOST_NOTED:]
+                self._noters = noters + self._noters
                 self._flush_later(TOUCH_SECONDS)
-            elif noted:
+                return
+            for stored in noters:
+                stored()
+            if noted:
                 self._stored()
 
         self._writer.submit(work, settle)

@@ -5,7 +5,7 @@ One connection writes at a time, so numbers grow in the order of commits. No row
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence, Set
 
 from buntime.cause import Cause
 from buntime.event import AccountEvent, EventType
@@ -58,6 +58,12 @@ def list_events(
     query = f"SELECT * FROM events WHERE {' AND '.join(conditions)} ORDER BY seq LIMIT :limit"
     rows = connection.execute(query, wanted | {"after": after, "limit": limit})
     return [NumberedEvent(row["seq"], event_of(row)) for row in rows]
+
+
+def stored_events(connection: sqlite3.Connection, session_id: str, ids: Collection[str], most: int) -> Set[str]:
+    """Those of the ids that are among the newest `most` events of the session."""
+    rows = connection.execute("SELECT id FROM events WHERE session = ? ORDER BY seq DESC LIMIT ?", (session_id, most))
+    return {row["id"] for row in rows} & set(ids)
 
 
 def newest_event(connection: sqlite3.Connection, account_id: str) -> int:

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence, Set
 from dataclasses import replace
 
 from buntime.account import Account, AccountStatus
@@ -28,7 +28,7 @@ class FakeEvents:
     def on_stored(self, call: Callable[[], None]) -> None:
         self._stored = call
 
-    def note_events(self, events: Sequence[AccountEvent]) -> None:
+    def note_events(self, events: Sequence[AccountEvent], stored: Callable[[], None] | None = None) -> None:
         for event in events:
             json.dumps(event.data, default=dict)
         for event in events:
@@ -40,6 +40,12 @@ class FakeEvents:
                     delivery = Delivery(new_id("dlv_"), webhook.id, DeliveryState.PENDING, 0, event.time)
                     self.deliveries[delivery.id] = (numbered, delivery)
         self._stored()
+        if stored is not None:
+            stored()
+
+    async def stored_events(self, session_id: str, ids: Collection[str]) -> Set[str]:
+        found = [numbered.event.id for numbered in self.events if numbered.event.session == session_id]
+        return set(found[-2000:]) & set(ids)
 
     async def add_events(self, events: Sequence[AccountEvent]) -> None:
         self.note_events(events)

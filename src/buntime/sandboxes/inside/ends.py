@@ -1,0 +1,203 @@
+"""Tells of processes that have ended by themselves, by a signal or at their timeout.
+
+The guest sends ends over one stream, which is open while a process is awaited. `guest/src/ends.ts` describes the
+frames.
+
+A file on the host says that a process is awaited. It goes when its end is stored. So a server that takes the sandbox
+over knows of which ends it has to tell, and a guest can tell of no other ones.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import structlog
+from msgspec import Meta
+
+from buntime.errors import BuntimeError
+from buntime.inside import Ended, Reason
+from buntime.ports import Exits, SandboxGone
+from buntime.sandboxes.guest.client import Guest
+from buntime.sandboxes.guest.failures import UNREADABLE, Impostor, NotKnown
+from buntime.sandboxes.guest.frames import Frame, batches
+from buntime.sandboxes.inside.launcher import ANSWER_SECONDS, Launcher
+from buntime.sandboxes.machinery import Machinery
+
+log = structlog.get_logger()
+
+MOST = 2000  # processes that are awaited; the ends of more are not told
+MOST_UNKNOWN = 1000  # ends of other processes: such as those whose start failed here, but not in the guest
+MOST_AT_ONCE, LARGEST_FRAME = 500, 1 << 16  # ends of a frame, and its bytes
+PAUSE_SECONDS = 0.25  # between two batches of ends
+RETRY_SECONDS, LONGEST_RETRY_SECONDS = 1.0, 60.0  # after a stream that broke off; twice as long each time
+
+
+class _End(msgspec.Struct, rename="camel"):
+    id: Annotated[str, Meta(pattern="^proc_[a-z0-9]{18}$")]
+    exit_code: Annotated[int, Meta(ge=0, le=255)] | None
+    reason: Reason | None
+
+
+_ENDS = Annotated[list[_End], Meta(min_length=1, max_length=MOST_AT_ONCE)]
+
+
+class Ends:
+    """`directory`: of the files. `session`: the id of the session that has the sandbox."""
+
+    def __init__(
+        self, directory: Path, session: Callable[[], str | None], guest: Guest, launcher: Launcher, machinery: Machinery
+    ) -> None:
+        self._directory = directory
+        self._session = session
+        self._guest = guest
+        self._launcher = launcher
+        self._machinery = machinery
+        self._awaited: dict[str, str | None] = {}  # ids, and names
+        self._starting: set[str] = set()  # those that the guest need not know yet
+        self._before: set[str] = set()  # those of an earlier server, which may have stored their end
+        self._is_listening = False
+        self._is_deaf = False  # the guest, of an earlier version, does not tell
+
+    async def take_over(self) -> None:
+        """Tells of what ended since an earlier server was killed, and of what ends from now on."""
+        self._awaited = await asyncio.to_thread(_awaited_in, self._directory)
+        self._before = set(self._awaited)
+        self.listen()
+
+    @contextmanager
+    def awaiting(self, process_id: str, name: str | None) -> Iterator[None]:
+        """Within the block, the process is started. Its end is told unless the block fails."""
+        if self._is_deaf or len(self._awaited) >= MOST:
+            yield
+            return
+        self._note(process_id, name)
+        self._starting.add(process_id)
+        try:
+            yield
+        except BaseException:
+            self._awaited.pop(process_id, None)
+            self._forget([process_id])
+            raise
+        finally:
+            self._starting.discard(process_id)
+        self.listen()
+
+    def listen(self) -> None:
+        """Begins to follow the ends, if one is awaited and nothing follows them. To be called after a thaw."""
+        if self._can_listen and not self._is_listening:
+            self._is_listening = True
+            self._machinery.tasks.listen(self._listening(), f"ends in {self._launcher.sandbox}")
+
+    async def look(self) -> None:
+        """Tells of those that have ended by now. Raises SandboxGone, and what else the guest reports."""
+        if self._can_listen:
+            async with self._batches(follow=False) as found:
+                async for frames in found:
+                    await self._take(frames)
+
+    @property
+    def _can_listen(self) -> bool:
+        return bool(self._awaited) and not self._is_deaf
+
+    async def _listening(self) -> None:
+        pause = RETRY_SECONDS
+        try:
+            while self._can_listen and self._launcher.is_alive() and not self._launcher.is_asleep:
+                try:
+                    async with self._launcher.ending_an_impostor():
+                        await self._follow()
+                except (SandboxGone, BuntimeError) as failed:
+                    log.info("ends_not_followed", sandbox=self._launcher.sandbox, reason=str(failed))
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, LONGEST_RETRY_SECONDS)
+        finally:
+            self._is_listening = False
+
+    async def _follow(self) -> None:
+        """Returns when none is awaited. Waits without a time limit: a frozen guest tells nothing."""
+        unknown = 0
+        async with self._batches(follow=True) as found:
+            async for frames in found:
+                unknown += await self._take(frames)
+                if unknown > MOST_UNKNOWN:
+                    raise Impostor("it tells of processes that nobody started")
+                await asyncio.sleep(PAUSE_SECONDS)  # others that end meanwhile share a batch
+                if not self._awaited:
+                    return
+        raise SandboxGone("it stopped telling which processes end")
+
+    @asynccontextmanager
+    async def _batches(self, *, follow: bool) -> AsyncGenerator[AsyncGenerator[Sequence[Frame]]]:
+        query, body = {"follow": str(int(follow))}, msgspec.json.encode({"ids": list(self._awaited)})
+        try:
+            async with AsyncExitStack() as stack:
+                # not the launcher's `in_time`, which ends the sandbox: nobody waits for this
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    asking = self._guest.request("POST", "/processes/ends", query, body)
+                    answer = await stack.enter_async_context(asking)
+                yield await stack.enter_async_context(aclosing(batches(answer, LARGEST_FRAME)))
+        except TimeoutError:
+            raise SandboxGone("the guest does not answer") from None
+        except NotKnown:
+            self._is_deaf = True
+            raise SandboxGone("the guest, of an earlier version, does not tell which processes end") from None
+
+    async def _take(self, frames: Sequence[Frame]) -> int:
+        """Tells of the ends in the frames. Returns how many were of processes that are not awaited."""
+        known, unknown = dict[str, _End](), 0
+        for end in (end for frame in frames for end in _read(frame)):
+            if end.id not in self._awaited or end.id in known:
+                unknown += 1
+            elif end.exit_code is not None or end.id not in self._starting:
+                known[end.id] = end
+        await self._tell(known)
+        return unknown
+
+    async def _tell(self, ends: Mapping[str, _End]) -> None:
+        names = {process_id: self._awaited.pop(process_id) for process_id in ends}
+        told = [
+            Ended(process_id, names[process_id], end.exit_code, end.reason)
+            for process_id, end in ends.items()
+            if end.exit_code is not None and end.reason in (None, "timeout")
+        ]
+        self._forget(ends.keys() - {ended.id for ended in told})
+        session, ids = self._session(), [ended.id for ended in told]
+        if told and session is not None:
+            again = not self._before.isdisjoint(ids)
+            await self._machinery.reports.exits(Exits(session, told, partial(self._forget, ids), again=again))
+
+    def _note(self, process_id: str, name: str | None) -> None:
+        self._directory.mkdir(exist_ok=True)
+        file = os.open(self._directory / process_id, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(file, (name or "").encode("utf-8", "surrogatepass"))
+        finally:
+            os.close(file)
+        self._awaited[process_id] = name
+
+    def _forget(self, process_ids: Iterable[str]) -> None:
+        for process_id in process_ids:
+            with suppress(FileNotFoundError):
+                (self._directory / process_id).unlink()
+
+
+def _read(frame: Frame) -> Sequence[_End]:
+    """Raises Impostor."""
+    kind, payload = frame
+    if kind != b"d":
+        raise Impostor("it sent a frame that is not allowed here")
+    try:
+        return msgspec.json.decode(payload, type=_ENDS)
+    except UNREADABLE as wrong:
+        raise Impostor("it tells of an end in the wrong form") from wrong
+
+
+def _awaited_in(directory: Path) -> dict[str, str | None]:
+    """Blocking."""
+    files = sorted(directory.iterdir()) if directory.exists() else []
+    return {file.name: file.read_bytes().decode("utf-8", "surrogatepass") or None for file in files}
