@@ -3,17 +3,20 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from buntime.cause import SERVER, Cause, cause_for, caused_by
 from buntime.daemon.tasks import Tasks
 from buntime.inside import Ended
-from buntime.ports import Exits
+from buntime.ports import Exits, SandboxGone
 from buntime.sandboxes.guest.client import Guest
 from buntime.sandboxes.guest.failures import Impostor
 from buntime.sandboxes.inside import ends
@@ -317,3 +320,23 @@ async def test_a_guest_that_ends_each_stream_at_once_is_asked_ever_less_often(
         one.start(ONE)
         await asyncio.sleep(1)
     assert 1 < len(asked) < 8
+
+
+IDS = st.sampled_from([named(number) for number in range(5)])
+ENDS = st.builds(end, IDS, st.none() | st.integers(-1, 256), st.sampled_from([None, "timeout", "deep_sleep", "lost"]))
+FRAMES = st.lists(st.builds(lambda found: told_by_guest(*found), st.lists(ENDS)) | st.binary(max_size=40), max_size=8)
+
+
+@given(FRAMES)
+def test_whatever_a_guest_sends_no_process_is_told_twice_and_none_of_others(frames: list[bytes]) -> None:
+    async def hear() -> Sequence[Ended]:
+        with TemporaryDirectory() as directory:
+            async with host(streamed(*frames, ends=True), Path(directory)) as one:
+                one.start(ONE, TWO)
+                with suppress(SandboxGone):
+                    await one.ends.look()
+                return one.ended
+
+    told = [ended.id for ended in asyncio.run(hear())]
+    assert len(told) == len(set(told))
+    assert set(told) <= {ONE, TWO}

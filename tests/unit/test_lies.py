@@ -20,7 +20,7 @@ from buntime.sandboxes.guest.client import Guest
 from buntime.sandboxes.guest.failures import Impostor
 from buntime.sandboxes.guest.frames import batches, pieces
 from buntime.sandboxes.guest.outcomes import stream_outcome
-from buntime.sandboxes.inside import evaluations, processes, searching, terminals, watching
+from buntime.sandboxes.inside import ends, evaluations, processes, searching, terminals, watching
 from buntime.sandboxes.inside.contexts import GuestContexts
 from buntime.sandboxes.inside.evaluations import read_evaluation
 from buntime.sandboxes.inside.files import GuestFiles
@@ -46,6 +46,7 @@ READERS: dict[str, Callable[[], object]] = {
     "a page of logs": lambda: processes._decoded(b'{"why": "absent", "more": ' + DEEP + b"}", processes._Refusal),
     "the end of a terminal": lambda: terminals._exit(b'{"exitCode": 1, "more": ' + DEEP + b"}"),
     "the end of a run": lambda: outcomes._end(b'{"exitCode": 1, "more": ' + DEEP + b"}"),
+    "the end of a process": lambda: ends._read((b"d", b'[{"id": 1, "more": ' + DEEP + b"}]")),
     "a run in a context": lambda: evaluations.decoded(b'{"value": {"json": ' + DEEP + b"}}", evaluations.Told),
 }
 
