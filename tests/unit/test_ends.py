@@ -150,23 +150,24 @@ async def test_a_session_without_processes_asks_nothing(tmp_path: Path) -> None:
 
 
 async def test_one_stream_serves_all_that_run(tmp_path: Path) -> None:
-    begun = asyncio.Event()
+    begun, first = asyncio.Event(), named(0)
 
     async def both(asked: Asked) -> None:
         asked.start()
+        await asked.more(told_by_guest(end(first)))
         await begun.wait()
         await asked.more(told_by_guest(end(TWO)))
         await asked.more(told_by_guest(end(ONE, 124, "timeout")))
 
     script, asked = scripted(both)
     async with host(script, tmp_path) as one:
-        one.start(ONE)
-        await eventually(lambda: bool(asked), "the stream")
+        one.start(first, ONE)
+        await eventually(lambda: len(one.ended) == 1, "the stream")
         one.start(TWO)
         begun.set()
         await one.over()
-    assert one.ended == [Ended(TWO, None, 0, None), Ended(ONE, None, 124, "timeout")]
-    assert asked == [[ONE]]
+    assert one.ended[1:] == [Ended(TWO, None, 0, None), Ended(ONE, None, 124, "timeout")]
+    assert asked == [[first, ONE]]
 
 
 async def test_what_ended_while_no_server_ran_is_told_by_the_next_one(tmp_path: Path) -> None:
@@ -213,6 +214,45 @@ async def test_an_end_before_the_answer_to_its_start_is_told(tmp_path: Path) -> 
         assert one.ended == [Ended(TWO, None, 1, None)]
 
 
+async def test_a_process_that_the_guest_did_not_know_yet_is_awaited_on(tmp_path: Path) -> None:
+    started = asyncio.Event()
+
+    async def late(asked: Asked) -> None:
+        asked.start()
+        await started.wait()
+        await asked.more(told_by_guest(end(TWO, None)))
+        await asked.more(told_by_guest(end(TWO, 6)))
+        await asked.more(told_by_guest(end(ONE)))
+
+    script, asked = scripted(late)
+    async with host(script, tmp_path) as one:
+        with one.ends.awaiting(TWO, None):
+            one.start(ONE)
+            await eventually(lambda: bool(asked), "the stream")
+        assert asked == [[TWO, ONE]]
+        started.set()
+        await one.over()
+    assert one.ended == [Ended(TWO, None, 6, None), Ended(ONE, None, 0, None)]
+
+
+async def test_what_started_and_ended_before_the_stream_began_is_told(tmp_path: Path) -> None:
+    begun = asyncio.Event()
+
+    async def late(asked: Asked) -> None:
+        await begun.wait()
+        asked.start()
+        await asyncio.Event().wait()
+
+    script, asked = scripted(late, whole(told_by_guest(end(ONE), end(TWO))))
+    async with host(script, tmp_path) as one:
+        one.start(ONE)
+        await eventually(lambda: bool(asked), "the stream")
+        one.start(TWO)
+        begun.set()
+        await eventually(lambda: len(one.ended) == 2, "the ends")
+    assert asked == [[ONE], [ONE, TWO]]
+
+
 async def test_a_stream_that_breaks_off_is_asked_for_again(tmp_path: Path) -> None:
     async def breaks(asked: Asked) -> None:
         asked.start()
@@ -236,6 +276,16 @@ async def test_a_frozen_guest_is_asked_again_after_the_thaw(tmp_path: Path) -> N
         one.ends.listen()
         await one.over()
     assert one.ended == [Ended(ONE, None, 0, None)]
+
+
+async def test_a_sandbox_that_has_ended_is_not_asked_again(tmp_path: Path) -> None:
+    script, asked = scripted(whole(b""))
+    async with host(script, tmp_path) as one:
+        one.launcher.is_alive = lambda: not asked  # type: ignore[method-assign]
+        one.start(ONE)
+        await one.over()
+        await asyncio.sleep(0.1)
+    assert len(asked) == 1
 
 
 async def test_a_guest_of_an_earlier_version_is_asked_once(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ over knows of which ends it has to tell, and a guest can tell of no other ones.
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -58,7 +58,7 @@ class Ends:
         self._launcher = launcher
         self._machinery = machinery
         self._awaited: dict[str, str | None] = {}  # ids, and names
-        self._starting: set[str] = set()  # those that the guest need not know yet
+        self._starting: set[str] = set()
         self._before: set[str] = set()  # those of an earlier server, which may have stored their end
         self._is_listening = False
         self._is_deaf = False  # the guest, of an earlier version, does not tell
@@ -96,9 +96,10 @@ class Ends:
     async def look(self) -> None:
         """Tells of those that have ended by now. Raises SandboxGone, and what else the guest reports."""
         if self._can_listen:
+            starting = frozenset(self._starting)
             async with self._batches(follow=False) as found:
                 async for frames in found:
-                    await self._take(frames)
+                    await self._take(frames, starting)
 
     @property
     def _can_listen(self) -> bool:
@@ -112,6 +113,8 @@ class Ends:
                     async with self._launcher.ending_an_impostor():
                         await self._follow()
                 except (SandboxGone, BuntimeError) as failed:
+                    if not self._launcher.is_alive():
+                        return
                     log.info("ends_not_followed", sandbox=self._launcher.sandbox, reason=str(failed))
                     await asyncio.sleep(pause)
                     pause = min(2 * pause, LONGEST_RETRY_SECONDS)
@@ -120,10 +123,12 @@ class Ends:
 
     async def _follow(self) -> None:
         """Returns when none is awaited. Waits without a time limit: a frozen guest tells nothing."""
-        unknown = 0
+        unknown, asked, starting = 0, frozenset(self._awaited), frozenset(self._starting)
         async with self._batches(follow=True) as found:
+            if self._awaited.keys() - asked:
+                await self.look()  # they may have ended while the connection was made
             async for frames in found:
-                unknown += await self._take(frames)
+                unknown += await self._take(frames, starting)
                 if unknown > MOST_UNKNOWN:
                     raise Impostor("it tells of processes that nobody started")
                 await asyncio.sleep(PAUSE_SECONDS)  # others that end meanwhile share a batch
@@ -147,13 +152,14 @@ class Ends:
             self._is_deaf = True
             raise SandboxGone("the guest, of an earlier version, does not tell which processes end") from None
 
-    async def _take(self, frames: Sequence[Frame]) -> int:
-        """Tells of the ends in the frames. Returns how many were of processes that are not awaited."""
+    async def _take(self, frames: Sequence[Frame], starting: Set[str]) -> int:
+        """Tells of the ends in the frames. Returns how many were of processes that are not awaited. `starting`: those
+        that the guest need not have known when it was asked."""
         known, unknown = dict[str, _End](), 0
         for end in (end for frame in frames for end in _read(frame)):
             if end.id not in self._awaited or end.id in known:
                 unknown += 1
-            elif end.exit_code is not None or end.id not in self._starting:
+            elif end.exit_code is not None or end.id not in starting:
                 known[end.id] = end
         await self._tell(known)
         return unknown
