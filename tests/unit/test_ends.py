@@ -17,10 +17,10 @@ from buntime.cause import SERVER, Cause, cause_for, caused_by
 from buntime.daemon.tasks import Tasks
 from buntime.inside import Ended
 from buntime.ports import Exits, SandboxGone
-from buntime.sandboxes.guest.client import Guest
+from buntime.sandboxes.guest.client import Answer, Guest
 from buntime.sandboxes.guest.failures import Impostor
 from buntime.sandboxes.inside import ends
-from buntime.sandboxes.inside.ends import MOST, MOST_UNKNOWN, Ends
+from buntime.sandboxes.inside.ends import MOST, Ends
 from tests.unit.scripted_guest import Asked, Script, answering, streamed, whole
 from tests.unit.test_impostor import frame
 from tests.waiting import eventually
@@ -352,7 +352,98 @@ async def test_ends_without_end_are_an_impostors(tmp_path: Path) -> None:
         one.start(ONE)
         await one.over()
     assert (one.ended, one.launcher.impostors) == ([], 1)
-    assert MOST_UNKNOWN < 4 * 300
+
+
+async def test_a_frame_in_crumbs_is_not_read_at_the_guests_pace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ends, "PAUSE_SECONDS", 0.05)
+    sent, reads = 0, 0
+
+    async def crumbs(asked: Asked) -> None:
+        nonlocal sent
+        asked.start()
+        await asked.more(frame(b"d", b" " * 60_000)[:5])
+        while sent < 60_000:
+            await asked.more(b" ")
+            sent += 1
+            await asyncio.sleep(0)
+
+    read = Answer.read
+
+    async def counted(answer: Answer) -> bytes:
+        nonlocal reads
+        reads += 1
+        return await read(answer)
+
+    monkeypatch.setattr(Answer, "read", counted)
+    async with host(crumbs, tmp_path) as one:
+        one.start(ONE)
+        await asyncio.sleep(0.5)
+        assert one.ends._is_listening
+    assert sent > 100
+    assert 1 < reads < 15
+
+
+async def test_an_answer_without_end_is_an_impostors(tmp_path: Path) -> None:
+    script, asked = scripted(silent, streamed(again=told_by_guest(end(ONE, None))))
+    async with host(script, tmp_path) as one:
+        one.start(ONE)
+        await eventually(lambda: bool(asked), "the stream")
+        async with asyncio.timeout(10):
+            with pytest.raises(Impostor):
+                await one.ends.look()
+
+
+async def test_a_guest_may_tell_of_a_few_others_every_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ends, "HOUR_SECONDS", 0.0)
+    others = [told_by_guest(*(end(named(number)) for number in range(100, 400)))] * 5
+
+    async def slowly(asked: Asked) -> None:
+        asked.start()
+        for part in others:
+            await asked.more(part)
+            await asyncio.sleep(0.02)
+        await asked.more(told_by_guest(end(ONE)))
+
+    async with host(slowly, tmp_path) as one:
+        one.start(ONE)
+        await one.over()
+    assert (one.ended, one.launcher.impostors) == ([Ended(ONE, None, 0, None)], 0)
+
+
+async def test_others_are_counted_over_all_streams(tmp_path: Path) -> None:
+    others = told_by_guest(*(end(named(number)) for number in range(100, 400)))
+    async with host(streamed(others, ends=True), tmp_path) as one:
+        one.start(ONE)
+        await one.over()
+    assert one.launcher.impostors == 1
+
+
+async def test_a_stream_that_told_something_is_asked_for_again_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ends, "RETRY_SECONDS", 0.1)
+    script, asked = scripted(whole(b""), whole(b""), whole(told_by_guest(end(ONE))), streamed(told_by_guest(end(TWO))))
+    async with host(script, tmp_path) as one:
+        one.start(ONE, TWO)
+        await eventually(lambda: len(asked) == 3, "the third stream")
+        await eventually(lambda: one.ends._pause == ends.RETRY_SECONDS, "the next pause to be short again")
+        await one.over()
+    assert one.ended == [Ended(ONE, None, 0, None), Ended(TWO, None, 0, None)]
+
+
+async def test_a_start_does_not_wait_until_a_broken_stream_is_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ends, "RETRY_SECONDS", 1000.0)
+    script, asked = scripted(whole(b""), streamed(told_by_guest(end(ONE), end(TWO))))
+    async with host(script, tmp_path) as one:
+        one.start(ONE)
+        await eventually(lambda: bool(asked), "the stream")
+        await asyncio.sleep(0.1)
+        one.start(TWO)
+        await eventually(lambda: len(one.ended) == 2, "the ends")
 
 
 async def test_a_guest_that_never_tells_uses_up_no_files(tmp_path: Path) -> None:

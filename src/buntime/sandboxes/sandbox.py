@@ -149,6 +149,7 @@ class LocalSandbox:
         finally:
             if not frozen:
                 self.let_go()
+                self._ends.listen()
 
     async def _freeze_all(self) -> bool:
         cgroups, deadline = self._machinery.cgroups, time.monotonic() + FREEZE_SECONDS

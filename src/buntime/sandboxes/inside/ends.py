@@ -8,7 +8,9 @@ over knows of which ends it has to tell, and a guest can tell of no other ones.
 """
 
 import asyncio
+import math
 import os
+import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
 from functools import partial
@@ -22,7 +24,7 @@ from msgspec import Meta
 from buntime.errors import BuntimeError
 from buntime.inside import Ended, Reason
 from buntime.ports import Exits, SandboxGone
-from buntime.sandboxes.guest.client import Guest
+from buntime.sandboxes.guest.client import Answer, Guest
 from buntime.sandboxes.guest.failures import UNREADABLE, Impostor, NotKnown
 from buntime.sandboxes.guest.frames import Frame, batches
 from buntime.sandboxes.inside.launcher import ANSWER_SECONDS, Launcher
@@ -31,9 +33,11 @@ from buntime.sandboxes.machinery import Machinery
 log = structlog.get_logger()
 
 MOST = 2000  # processes that are awaited; the ends of more are not told
-MOST_UNKNOWN = 1000  # ends of other processes: such as those whose start failed here, but not in the guest
+MOST_UNKNOWN = 1000  # ends of other processes in an hour: such as those whose start failed here, but not in the guest
+HOUR_SECONDS = 3600.0
 MOST_AT_ONCE, LARGEST_FRAME = 500, 1 << 16  # ends of a frame, and its bytes
-PAUSE_SECONDS = 0.25  # between two batches of ends
+LARGEST_LOOK = 1 << 19  # bytes of an answer that ends: those of MOST processes take less
+PAUSE_SECONDS = 0.25  # between two reads of a stream
 RETRY_SECONDS, LONGEST_RETRY_SECONDS = 1.0, 60.0  # after a stream that broke off; twice as long each time
 
 
@@ -44,6 +48,26 @@ class _End(msgspec.Struct, rename="camel"):
 
 
 _ENDS = Annotated[list[_End], Meta(min_length=1, max_length=MOST_AT_ONCE)]
+
+
+class _Paced:
+    """The body of an answer, at the host's pace and not at the guest's, which may send it in crumbs."""
+
+    def __init__(self, answer: Answer, pause: float, most: float) -> None:
+        self._answer = answer
+        self._pause = pause
+        self._most = most
+        self._size = 0
+
+    async def read(self) -> bytes:
+        """Raises Impostor and SandboxGone."""
+        if self._size and self._pause:
+            await asyncio.sleep(self._pause)  # ends that come meanwhile share a batch
+        part = await self._answer.read()
+        self._size += len(part)
+        if self._size > self._most:
+            raise Impostor("it tells of ends without end")
+        return part
 
 
 class Ends:
@@ -61,6 +85,9 @@ class Ends:
         self._starting: set[str] = set()
         self._before: set[str] = set()  # those of an earlier server, which may have stored their end
         self._is_listening = False
+        self._pause = RETRY_SECONDS
+        self._wanted = asyncio.Event()  # a stream, now
+        self._unknown, self._unknown_until = 0, 0.0
         self._is_deaf = False  # the guest, of an earlier version, does not tell
 
     async def take_over(self) -> None:
@@ -89,6 +116,7 @@ class Ends:
 
     def listen(self) -> None:
         """Begins to follow the ends, if one is awaited and nothing follows them. To be called after a thaw."""
+        self._wanted.set()
         if self._can_listen and not self._is_listening:
             self._is_listening = True
             self._machinery.tasks.listen(self._listening(), f"ends in {self._launcher.sandbox}")
@@ -106,7 +134,7 @@ class Ends:
         return bool(self._awaited) and not self._is_deaf
 
     async def _listening(self) -> None:
-        pause = RETRY_SECONDS
+        self._pause = RETRY_SECONDS
         try:
             while self._can_listen and self._launcher.is_alive() and not self._launcher.is_asleep:
                 try:
@@ -116,22 +144,24 @@ class Ends:
                     if not self._launcher.is_alive():
                         return
                     log.info("ends_not_followed", sandbox=self._launcher.sandbox, reason=str(failed))
-                    await asyncio.sleep(pause)
-                    pause = min(2 * pause, LONGEST_RETRY_SECONDS)
+                    self._wanted.clear()
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._wanted.wait(), self._pause)
+                    self._pause = min(2 * self._pause, LONGEST_RETRY_SECONDS)
         finally:
             self._is_listening = False
 
     async def _follow(self) -> None:
         """Returns when none is awaited. Waits without a time limit: a frozen guest tells nothing."""
-        unknown, asked, starting = 0, frozenset(self._awaited), frozenset(self._starting)
+        asked, starting = frozenset(self._awaited), frozenset(self._starting)
         async with self._batches(follow=True) as found:
             if self._awaited.keys() - asked:
                 await self.look()  # they may have ended while the connection was made
             async for frames in found:
-                unknown += await self._take(frames, starting)
-                if unknown > MOST_UNKNOWN:
-                    raise Impostor("it tells of processes that nobody started")
-                await asyncio.sleep(PAUSE_SECONDS)  # others that end meanwhile share a batch
+                self._pause = RETRY_SECONDS
+                await self._take(frames, starting)
+                if not self._awaited:
+                    await asyncio.sleep(PAUSE_SECONDS)  # one that starts meanwhile needs no stream of its own
                 if not self._awaited:
                     return
         raise SandboxGone("it stopped telling which processes end")
@@ -145,24 +175,33 @@ class Ends:
                 async with asyncio.timeout(ANSWER_SECONDS):
                     asking = self._guest.request("POST", "/processes/ends", query, body)
                     answer = await stack.enter_async_context(asking)
-                yield await stack.enter_async_context(aclosing(batches(answer, LARGEST_FRAME)))
+                paced = _Paced(answer, PAUSE_SECONDS, math.inf) if follow else _Paced(answer, 0.0, LARGEST_LOOK)
+                yield await stack.enter_async_context(aclosing(batches(paced, LARGEST_FRAME)))
         except TimeoutError:
             raise SandboxGone("the guest does not answer") from None
         except NotKnown:
             self._is_deaf = True
             raise SandboxGone("the guest, of an earlier version, does not tell which processes end") from None
 
-    async def _take(self, frames: Sequence[Frame], starting: Set[str]) -> int:
-        """Tells of the ends in the frames. Returns how many were of processes that are not awaited. `starting`: those
-        that the guest need not have known when it was asked."""
+    async def _take(self, frames: Sequence[Frame], starting: Set[str]) -> None:
+        """Tells of the ends in the frames. `starting`: those that the guest need not have known when it was asked.
+        Raises Impostor for too many of processes that are not awaited."""
         known, unknown = dict[str, _End](), 0
         for end in (end for frame in frames for end in _read(frame)):
-            if end.id not in self._awaited or end.id in known:
+            if end.id not in self._awaited or end.id in known or (end.exit_code is None and end.id in starting):
                 unknown += 1
-            elif end.exit_code is not None or end.id not in starting:
+            else:
                 known[end.id] = end
         await self._tell(known)
-        return unknown
+        self._count(unknown)
+
+    def _count(self, unknown: int) -> None:
+        now = time.monotonic()
+        if now > self._unknown_until:
+            self._unknown, self._unknown_until = 0, now + HOUR_SECONDS
+        self._unknown += unknown
+        if self._unknown > MOST_UNKNOWN:
+            raise Impostor("it tells of processes that nobody started")
 
     async def _tell(self, ends: Mapping[str, _End]) -> None:
         names = {process_id: self._awaited.pop(process_id) for process_id in ends}
