@@ -328,8 +328,9 @@ class Store(Protocol):
 
     def note_events(self, events: Sequence[AccountEvent], stored: Callable[[], None] | None = None) -> None:
         """Stores events of what was only observed, without a change. They are read, and durable, within seconds, and
-        before the events of any later change. Then `stored` is called, which must not raise. While the host cannot
-        store them, only the last thousands are kept.
+        before the events of any later change. Then `stored` is called, perhaps in a thread. While the host cannot
+        store them, only the last thousands are kept, and `stored` is not called for others. The end of a process is
+        dropped as if it were stored when its session or its account is deleted, so that it does not come after that.
 
         Raises TypeError for data that is not JSON.
         """
@@ -659,7 +660,7 @@ class Exits:
 
     session: str  # id
     ended: Sequence[Ended]
-    stored: Callable[[], None]  # to be called once when this is stored; until then, it is told again after a crash
+    stored: Callable[[], None]  # blocking; to be called when this is stored, else it is told again after a crash
     again: bool = False  # an earlier server may have stored some of it
 
 

@@ -18,6 +18,16 @@ INSERT INTO events (id, account, type, time, session, data, actor, request, key,
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
+# The end of a process does not come after that of its session.
+_NOTE = """
+INSERT INTO events (id, account, type, time, session, data, actor, request, key, address)
+SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10
+WHERE ?3 <> 'process.exited' OR (
+  EXISTS (SELECT 1 FROM sessions WHERE id = ?5 AND state <> 'deleting')
+  AND NOT EXISTS (SELECT 1 FROM accounts WHERE id = ?2 AND status = 'deleted')
+)
+"""
+
 _OLD = """
 DELETE FROM events
 WHERE seq IN (SELECT seq FROM (SELECT seq, time FROM events ORDER BY seq LIMIT :most) WHERE time < :before)
@@ -36,12 +46,13 @@ def row_of(event: AccountEvent) -> Row:
     return (event.id, event.account, event.type.value, event.time, event.session, data, *who)
 
 
-def add_rows(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
-    connection.executemany(_ADD, rows)
+def add_noted(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
+    """See `ports.Store.note_events`."""
+    connection.executemany(_NOTE, rows)
 
 
 def add_events(connection: sqlite3.Connection, events: Iterable[AccountEvent]) -> None:
-    add_rows(connection, map(row_of, events))
+    connection.executemany(_ADD, map(row_of, events))
 
 
 def list_events(

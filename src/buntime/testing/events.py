@@ -10,6 +10,7 @@ from buntime.errors import IdempotencyInProgress, ResourceLimitExceeded
 from buntime.event import AccountEvent, EventType
 from buntime.ids import new_id
 from buntime.ports import Answer, EventDelivery, NumberedEvent
+from buntime.session import Session, State
 from buntime.webhook import Delivery, DeliveryState, Webhook
 
 
@@ -18,6 +19,7 @@ class FakeEvents:
 
     def __init__(self) -> None:
         self.accounts: dict[str, Account] = {}
+        self.sessions: dict[str, Session] = {}
         self.events: list[NumberedEvent] = []
         self.webhooks: dict[str, Webhook] = {}
         self.deliveries: dict[str, tuple[NumberedEvent, Delivery]] = {}  # by the delivery's id
@@ -31,7 +33,7 @@ class FakeEvents:
     def note_events(self, events: Sequence[AccountEvent], stored: Callable[[], None] | None = None) -> None:
         for event in events:
             json.dumps(event.data, default=dict)
-        for event in events:
+        for event in filter(self._may_come, events):
             self._last += 1
             numbered = NumberedEvent(self._last, event)
             self.events.append(numbered)
@@ -42,6 +44,13 @@ class FakeEvents:
         self._stored()
         if stored is not None:
             stored()
+
+    def _may_come(self, event: AccountEvent) -> bool:
+        if event.type is not EventType.PROCESS_EXITED:
+            return True
+        session, account = self.sessions.get(event.session or ""), self.accounts.get(event.account)
+        is_deleted = account is not None and account.status is AccountStatus.DELETED
+        return session is not None and session.state is not State.DELETING and not is_deleted
 
     async def stored_events(self, session_id: str, ids: Collection[str]) -> Set[str]:
         found = [numbered.event.id for numbered in self.events if numbered.event.session == session_id]

@@ -227,7 +227,7 @@ class Ends:
 
     def _forget(self, process_ids: Iterable[str]) -> None:
         for process_id in process_ids:
-            with suppress(FileNotFoundError):
+            with suppress(OSError):  # a file that stays is asked about again after a restart
                 (self._directory / process_id).unlink()
 
 
