@@ -7,7 +7,7 @@
  *     POST /processes/signal?id=&number=    → {"outcome": "sent" | "ended" | "absent"}
  *     GET  /processes/logs?id=&cursor=&limit=&follow=       → frames: following.ts
  *     POST /processes/ends?follow=    {"ids": [id]} → frames: ends.ts
- *     POST /processes/ending?reason=  → {}; processes that end from now on end for this reason
+ *     POST /processes/ending?reason=  → {}; processes that run now end for this reason
  *     POST /processes/settle          → {}, when the end of every ended process is recorded
  *
  * Services (services.ts) are processes that are started again when they end.
@@ -361,13 +361,12 @@ export class Processes implements Bound {
   }
 
   #end(record: ProcessRecord, running: Running, exitCode: number): void {
-    const ending = this.#ending !== null && this.#ending.until > Date.now() ? this.#ending.reason : null;
     const ended: ProcessRecord = {
       ...record,
       status: "exited",
       exitCode: running.timedOut ? TIMEOUT_EXIT : exitCode,
       endedAt: Date.now(),
-      reason: running.timedOut ? "timeout" : ending,
+      reason: running.timedOut ? "timeout" : record.ending,
       output: running.log.end,
       ending: null,
     };

@@ -411,3 +411,16 @@ test("nobody is told any more after the host has left", async () => {
   const answer = await guest.post("/processes/ends", {}, '{"ids": 3}');
   expect((await failure(answer))[1]).toBe("EINVAL");
 });
+
+test("a process that starts after deep sleep was given up ends for no reason of its", async () => {
+  const before = await start({ command: "read x; exit 3" });
+  await guest.post("/processes/ending", { reason: "deep_sleep" });
+  const after = await start({ command: "exit 4" });
+  await whole(after.id);
+  await guest.post("/processes/input", { id: before.id, close: 1 }, "");
+  await whole(before.id);
+  expect(await ends([before.id, after.id], 0)).toEqual([
+    { id: before.id, exitCode: 3, reason: "deep_sleep" },
+    { id: after.id, exitCode: 4, reason: null },
+  ]);
+});

@@ -196,6 +196,16 @@ async def test_ends_by_deep_sleep_are_not_told(tmp_path: Path) -> None:
         assert one.files == []
 
 
+async def test_a_start_goes_on_when_the_host_cannot_note_it(tmp_path: Path) -> None:
+    async with host(silent, tmp_path / "gone") as one:
+        with one.ends.awaiting(ONE, "a name"):
+            pass
+        (tmp_path / "gone").mkdir()
+        with one.ends.awaiting(TWO, "a name"):
+            pass
+        assert one.files == [TWO]
+
+
 async def test_a_start_that_failed_is_not_awaited(tmp_path: Path) -> None:
     async with host(silent, tmp_path) as one:
         with pytest.raises(RuntimeError), one.ends.awaiting(ONE, None):

@@ -81,7 +81,6 @@ def assemble_operations(
     entrance = Entrance(store, sandboxes, lifecycle.leases, clock)
     kept, visitors = Kept(store, lifecycle.layers, clock), Visitors(store, sandboxes, tasks)
     telling = Telling(store, clock)
-    sandboxes.on_exited(telling.exited)
     names = Names(store, lifecycle.endings, clock)
     images = Images(store, sandboxes, lifecycle.layers, kept, entrance, tasks, clock)
     sessions = Sessions(

@@ -239,6 +239,10 @@ class LocalSandbox:
         await self._contexts.take_over()
         await self._ends.take_over()
 
+    async def recall(self) -> None:
+        """Lets `quiesce` tell which of an earlier server's processes have ended before."""
+        await self._ends.recall()
+
     async def park(self) -> None:
         """Parks a process for the first run of the session that will claim the sandbox."""
         await self._launcher.ready_spare(counted=False)

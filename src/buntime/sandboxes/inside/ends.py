@@ -84,6 +84,7 @@ class Ends:
         self._awaited: dict[str, str | None] = {}  # ids, and names
         self._starting: set[str] = set()
         self._before: set[str] = set()  # those of an earlier server, which may have stored their end
+        self._has_directory = False
         self._is_listening = False
         self._pause = RETRY_SECONDS
         self._wanted = asyncio.Event()  # a stream, now
@@ -92,17 +93,20 @@ class Ends:
 
     async def take_over(self) -> None:
         """Tells of what ended since an earlier server was killed, and of what ends from now on."""
+        await self.recall()
+        self.listen()
+
+    async def recall(self) -> None:
+        """Awaits what an earlier server awaited."""
         self._awaited = await asyncio.to_thread(_awaited_in, self._directory)
         self._before = set(self._awaited)
-        self.listen()
 
     @contextmanager
     def awaiting(self, process_id: str, name: str | None) -> Iterator[None]:
         """Within the block, the process is started. Its end is told unless the block fails."""
-        if self._is_deaf or len(self._awaited) >= MOST:
+        if self._is_deaf or len(self._awaited) >= MOST or not self._note(process_id, name):
             yield
             return
-        self._note(process_id, name)
         self._starting.add(process_id)
         try:
             yield
@@ -216,14 +220,19 @@ class Ends:
             again = not self._before.isdisjoint(ids)
             await self._machinery.reports.exits(Exits(session, told, partial(self._forget, ids), again=again))
 
-    def _note(self, process_id: str, name: str | None) -> None:
-        self._directory.mkdir(exist_ok=True)
-        file = os.open(self._directory / process_id, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    def _note(self, process_id: str, name: str | None) -> bool:
+        """False when the host cannot store it: the sandbox is being removed, or the disk is full."""
         try:
-            os.write(file, (name or "").encode("utf-8", "surrogatepass"))
-        finally:
-            os.close(file)
+            if not self._has_directory:
+                self._directory.mkdir(exist_ok=True)
+                self._has_directory = True
+            _write(f"{self._directory}/{process_id}", (name or "").encode("utf-8", "surrogatepass"))
+        except OSError as failed:
+            log.warning("end_not_awaited", sandbox=self._launcher.sandbox, process=process_id, reason=str(failed))
+            self._forget([process_id])
+            return False
         self._awaited[process_id] = name
+        return True
 
     def _forget(self, process_ids: Iterable[str]) -> None:
         for process_id in process_ids:
@@ -240,6 +249,14 @@ def _read(frame: Frame) -> Sequence[_End]:
         return msgspec.json.decode(payload, type=_ENDS)
     except UNREADABLE as wrong:
         raise Impostor("it tells of an end in the wrong form") from wrong
+
+
+def _write(path: str, content: bytes) -> None:
+    file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(file, content)
+    finally:
+        os.close(file)
 
 
 def _awaited_in(directory: Path) -> dict[str, str | None]:
