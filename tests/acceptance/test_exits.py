@@ -13,7 +13,7 @@ import pytest
 from tests.acceptance.client import Client, Session
 from tests.acceptance.conftest import Servers
 from tests.acceptance.sleeping import deep_sleep, state
-from tests.acceptance.test_processes import start
+from tests.acceptance.test_processes import events, start
 from tests.waiting import until
 
 pytestmark = pytest.mark.sandbox
@@ -25,8 +25,8 @@ STORED = 3.0  # seconds: longer than an end takes to be stored
 def exits(session: Session) -> list[dict[str, Any]]:
     """What was told of the session's processes, in order."""
     query = {"sessionId": session.id, "type": "process.exited", "limit": "1000"}
-    events = session.client.call("GET", "/events", query=query).done()["events"]
-    return [event["data"] for event in events]
+    found = session.client.call("GET", "/events", query=query).done()["events"]
+    return [event["data"] for event in found]
 
 
 def codes(session: Session) -> dict[str, int]:
@@ -54,7 +54,9 @@ def test_exit_codes_signals_and_timeouts_are_told(paid: Client) -> None:
 def test_a_detached_run_and_a_program_that_leaves_children_are_told(paid: Client) -> None:
     session = paid.open()
     parent = start(session, "sleep 1000 & exit 2")
-    until(lambda: codes(session) == {parent.id: 2}, "the end to be told")
+    body = {"sessionId": session.id, "command": "exit 5", "stream": True, "detach": True}
+    run = next(iter(events(session.client, "POST", "/execute", body))).data["processId"]
+    until(lambda: codes(session) == {parent.id: 2, run: 5}, "the ends to be told")
     session.delete().done()
 
 

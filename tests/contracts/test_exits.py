@@ -9,9 +9,14 @@ import pytest
 from buntime.ids import new_process_id
 from buntime.inside import Ended, NewProcess, NewService
 from buntime.ports import Exits, Sandbox
+from buntime.sandboxes import record as records
+from buntime.sandboxes.sandbox import LocalSandbox
 from buntime.session import Session, State
+from buntime.testing.sandboxes import FakeSandbox
 from tests.contracts.test_sandboxes import LIMITS, REAL, SESSION, FakeHost, Host, LocalHost, _session
 from tests.waiting import eventually
+
+LOCAL = pytest.mark.parametrize("heard", [pytest.param("local", marks=REAL)], indirect=True)
 
 
 class Heard:
@@ -126,21 +131,57 @@ async def test_ends_are_told_after_a_restart_of_the_server(heard: Heard) -> None
         await sandbox.processes.start(one)
     heard.stores = False
     await sandbox.processes.input(away.id, b"x\n", close=False)
-    await eventually(lambda: len(heard.exits) == 1 or isinstance(heard.host, FakeHost))
+    if isinstance(sandbox, FakeSandbox):
+        sandbox.processes.all[away.id].ends(4)
+    await eventually(lambda: len(heard.exits) == 1)
     heard.stores = True
     await heard.reopen(replace(session, state=State.ACTIVE))
     again = await heard.host.sandboxes.get(session.sandbox)
     assert again is not None
     await again.processes.input(later.id, b"", close=True)
-    if isinstance(heard.host, FakeHost):
-        return  # what ends in a fake is heard at once
-    await eventually(lambda: len(heard.ended) == 3)  # what was not stored is told again
-    assert heard.ended == [*[Ended(away.id, "away", 4, None)] * 2, Ended(later.id, None, 0, None)]
-    assert [exits.again for exits in heard.exits] == [False, True, True]
+    times = 1 if isinstance(heard.host, FakeHost) else 2  # a fake keeps nothing that was not stored
+    await eventually(lambda: len(heard.ended) == times + 1)  # what was not stored is told again
+    assert heard.ended == [*[Ended(away.id, "away", 4, None)] * times, Ended(later.id, None, 0, None)]
+    assert [exits.again for exits in heard.exits[1:]] == [times == 2] * times
     await heard.reopen(replace(session, state=State.ACTIVE))
     assert await heard.host.sandboxes.get(session.sandbox) is not None
     await asyncio.sleep(0.1)
-    assert len(heard.ended) == 3
+    assert len(heard.ended) == times + 1
+
+
+@LOCAL
+async def test_ends_are_told_when_a_later_version_ends_the_sandbox(
+    heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, sandbox = await heard.claim()
+    one, other = new("exit 3", 1), new("sleep 1000", 2)
+    heard.stores = False
+    for each in (one, other):
+        await sandbox.processes.start(each)
+    await eventually(lambda: len(heard.exits) == 1)
+    heard.stores = True
+    monkeypatch.setattr(records, "GENERATION", records.GENERATION + 1)
+    await heard.reopen(replace(session, state=State.ACTIVE))
+    assert await heard.host.sandboxes.get(session.sandbox) is None
+    assert heard.ended == [Ended(one.id, None, 3, None)] * 2
+
+
+@LOCAL
+async def test_ends_are_told_after_a_freeze_that_failed(heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, sandbox = await heard.claim()
+    assert isinstance(sandbox, LocalSandbox)
+    one = new("cat")
+    await sandbox.processes.start(one)
+
+    async def fail() -> bool:
+        sandbox._guest.close()
+        await eventually(lambda: not sandbox._ends._is_listening, "the stream to end")
+        return False
+
+    monkeypatch.setattr(sandbox, "_freeze_all", fail)
+    assert not await sandbox.freeze()
+    await sandbox.processes.input(one.id, b"", close=True)
+    await eventually(lambda: heard.ended == [Ended(one.id, None, 0, None)])
 
 
 async def eventually_ended(sandbox: Sandbox, process_id: str) -> None:

@@ -162,6 +162,11 @@ class FakeProcesses:
 
     async def settle(self) -> None: ...
 
+    def end_all(self, reason: Reason) -> None:
+        for process in self.all.values():
+            if process.now.status == "running":
+                process.ends(128 + SIGTERM, reason)
+
     def _find(self, process_id: str) -> FakeProcess:
         if process_id not in self.all:
             raise ProcessNotFound(process_id)

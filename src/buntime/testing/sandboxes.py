@@ -140,6 +140,7 @@ class FakeSandbox:
         return True
 
     async def quiesce(self, *, durable: bool = True) -> bool:
+        self.processes.end_all("deep_sleep")
         self.frozen = True
         return True
 

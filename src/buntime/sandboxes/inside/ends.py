@@ -21,6 +21,7 @@ import msgspec
 import structlog
 from msgspec import Meta
 
+from buntime.daemon.steps import reached
 from buntime.errors import BuntimeError
 from buntime.inside import Ended, Reason
 from buntime.ports import Exits, SandboxGone
@@ -218,7 +219,7 @@ class Ends:
         session, ids = self._session(), [ended.id for ended in told]
         if told and session is not None:
             again = not self._before.isdisjoint(ids)
-            await self._machinery.reports.exits(Exits(session, told, partial(self._forget, ids), again=again))
+            await self._machinery.reports.exits(Exits(session, told, partial(self._stored, ids), again=again))
 
     def _note(self, process_id: str, name: str | None) -> bool:
         """False when the host cannot store it: the sandbox is being removed, or the disk is full."""
@@ -233,6 +234,10 @@ class Ends:
             return False
         self._awaited[process_id] = name
         return True
+
+    def _stored(self, process_ids: Iterable[str]) -> None:
+        reached("exits: stored")
+        self._forget(process_ids)
 
     def _forget(self, process_ids: Iterable[str]) -> None:
         for process_id in process_ids:
