@@ -2,8 +2,9 @@
 
 export const HEADER = 5;
 
-/** `o`: standard output. `e`: standard error. `x`: the result, last. `p`, `n`: following.ts. Others: watching.ts. */
-export type FrameType = "o" | "e" | "x" | "p" | "n" | "w" | "r" | "c" | "l" | "u";
+/** `o`: standard output. `e`: standard error. `x`: the result, last. `p`, `n`: following.ts. `d`: ends.ts. Others:
+ * watching.ts. */
+export type FrameType = "o" | "e" | "x" | "p" | "n" | "w" | "r" | "c" | "l" | "u" | "d";
 
 /** Fills in the header in front of a payload that is already in place. */
 export function seal(type: FrameType, frame: Uint8Array): Uint8Array {

@@ -6,13 +6,15 @@
  *     POST /processes/input?id=&close=      bytes → {"outcome": "sent" | "closed" | "busy" | "ended" | "absent"}
  *     POST /processes/signal?id=&number=    → {"outcome": "sent" | "ended" | "absent"}
  *     GET  /processes/logs?id=&cursor=&limit=&follow=       → frames: following.ts
- *     POST /processes/ending?reason=  → {}; processes that end from now on end for this reason
+ *     POST /processes/ends?follow=    {"ids": [id]} → frames: ends.ts
+ *     POST /processes/ending?reason=  → {}; processes that run now end for this reason
  *     POST /processes/settle          → {}, when the end of every ended process is recorded
  *
  * Services (services.ts) are processes that are started again when they end.
  */
 
 import { closeSync } from "node:fs";
+import { Ends, idsOf } from "./ends";
 import { Failure } from "./failure";
 import { Flow } from "./flow";
 import { follow, page } from "./following";
@@ -22,7 +24,7 @@ import { PipeReader, PipeWriter, type Taker } from "./pipes";
 import { type ProcessRecord, type Reason, Records, shownCommand } from "./records";
 import { scriptOf } from "./script";
 import { sessionShell } from "./shells";
-import { json } from "./answer";
+import { type Answer, json } from "./answer";
 import { flagIn, type Handlers, numberIn } from "./asked";
 import type { Spare, Spares } from "./spares";
 import { groupOf, isAlive, signalChildren, signalTree } from "./trees";
@@ -136,6 +138,7 @@ export class Processes implements Bound {
   readonly #running = new Map<string, Running>();
   readonly #logs = new Map<string, Log>(); // of ended processes, the most recently used last
   readonly #flow = new Flow();
+  readonly #ends = new Ends();
   #sizes: Map<string, number> | null = null; // bytes of the logs of ended processes
   #allLogBytes = Number.MAX_SAFE_INTEGER;
   #ending: { reason: Reason; until: number } | null = null;
@@ -212,6 +215,11 @@ export class Processes implements Bound {
     if (record === null) return "absent";
     // what a process left behind can be killed after its end
     return running?.signal(number) ? "sent" : record.status === "running" ? "sent" : "ended";
+  }
+
+  /** Those of `ids` that have ended. With `isFollowed`, then each process that ends. */
+  ends(ids: readonly string[], isFollowed: boolean): Answer {
+    return this.#ends.told(ids, (id) => this.get(id), isFollowed);
   }
 
   /** The log of a known process. */
@@ -353,16 +361,17 @@ export class Processes implements Bound {
   }
 
   #end(record: ProcessRecord, running: Running, exitCode: number): void {
-    const ending = this.#ending !== null && this.#ending.until > Date.now() ? this.#ending.reason : null;
-    this.#records.put({
+    const ended: ProcessRecord = {
       ...record,
       status: "exited",
       exitCode: running.timedOut ? TIMEOUT_EXIT : exitCode,
       endedAt: Date.now(),
-      reason: running.timedOut ? "timeout" : ending,
+      reason: running.timedOut ? "timeout" : record.ending,
       output: running.log.end,
       ending: null,
-    });
+    };
+    this.#records.put(ended);
+    this.#ends.add(ended);
   }
 }
 
@@ -410,6 +419,7 @@ export function processesHandlers(processes: Processes): Handlers {
       const [cursor, limit] = [numberIn(asked, "cursor", 0), numberIn(asked, "limit", 1 << 18)];
       return (flagIn(asked, "follow") ? follow : page)(processes, id, cursor, limit);
     },
+    "POST /processes/ends": async (asked) => processes.ends(idsOf(await asked.json()), flagIn(asked, "follow")),
     "POST /processes/ending": (asked) => {
       if (asked.query.get("reason") !== "deep_sleep") throw new Failure("EINVAL", { message: "reason" });
       processes.ending("deep_sleep");

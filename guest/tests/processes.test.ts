@@ -334,3 +334,93 @@ test("a new guest on the volume knows what has ended, what is lost and why", asy
   rmSync(place, { recursive: true });
   guest = before;
 });
+
+interface End {
+  id: string;
+  exitCode: number | null;
+  reason: string | null;
+}
+
+/** The ends that the guest tells, until `enough` of them have come or it ends. */
+async function ends(ids: string[], follow: number, enough = Infinity): Promise<End[]> {
+  const leaving = new AbortController();
+  const answer = await guest.post("/processes/ends", { follow }, JSON.stringify({ ids }), leaving.signal);
+  expect(answer.status).toBe(200);
+  const found: End[] = [];
+  let bytes = Buffer.alloc(0);
+  const reader = answer.body!.getReader();
+  while (found.length < enough) {
+    const { done, value } = await reader.read();
+    if (done) break;
+    bytes = Buffer.concat([bytes, value]);
+    const frames = framesOf(bytes);
+    found.splice(0, found.length, ...frames.flatMap(([, payload]) => JSON.parse(payload.toString()) as End[]));
+    expect(frames.every(([kind]) => kind === "d")).toBe(true);
+  }
+  leaving.abort();
+  return found;
+}
+
+test("the ends of processes are told as they happen", async () => {
+  const { id } = await start({ command: "sleep 100; :" });
+  const told = ends([id], 1, 2);
+  await Bun.sleep(50);
+  const other = await start({ command: "exit 4" });
+  await whole(other.id);
+  await guest.post("/processes/signal", { id, number: 9 });
+  expect(await told).toEqual([
+    { id: other.id, exitCode: 4, reason: null },
+    { id, exitCode: 137, reason: null },
+  ]);
+});
+
+test("ends from before are told at once, and those that run are not", async () => {
+  const [runs, late] = [
+    await start({ command: "sleep 100; :" }),
+    await start({ command: "sleep 100; :", timeout: 0.1 }),
+  ];
+  await whole(late.id);
+  const unknown = `proc_${"0".repeat(18)}`;
+  expect(await ends([late.id, runs.id, unknown, "nonsense"], 0)).toEqual([
+    { id: late.id, exitCode: 124, reason: "timeout" },
+    { id: unknown, exitCode: null, reason: null },
+    { id: "nonsense", exitCode: null, reason: null },
+  ]);
+  expect(await ends([late.id], 1, 1)).toHaveLength(1);
+  expect(await ends([], 0)).toEqual([]);
+  await guest.post("/processes/signal", { id: runs.id, number: 9 });
+});
+
+test("many that end together are told once each", async () => {
+  const all = await Promise.all(Array.from({ length: 20 }, () => start({ command: "read x; exit 3" })));
+  const told = ends(
+    all.map(({ id }) => id),
+    1,
+    all.length,
+  );
+  await Promise.all(all.map(({ id }) => guest.post("/processes/input", { id, close: 1 }, "")));
+  expect((await told).map(({ id, exitCode }) => [id, exitCode]).toSorted()).toEqual(
+    all.map(({ id }) => [id, 3]).toSorted(),
+  );
+});
+
+test("nobody is told any more after the host has left", async () => {
+  const first = await start({ command: "exit 0" });
+  await ends([first.id], 1, 1);
+  await whole((await start({ command: "exit 0" })).id); // ends without a listener
+  const answer = await guest.post("/processes/ends", {}, '{"ids": 3}');
+  expect((await failure(answer))[1]).toBe("EINVAL");
+});
+
+test("a process that starts after deep sleep was given up ends for no reason of its", async () => {
+  const before = await start({ command: "read x; exit 3" });
+  await guest.post("/processes/ending", { reason: "deep_sleep" });
+  const after = await start({ command: "exit 4" });
+  await whole(after.id);
+  await guest.post("/processes/input", { id: before.id, close: 1 }, "");
+  await whole(before.id);
+  expect(await ends([before.id, after.id], 0)).toEqual([
+    { id: before.id, exitCode: 3, reason: "deep_sleep" },
+    { id: after.id, exitCode: 4, reason: null },
+  ]);
+});

@@ -5,7 +5,7 @@ import secrets
 ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"  # of ids
 BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"  # of secrets
 
-SESSION_PREFIX, SNAPSHOT_PREFIX, LAYER_PREFIX = "ses_", "snp_", "lay"
+SESSION_PREFIX, SNAPSHOT_PREFIX, LAYER_PREFIX, PROCESS_PREFIX = "ses_", "snp_", "lay", "proc_"
 LENGTH = 18  # random characters of an id that clients use
 
 
@@ -44,4 +44,4 @@ def new_process_id(milliseconds: int) -> str:
     for _ in range(9):
         milliseconds, digit = divmod(milliseconds, 36)
         time = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + time
-    return new_id(f"proc_{time}", 9)
+    return new_id(f"{PROCESS_PREFIX}{time}", 9)

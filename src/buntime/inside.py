@@ -89,6 +89,16 @@ class ProcessUsage:
     met_process_limit: bool  # the kernel refused to start another process
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A process that has ended by itself, by a signal or at its timeout. `exit_code`: 128 + signal when killed."""
+
+    id: str
+    name: str | None
+    exit_code: int
+    reason: Reason | None  # None or "timeout"
+
+
 class Attended(Protocol):
     """A process whose usage is kept until its end."""
 

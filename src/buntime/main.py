@@ -38,6 +38,7 @@ from buntime.lifecycle.saving import Saving
 from buntime.operations.assembly import assemble_operations
 from buntime.operations.previews import Previews
 from buntime.operations.signing import Signing
+from buntime.operations.telling import Telling
 from buntime.plan import without_checkpoints
 from buntime.preview import api_url
 from buntime.sandboxes.guest.client import Links
@@ -94,6 +95,7 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
         layers, made = await store.all_layers(), await store.all_made_images()
         ids = [layer.id for layer in layers]
         sandboxes = await enter(opened(config, image, plans["free"].default, owned, tasks, links, ids, made))
+        sandboxes.on_exited(Telling(store, clock).exited)
 
         vault = open_vault(config, [*sessions, *layers])
         archive = archive_of(config)

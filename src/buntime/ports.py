@@ -21,7 +21,7 @@ from typing import Any, Literal, Protocol
 from buntime.account import Account, AccountStatus, Key
 from buntime.event import AccountEvent, EventType
 from buntime.image import NamedImage
-from buntime.inside import Contexts, Files, Processes, Services, Sink, Terminals, Ticket
+from buntime.inside import Contexts, Ended, Files, Processes, Services, Sink, Terminals, Ticket
 from buntime.measurement import Counted, Measurement, Point
 from buntime.plan import Limits
 from buntime.session import Network, SavedVolume, Session, State
@@ -347,12 +347,18 @@ class Store(Protocol):
         raise. A later call of this method replaces it."""
         ...
 
-    def note_events(self, events: Sequence[AccountEvent]) -> None:
+    def note_events(self, events: Sequence[AccountEvent], stored: Callable[[], None] | None = None) -> None:
         """Stores events of what was only observed, without a change. They are read, and durable, within seconds, and
-        before the events of any later change. While the host cannot store them, only the last thousands are kept.
+        before the events of any later change. Then `stored` is called, perhaps in a thread. While the host cannot
+        store them, only the last thousands are kept, and `stored` is not called for others. The end of a process is
+        dropped as if it were stored when its session or its account is deleted, so that it does not come after that.
 
         Raises TypeError for data that is not JSON.
         """
+        ...
+
+    async def stored_events(self, session_id: str, ids: Collection[str]) -> Set[str]:
+        """Those of the ids that are among the newest 2,000 events of the session."""
         ...
 
     async def add_events(self, events: Sequence[AccountEvent]) -> None:
@@ -683,6 +689,19 @@ class Observed:
     processes: int  # of the session itself, counted by the kernel
 
 
+@dataclass(frozen=True, slots=True)
+class Exits:
+    """Processes of a session that have ended: those of `Sandbox.processes` and of `Sandbox.services`."""
+
+    session: str  # id
+    ended: Sequence[Ended]
+    stored: Callable[[], None]  # blocking; to be called when this is stored, else it is told again after a crash
+    again: bool = False  # an earlier server may have stored some of it
+
+
+type TellExits = Callable[[Exits], Awaitable[None]]
+
+
 class Sandbox(Protocol):
     """A running sandbox that serves one session.
 
@@ -837,6 +856,15 @@ class Sandboxes(Protocol):
 
     @property
     def volumes(self) -> "Volumes": ...
+
+    def on_exited(self, call: TellExits) -> None:
+        """Calls it soon after processes have ended by themselves, by a signal or at their timeout, once for each. This
+        goes on after a crash, in sandboxes that live on. Must be set before `adopt`.
+
+        Not for processes that end with the sandbox, or because of `Sandbox.quiesce`. What is told is the session's own
+        claim, but for the ids and names.
+        """
+        ...
 
     async def claim(self, session_id: str, limits: Limits, image: str = "", layer: str = "") -> Claimed:
         """A fresh sandbox for the session with a new volume and its limits set. Takes a parked one if it can.

@@ -333,10 +333,33 @@ def test_a_recovery_is_whole_or_not_begun_and_never_happens_twice(history: Histo
     history.is_as_before()
 
 
+@pytest.mark.parametrize("step", steps.EXITS)
+def test_the_end_of_a_process_is_told_once(history: History, step: str) -> None:
+    session = history.client.open()
+    query = {"sessionId": session.id, "type": "process.exited"}
+
+    def told() -> list[int]:
+        events = history.client.call("GET", "/events", query=query).done()["events"]
+        return [event["data"]["exitCode"] for event in events]
+
+    def run(command: str) -> Reply:
+        body = {"sessionId": session.id, "command": command}
+        return history.client.call("POST", "/processes/start", json_body=body)
+
+    history.crash(step, lambda: run("exit 3"))
+    history.server.start()
+    assert told() == [3]
+    run("exit 4").done()  # it comes after what is told again
+    until(lambda: 4 in told(), "the next end to be told")
+    assert told() == [3, 4]
+    session.delete().done()
+    history.is_as_before()
+
+
 def test_every_step_that_is_named_is_one_at_which_a_server_is_killed() -> None:
     at_create, down = (
         (*steps.CREATE, *steps.DELETE),
         (*steps.SUSPEND, *steps.SLEEP, *steps.ARCHIVE, *steps.FOLD, *steps.CHECKPOINT, *steps.EVICT, *steps.SHED),
     )
-    here = {*at_create, *down, *steps.ATTACH, *steps.WAKE, *steps.RECOVER}
+    here = {*at_create, *down, *steps.ATTACH, *steps.WAKE, *steps.RECOVER, *steps.EXITS}
     assert here | set(AT_COPIES) == set(named_steps())

@@ -22,6 +22,7 @@ from buntime.lifecycle.saving import Saving
 from buntime.lifecycle.sealing import Vault
 from buntime.operations.assembly import Operations, assemble_operations
 from buntime.operations.previews import Previews
+from buntime.operations.telling import Telling
 from buntime.plan import load_plans, without_checkpoints
 from buntime.scope import Scope
 from buntime.testing.archive import FakeArchive
@@ -171,6 +172,7 @@ async def serving(
     """`checkpoints`: by default, as where the archive is no directory."""
     store, sandboxes, still, checks = FakeStore(), FakeSandboxes(runner), Clock(), dict[str, bool]()
     now, archive, history, vault = clock or still, FakeArchive(), FakeHistory(), Vault(bytes(32))
+    sandboxes.on_exited(Telling(store, now).exited)
     saving = Saving(archive, vault, sandboxes.volumes, now)
     async with Tasks() as tasks, saving, aiohttp.ClientSession() as http:
         metrics = Metrics(Readings(store, sandboxes, saving, lambda: checks, now))

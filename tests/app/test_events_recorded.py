@@ -4,8 +4,11 @@ from dataclasses import replace
 
 from buntime.cause import SERVER, Cause
 from buntime.event import KEPT_SECONDS, AccountEvent
-from buntime.ports import NumberedEvent
+from buntime.inside import Ended
+from buntime.operations.telling import Telling
+from buntime.ports import Exits, NumberedEvent
 from tests.app.serving import START, Api
+from tests.app.test_services import sandbox_of
 from tests.waiting import eventually
 
 ACCOUNT, KEY = "acc_one0000000000000", "key_one000000000"
@@ -70,6 +73,48 @@ async def test_runs_that_fail_are_told_of_too(api: Api) -> None:
     event = told(api)[-1]
     assert (event.type, event.data["exitCode"], event.data["timedOut"]) == ("execution.completed", 3, False)
     assert answer.json["exitCode"] == 3
+
+
+async def test_a_process_that_ends_is_told_of_once_and_nobody_caused_it(api: Api) -> None:
+    one = await api.session()
+    started = (await api.call("POST", "/processes/start", {"sessionId": one, "command": "sleep 9", "name": "job"})).json
+    assert types(api) == ["session.created"]
+    about = {"sessionId": one, "processId": started["processId"]}
+    assert (await api.call("POST", "/processes/signal", {**about, "signal": "SIGKILL"})).status == 200
+    await eventually(lambda: types(api) == ["session.created", "process.exited"])
+    event = told(api)[-1]
+    assert event.id == started["processId"].replace("proc_", "evt_")
+    assert event.data == {"processId": started["processId"], "name": "job", "exitCode": 137, "reason": None}
+    assert (event.account, event.session, event.cause) == (ACCOUNT, one, SERVER)
+
+
+async def test_the_end_of_a_service_that_is_not_started_again_is_told_of(api: Api) -> None:
+    one = await api.session(services=[{"name": "web", "command": "sleep 9"}])
+    await eventually(lambda: bool(sandbox_of(api).services.all))
+    sandbox_of(api).services.ends("web", 1)  # its rule starts it again
+    assert types(api) == ["session.created"]
+    await api.call("POST", f"/sessions/{one}/services/web/stop")
+    await eventually(lambda: types(api) == ["session.created", "process.exited"])
+    assert (told(api)[-1].data["name"], told(api)[-1].data["exitCode"]) == ("web", 143)
+
+
+async def test_processes_that_end_with_their_session_are_not_told_of(api: Api) -> None:
+    one = await api.session()
+    await api.call("POST", "/processes/start", {"sessionId": one, "command": "sleep 9"})
+    assert (await api.call("POST", f"/sessions/{one}/sleep", {"depth": "deep-sleep"})).status == 200
+    await api.call("DELETE", f"/sessions/{one}")
+    assert types(api) == ["session.created", "session.deep_sleep", "session.deleted"]
+
+
+async def test_an_end_of_before_a_crash_is_stored_once(api: Api) -> None:
+    one, stored = await api.session(), list[str]()
+    telling = Telling(api.store, api.clock)
+    ended = [Ended(f"proc_{number:018}", None, 0, None) for number in range(2)]
+    await telling.exited(Exits(one, ended[:1], lambda: stored.append("first")))
+    await telling.exited(Exits(one, ended, lambda: stored.append("again"), again=True))
+    await telling.exited(Exits("ses_gone00000000000000", ended, lambda: stored.append("never")))
+    assert [event.data["processId"] for event in told(api)[1:]] == [each.id for each in ended]
+    assert stored == ["first", "again"]
 
 
 async def test_snapshots_and_keys_are_told_of(api: Api) -> None:

@@ -1,6 +1,7 @@
 """Services over HTTP: what a session declares runs whenever it is awake."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
 from typing import Any
@@ -187,6 +188,29 @@ async def test_a_service_whose_supervision_was_killed_is_started_anew_while_the_
     sandbox_of(api).services.loses("web")
     web = (await shown(api, session))["web"]
     assert (web["state"], web["processId"] == before) == ("running", False)
+
+
+async def test_a_session_that_kills_the_supervision_again_and_again_gets_fewer_and_fewer_starts(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "LOOK_SECONDS", 0.0)
+    session = await api.session(services=[WEB])
+    await shown(api, session)
+    monkeypatch.setattr(running.Starts, "next", property(lambda starts: math.inf if starts.count >= 3 else 0.0))
+    for state in ("running", "running", "restarting", "restarting"):
+        sandbox_of(api).services.loses("web")
+        assert await states(api, session) == {"web": state}
+    assert (await patch(api, session, [WEB | {"command": "another"}])).status == 200
+    assert await states(api, session) == {"web": "running"}
+    await deep_sleep(api, session)
+    assert await states(api, session) == {"web": "running"}
+
+
+def test_the_pauses_between_starts_of_a_service_that_is_killed_grow() -> None:
+    pauses = [running.Starts("sb", "ab", count, 1000.0).next - 1000 for count in range(1, 1000)]
+    assert pauses[:6] == [0, 0, 10, 20, 40, 80]
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == running.LONGEST_PAUSE_SECONDS
 
 
 async def test_between_two_looks_it_shows_as_restarting(api: Api) -> None:

@@ -1,9 +1,12 @@
 """The contract of `ports.Store` about events, for the fake and the real one alike."""
 
 import asyncio
+import errno
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +14,20 @@ import pytest
 
 from buntime.account import AccountStatus
 from buntime.cause import Cause
-from buntime.errors import IdempotencyInProgress, ResourceLimitExceeded, SessionLimitExceeded, StaleSession
+from buntime.errors import (
+    IdempotencyInProgress,
+    ResourceLimitExceeded,
+    SessionLimitExceeded,
+    StaleSession,
+    Unavailable,
+)
 from buntime.event import AccountEvent, EventType, of_change, of_new_key, of_new_session, of_revoked_key, of_snapshot
 from buntime.ports import NumberedEvent, Store
 from buntime.session import Event, State
-from buntime.stores import database, events
+from buntime.stores import committing, database, events
 from buntime.stores.sqlite import SqliteStore
 from tests.contracts.examples import NOW, account, answer, key, layer, session, snapshot
-from tests.waiting import PATIENCE, REST
+from tests.waiting import PATIENCE, REST, eventually
 
 
 def event(
@@ -130,6 +139,39 @@ async def test_a_noted_event_comes_before_those_of_a_later_change(store: Store) 
     created = of_new_session(session())
     await store.add_session(session(), None, 1, events=(created,))
     assert await told(store) == [event("evt_run"), created]
+
+
+async def test_who_noted_events_is_told_when_they_are_stored(store: Store) -> None:
+    stored: list[str] = []
+    store.note_events([event()], lambda: stored.append("one"))
+    store.note_events([], lambda: stored.append("none"))
+    await store.add_session(session(), None, 1)
+    await eventually(lambda: sorted(stored) == ["none", "one"])
+    assert await told(store) == [event()]
+
+
+async def test_the_end_of_a_process_does_not_come_after_that_of_its_session(store: Store) -> None:
+    await store.add_session(session(), None, 1)
+    stored: list[str] = []
+    deleted, gone = event("evt_deleted", what=EventType.SESSION_DELETED), session().after(Event.DELETE)
+    store.note_events([event("evt_before", what=EventType.PROCESS_EXITED)])
+    deleting = asyncio.ensure_future(store.change_session(session(), gone, None, events=(deleted,)))
+    await asyncio.sleep(0)
+    store.note_events([event("evt_after", what=EventType.PROCESS_EXITED)], lambda: stored.append("after"))
+    await deleting
+    store.note_events([event("evt_late", what=EventType.PROCESS_EXITED)], lambda: stored.append("late"))
+    await eventually(lambda: stored == ["after", "late"])
+    await store.remove_session("ses_one")
+    store.note_events([event("evt_gone", what=EventType.PROCESS_EXITED)], lambda: stored.append("gone"))
+    await eventually(lambda: len(stored) == 3)
+    assert [each.id for each in await told(store)] == ["evt_before", "evt_deleted"]
+
+
+async def test_events_of_a_session_that_are_stored_are_found_by_their_ids(store: Store) -> None:
+    await noted(store, event("evt_a"), event("evt_b"), event("evt_c", session="ses_two"))
+    assert await store.stored_events("ses_one", ["evt_b", "evt_c", "evt_d"]) == {"evt_b"}
+    assert await store.stored_events("ses_one", []) == set()
+    assert await store.stored_events("ses_none", ["evt_a"]) == set()
 
 
 async def test_an_event_that_is_not_json_is_refused_at_once(store: Store) -> None:
@@ -250,6 +292,55 @@ async def test_noted_events_are_stored_when_the_store_closes(store_path: Path) -
         assert await told(store) == [event()]
     finally:
         await store.close()
+
+
+async def test_what_is_dropped_while_nothing_can_be_stored_is_not_called_stored(
+    store_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.02)
+    monkeypatch.setattr(committing, "MOST_NOTED", 2)
+    stored: list[str] = []
+    store = await SqliteStore.open(store_path)
+    try:
+        with closing(database.connect(store_path)) as other, database.transaction(other):
+            for name in ("evt_a", "evt_b", "evt_c"):
+                store.note_events([event(name)], partial(stored.append, name))
+            with pytest.raises(Unavailable):
+                await store.add_account(account())
+        await store.add_account(account())
+        await eventually(lambda: stored == ["evt_b", "evt_c"])
+        assert [each.id for each in await told(store)] == ["evt_b", "evt_c"]
+    finally:
+        await store.close()
+
+
+async def test_a_caller_that_fails_holds_up_neither_changes_nor_other_callers(store_path: Path) -> None:
+    stored: list[str] = []
+
+    def fail() -> None:
+        raise OSError(errno.EIO, "the disk")
+
+    store = await SqliteStore.open(store_path)
+    try:
+        store.note_events([event()], fail)
+        store.note_events([event("evt_two")], lambda: stored.append("two"))
+        async with asyncio.timeout(PATIENCE):
+            await store.add_account(account())
+        await eventually(lambda: stored == ["two"])
+    finally:
+        await store.close()
+
+
+async def test_a_caller_that_blocks_holds_up_no_change(store_path: Path) -> None:
+    changed, waited = threading.Event(), list[bool]()
+    store = await SqliteStore.open(store_path)
+    try:
+        store.note_events([event()], lambda: waited.append(changed.wait(PATIENCE)))
+        await store.add_account(account())
+        changed.set()
+    finally:
+        await store.close()
+    assert waited == [True]
 
 
 async def test_many_old_events_are_dropped_in_several_commits(store_path: Path) -> None:

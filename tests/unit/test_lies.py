@@ -20,7 +20,7 @@ from buntime.sandboxes.guest.client import Guest
 from buntime.sandboxes.guest.failures import Impostor
 from buntime.sandboxes.guest.frames import batches, pieces
 from buntime.sandboxes.guest.outcomes import stream_outcome
-from buntime.sandboxes.inside import evaluations, processes, searching, terminals, watching
+from buntime.sandboxes.inside import ends, evaluations, processes, searching, terminals, watching
 from buntime.sandboxes.inside.contexts import GuestContexts
 from buntime.sandboxes.inside.evaluations import read_evaluation
 from buntime.sandboxes.inside.files import GuestFiles
@@ -46,6 +46,7 @@ READERS: dict[str, Callable[[], object]] = {
     "a page of logs": lambda: processes._decoded(b'{"why": "absent", "more": ' + DEEP + b"}", processes._Refusal),
     "the end of a terminal": lambda: terminals._exit(b'{"exitCode": 1, "more": ' + DEEP + b"}"),
     "the end of a run": lambda: outcomes._end(b'{"exitCode": 1, "more": ' + DEEP + b"}"),
+    "the end of a process": lambda: ends._read((b"d", b'[{"id": 1, "more": ' + DEEP + b"}]")),
     "a run in a context": lambda: evaluations.decoded(b'{"value": {"json": ' + DEEP + b"}}", evaluations.Told),
 }
 
@@ -200,6 +201,7 @@ class Launching(Launcher):
 LAUNCHING: Any = Launching()
 MACHINERY: Any = SimpleNamespace(env={})
 LISTENERS: Any = None  # no call here looks at ports
+ENDS: Any = None  # … or waits for an end
 TERMINAL = NewTerminal("term_x", cols=80, rows=24, env={}, working_dir="/")
 
 
@@ -213,8 +215,8 @@ TOLD: dict[str, Callable[[Guest], Awaitable[object]]] = {
     "a process to prepare": lambda one: Prepared("sb", one, LAUNCHING, MACHINERY)._prepare(
         Spare(1, "r1"), RunEnvironment({}, "/")
     ),
-    "that processes end": lambda one: GuestProcesses(one, LAUNCHING, MACHINERY, LISTENERS).ending("deep_sleep"),
-    "that processes have ended": lambda one: GuestProcesses(one, LAUNCHING, MACHINERY, LISTENERS).settle(),
+    "that processes end": lambda one: GuestProcesses(one, LAUNCHING, MACHINERY, LISTENERS, ENDS).ending("deep_sleep"),
+    "that processes have ended": lambda one: GuestProcesses(one, LAUNCHING, MACHINERY, LISTENERS, ENDS).settle(),
     "that contexts end": lambda one: GuestContexts(one, LAUNCHING, MACHINERY, never_full).ending(),
     "a terminal to start": lambda one: GuestTerminals(one, LAUNCHING, MACHINERY).create(TERMINAL),
     "that terminals end": lambda one: GuestTerminals(one, LAUNCHING, MACHINERY).ending("deep_sleep"),

@@ -25,7 +25,7 @@ GOOD: dict[str, Any] = {
 
 async def listed(*services: object) -> Any:
     async with answering(whole(json.dumps({"services": services}).encode())) as guest:
-        return await GuestServices(guest, Launcher()).list()  # type: ignore[arg-type]
+        return await GuestServices(guest, Launcher(), None).list()  # type: ignore[arg-type]
 
 
 async def test_a_proper_list_is_taken() -> None:

@@ -5,6 +5,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from contextlib import suppress
+from contextvars import ContextVar
 
 import pytest
 
@@ -197,3 +198,39 @@ async def test_work_that_waits_for_too_long_is_cancelled() -> None:
     with pytest.raises(asyncio.CancelledError):
         await caller
     assert ended == ["cancelled", "cancelled"]
+
+
+async def test_leaving_ends_what_listens_also_what_has_not_begun() -> None:
+    ended: list[str] = []
+
+    async def listen(name: str) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(name)
+
+    async def late() -> None:
+        await asyncio.sleep(0.01)
+        tasks.listen(listen("late"), "late")
+
+    async with asyncio.timeout(10), Tasks() as tasks:
+        tasks.listen(listen("one"), "one")
+        await asyncio.sleep(0)
+        tasks.listen(listen("two"), "two")
+        tasks.start(late(), "late")
+    assert ended == ["one"]
+
+
+async def test_what_listens_inherits_nothing_and_fails_alone() -> None:
+    seen: list[str] = []
+    variable: ContextVar[str] = ContextVar("variable", default="nothing")
+
+    async def listen() -> None:
+        seen.append(variable.get())
+        raise Boom
+
+    variable.set("a request")
+    async with Tasks() as tasks:
+        tasks.listen(listen(), "one")
+        await eventually(lambda: bool(seen), "it to begin")
+    assert seen == ["nothing"]

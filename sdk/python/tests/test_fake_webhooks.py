@@ -30,6 +30,24 @@ def test_events_are_followed_from_a_cursor_on() -> None:
     assert [event.type for event in fake.events.list(cursor=seen[0].cursor).events] == ["process.exited"]
 
 
+def test_the_end_of_a_process_is_an_event() -> None:
+    fake = FakeBuntime()
+    session = fake.sessions.create(services=[{"name": "web", "command": "serve"}])
+    process = session.processes.start("sleep 1000", name="job")
+    slept = session.processes.start("sleep 1000")
+    process.signal("SIGKILL")
+    session.services.stop("web")
+    session.sleep("deep-sleep")
+    found = fake.events.list(type="process.exited").events
+    assert [event.data["exitCode"] for event in found] == [137, 143]
+    assert (found[0].session_id, found[0].request_id) == (session.id, None)
+    by = {"actor": "server"}
+    told = {"processId": process.id, "name": "job", "exitCode": 137, "reason": None, "by": by}
+    assert found[0].data == told
+    assert found[1].data["name"] == "web"
+    assert slept.id not in {event.data["processId"] for event in found}
+
+
 async def test_events_are_followed_from_now_on_over_failures() -> None:
     fake = AsyncFakeBuntime()
     fake.fail("GET", "/events", "unavailable")

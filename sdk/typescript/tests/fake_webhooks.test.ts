@@ -31,6 +31,24 @@ test("events are followed from a cursor on", async () => {
   expect(seen).toEqual(["session.created", "process.exited"]);
 });
 
+test("the end of a process is an event", async () => {
+  const fake = new FakeBuntime();
+  const session = await fake.sessions.create({ services: [{ name: "web", command: "serve" }] });
+  const process = await session.processes.start({ command: "sleep 1000", name: "job" });
+  await session.processes.start("sleep 1000");
+  await process.signal("SIGKILL");
+  await session.services.stop("web");
+  await session.sleep("deep-sleep");
+  const { events } = await fake.events.list({ type: "process.exited" });
+  expect(events.map(({ data }) => [data.name, data.exitCode])).toEqual([
+    ["job", 137],
+    ["web", 143],
+  ]);
+  expect(events[0]).toMatchObject({ sessionId: session.id, requestId: null });
+  const by = { actor: "server" } as const;
+  expect(events[0]!.data).toEqual({ processId: process.id, name: "job", exitCode: 137, reason: null, by });
+});
+
 test("a webhook gets what it wants, and is tested, rotated, turned off and deleted", async () => {
   const fake = new FakeBuntime();
   const { webhooks } = fake;

@@ -101,6 +101,7 @@ REMOVE_LAYER: Final = (
     "layer: volume removed",
     "layer: objects removed",
 )
+EXITS: Final = ("exits: stored",)  # the ends of processes
 ADD_IMAGE: Final = (  # of the command, not of a server
     "image: taken",
     "image: furnished",

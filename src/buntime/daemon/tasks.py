@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Coroutine
 from contextlib import suppress
+from contextvars import Context
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,13 +15,14 @@ log = structlog.get_logger()
 class Tasks:
     """A task group in which one failed piece of work does not end the others.
 
-    Leaving the block cancels what `start_daemon` started, and waits for everything.
+    Leaving the block cancels what `start_daemon` and `listen` started, and waits for everything.
     """
 
     def __init__(self) -> None:
         self._group = asyncio.TaskGroup()
         self._daemons: set[asyncio.Task[None]] = set()
         self._cut: set[asyncio.Task[None]] = set()  # what `cut` ends
+        self._is_left = False
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
@@ -29,6 +31,7 @@ class Tasks:
     async def __aexit__(
         self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._is_left = True
         for task in self._daemons:
             task.cancel()
         if self._daemons:  # first: what they undo is work of this group, which takes no work once it fails
@@ -43,6 +46,17 @@ class Tasks:
     def start(self, work: Coroutine[Any, Any, object], name: str) -> None:
         """Starts work that nobody waits for. A failure is logged, and the keeper finishes what was left undone."""
         self._group.create_task(_logged(work, name), name=name)
+
+    def listen(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Starts work that waits for what may never come. It inherits nothing of the request that began it. A failure
+        is logged."""
+        if self._is_left:
+            work.close()
+            return
+        task = self._group.create_task(_logged(work, name), name=name, context=Context())
+        self._daemons.add(task)
+        task.add_done_callback(self._daemons.discard)
+        task.add_done_callback(lambda _: work.close())  # if it was cancelled before it began
 
     def start_daemon(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Starts a loop that the server cannot run without: its failure ends the group."""

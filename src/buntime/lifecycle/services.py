@@ -27,6 +27,9 @@ log = structlog.get_logger()
 LOOK_SECONDS = 10.0  # while a session is used, its services are looked at this often
 SETTLE_SECONDS = 10.0  # a transition waits this long: more than a stop takes, which is gentle at first
 
+AT_ONCE = 3  # starts of the same service that do not wait; then the pauses grow from LOOK_SECONDS …
+LONGEST_PAUSE_SECONDS = 600.0  # … to this, and begin anew after twice as long without a start
+
 _AWAKE = (State.ACTIVE, State.IDLE)
 
 
@@ -37,6 +40,22 @@ class Seen:
     sandbox: str
     services: tuple[Service, ...]
     until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Starts:
+    """Of a service in one sandbox, by looks alone."""
+
+    sandbox: str
+    revision: str
+    count: int
+    last: float  # on the loop's clock
+
+    @property
+    def next(self) -> float:
+        """When it may be started again."""
+        pause = LOOK_SECONDS * 2 ** min(self.count - AT_ONCE, 20) if self.count >= AT_ONCE else 0.0
+        return self.last + min(LONGEST_PAUSE_SECONDS, pause)
 
 
 class Services:
@@ -54,6 +73,7 @@ class Services:
         self._tasks = tasks
         self._clock = clock
         self._seen: dict[str, Seen] = {}  # by session
+        self._starts: dict[str, dict[str, Starts]] = {}  # by session and name
         self._under_way: dict[str, asyncio.Event] = {}  # the newest look of each session; set when it is done
         self._asked: dict[str, asyncio.Future[Mapping[str, ServiceStatus]]] = {}  # by sandbox: see `shared_list`
         self._left: dict[str, str] = {}  # session → its sandbox of an earlier server, in which anything may run
@@ -98,6 +118,7 @@ class Services:
     def forget(self, session_id: str) -> None:
         """The session is gone."""
         self._seen.pop(session_id, None)
+        self._starts.pop(session_id, None)
         self._left.pop(session_id, None)
 
     async def list(self, session_id: str, sandbox: Sandbox) -> Mapping[str, ServiceStatus]:
@@ -158,7 +179,19 @@ class Services:
         for service in session.services:
             found = None if service.name in old else there.get(service.name)
             if found is None or found.state == "lost":
-                await self._started(session, sandbox, service, None)
+                await self._start_missing(session, sandbox, service)
+
+    async def _start_missing(self, session: Session, sandbox: Sandbox, service: Service) -> None:
+        """Starts it, but not again and again: the end of each start is an event, and a session can end them all."""
+        now = asyncio.get_running_loop().time()
+        starts = self._starts.setdefault(session.id, {})
+        found, count = starts.get(service.name), 0
+        if found is not None and (found.sandbox, found.revision) == (sandbox.id, service.revision):
+            if now < found.next:
+                return
+            count = found.count if now < found.last + 2 * LONGEST_PAUSE_SECONDS else 0
+        await self._started(session, sandbox, service, None)
+        starts[service.name] = Starts(sandbox.id, service.revision, count + 1, now)
 
     async def _started(self, session: Session, sandbox: Sandbox, service: Service, there: ServiceStatus | None) -> None:
         if there is not None and there.state not in ("exited", "stopped", "lost"):

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 
-from buntime.event import AccountEvent, EventType, new_event
-from buntime.inside import Evaluation
-from buntime.ports import RunResult, Store
+from buntime.event import EVENT_PREFIX, AccountEvent, EventType, new_event
+from buntime.ids import PROCESS_PREFIX
+from buntime.inside import Ended, Evaluation
+from buntime.ports import Exits, RunResult, Store
 from buntime.session import Session
 
 
@@ -37,6 +38,28 @@ class Telling:
                 ),
             ]
         )
+
+    async def exited(self, exits: Exits) -> None:
+        """Processes have ended. See `ports.Sandboxes.on_exited`."""
+        session = await self._store.get_session(exits.session)
+        if session is None:
+            return
+        events = [self._exit(session, ended) for ended in exits.ended]
+        ids = [event.id for event in events]
+        stored = await self._store.stored_events(session.id, ids) if exits.again else frozenset[str]()
+        self._store.note_events([event for event in events if event.id not in stored], exits.stored)
+
+    def _exit(self, session: Session, ended: Ended) -> AccountEvent:
+        """The id of the event follows from that of the process, so that no process has two. No request is its cause: a
+        signal does not wait for the end."""
+        name = EVENT_PREFIX + ended.id.removeprefix(PROCESS_PREFIX)
+        data = {
+            "processId": ended.id,
+            "name": ended.name,
+            "exitCode": ended.exit_code,
+            "reason": ended.reason,
+        }
+        return AccountEvent(name, session.account, EventType.PROCESS_EXITED, int(self._clock()), session.id, data)
 
     def _event(self, session: Session, what: EventType, data: dict[str, object]) -> AccountEvent:
         return new_event(session.account, what, self._clock(), data, session=session.id)

@@ -174,6 +174,7 @@ class Adoption:
         log.info("sandbox_of_an_earlier_version", sandbox=sandbox.id, session=sandbox.record.session)
         if session is not None:
             async with asyncio.timeout(self.seconds):
+                await sandbox.recall()
                 await sandbox.quiesce()
         return False
 

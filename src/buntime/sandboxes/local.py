@@ -21,7 +21,18 @@ from buntime.ids import new_volume_id
 from buntime.image import MADE_PREFIX
 from buntime.measurement import Counted
 from buntime.plan import Limits
-from buntime.ports import Claimed, HostNumbers, NoRoom, Sandbox, SandboxGone, Strain, Used, VolumeLost, Worked
+from buntime.ports import (
+    Claimed,
+    HostNumbers,
+    NoRoom,
+    Sandbox,
+    SandboxGone,
+    Strain,
+    TellExits,
+    Used,
+    VolumeLost,
+    Worked,
+)
 from buntime.sandboxes import record as records
 from buntime.sandboxes.adopting import Adoption, Found
 from buntime.sandboxes.cache import VolumeCache
@@ -135,6 +146,9 @@ class LocalSandboxes:
     @property
     def volumes(self) -> LocalVolumes:
         return self._volumes
+
+    def on_exited(self, call: TellExits) -> None:
+        self._machinery.reports.exits = call
 
     async def claim(self, session_id: str, limits: Limits, image: str = "", layer: str = "") -> Claimed:
         own = self._settings.image.id

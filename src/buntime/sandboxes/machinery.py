@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 from buntime.daemon.tasks import Tasks
+from buntime.ports import Exits, TellExits
 from buntime.sandboxes.guest.client import Links
 from buntime.sandboxes.images.made import MadeImages
 from buntime.sandboxes.kernel.cgroup import Cgroups
@@ -36,6 +37,17 @@ class Runs:
             yield
         finally:
             self.under_way -= 1
+
+
+class Reports:
+    """Who is told of what happens in sandboxes."""
+
+    def __init__(self) -> None:
+        self.exits: TellExits = _nobody
+
+
+async def _nobody(_: Exits) -> None:
+    return None
 
 
 class Turns:
@@ -79,6 +91,7 @@ class Machinery:
     sync: Shared = field(default_factory=Shared)
     quotas: Quotas = field(init=False)
     turns: Turns = field(default_factory=Turns)
+    reports: Reports = field(default_factory=Reports)
     # The kernel may let a move of a process wait. Long work in the loop's own threads must not hold up a run's.
     movers: Executor = field(default_factory=lambda: ThreadPoolExecutor(MOVERS, thread_name_prefix="cgroups"))
     reclaims: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))

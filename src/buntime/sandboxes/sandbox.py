@@ -16,6 +16,7 @@ from buntime.paths import RECORDS, WORKSPACE
 from buntime.ports import Kind, Observed, Run, RunResult, SandboxGone
 from buntime.sandboxes.guest.client import Guest
 from buntime.sandboxes.inside.contexts import GuestContexts
+from buntime.sandboxes.inside.ends import Ends
 from buntime.sandboxes.inside.files import GuestFiles
 from buntime.sandboxes.inside.launcher import Launcher, has_ended
 from buntime.sandboxes.inside.prepared import Prepared
@@ -60,8 +61,9 @@ class LocalSandbox:
         self._launcher = Launcher(record.sandbox, directory / "runs", guest, machinery, self.is_alive, self.kill)
         self._prepared = Prepared(record.sandbox, guest, self._launcher, machinery)
         self._runs = GuestRuns(guest, self._launcher, self._prepared, machinery, self._disk_is_full)
-        self._processes = GuestProcesses(guest, self._launcher, machinery, self._listeners)
-        self._services = GuestServices(guest, self._launcher)
+        self._ends = Ends(directory / "awaited", self._its_session, guest, self._launcher, machinery)
+        self._processes = GuestProcesses(guest, self._launcher, machinery, self._listeners, self._ends)
+        self._services = GuestServices(guest, self._launcher, self._ends)
         self._contexts = GuestContexts(guest, self._launcher, machinery, self._disk_is_full)
         self._terminals = GuestTerminals(guest, self._launcher, machinery)
         self._files = GuestFiles(guest, self._launcher, self._runs, self._make_room)
@@ -147,6 +149,7 @@ class LocalSandbox:
         finally:
             if not frozen:
                 self.let_go()
+                self._ends.listen()
 
     async def _freeze_all(self) -> bool:
         cgroups, deadline = self._machinery.cgroups, time.monotonic() + FREEZE_SECONDS
@@ -175,6 +178,7 @@ class LocalSandbox:
             await asyncio.sleep(pause)
             pause = min(2 * pause, GRACE_LOOK_SECONDS)
         await self._tell_of_deep_sleep(self._processes.settle())
+        await self._tell_of_deep_sleep(self._ends.look())
         if not await self.freeze():
             return False
         if durable:
@@ -190,6 +194,7 @@ class LocalSandbox:
 
     async def thaw(self) -> None:
         self.let_go()
+        self._ends.listen()
         if host_swaps():
             self._machinery.tasks.start(self._launcher.keep_spare(), f"spare for {self.id} after its sleep")
 
@@ -232,6 +237,11 @@ class LocalSandbox:
         await self._guest.check()
         await self._launcher.take_over()
         await self._contexts.take_over()
+        await self._ends.take_over()
+
+    async def recall(self) -> None:
+        """Lets `quiesce` tell which of an earlier server's processes have ended before."""
+        await self._ends.recall()
 
     async def park(self) -> None:
         """Parks a process for the first run of the session that will claim the sandbox."""
@@ -288,6 +298,9 @@ class LocalSandbox:
         processes = self.count_processes()
         async with self._launcher.ending_an_impostor():
             return Observed(await self._guest.count_files(), processes)
+
+    def _its_session(self) -> str | None:
+        return self.record.session
 
     async def _listeners(self, port: int) -> Set[int]:
         if self.is_alive():

@@ -3,7 +3,10 @@
 import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import cast
+
+import structlog
 
 from buntime.errors import IdempotencyInProgress
 from buntime.event import AccountEvent
@@ -17,6 +20,17 @@ MOST_NOTED = 10_000  # events that wait; the oldest go when the file cannot be w
 INLINE_BODY = 64 << 10  # bytes; a thread compresses larger bodies, so that the loop does not block
 
 
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Noted:
+    """Events that the writer does not have yet, and what to call when they are stored."""
+
+    rows: Sequence[events.Row]
+    stored: Callable[[], None] | None
+
+
 class Committing:
     """Commits changes, and passes noted activity and noted events along with them."""
 
@@ -24,7 +38,8 @@ class Committing:
         self._writer = writer
         self._loop = asyncio.get_running_loop()
         self._touched: dict[str, int] = {}  # activity that the writer does not have yet
-        self._noted: list[events.Row] = []  # events that the writer does not have yet
+        self._noted: list[_Noted] = []
+        self._told: asyncio.Future[None] | None = None  # the last calls of `stored` are done
         self._flush: asyncio.TimerHandle | None = None
         self._stored: Callable[[], None] = _nothing  # after each commit
 
@@ -75,14 +90,16 @@ class Committing:
         self._touched[session_id] = now
         self._flush_later(TOUCH_SECONDS)
 
-    def _note_events(self, told: Sequence[AccountEvent]) -> None:
-        self._noted += map(events.row_of, told)
+    def _note_events(self, told: Sequence[AccountEvent], stored: Callable[[], None] | None) -> None:
+        self._noted.append(_Noted([events.row_of(event) for event in told], stored))
         self._flush_later(NOTED_SECONDS)
 
     async def _end_changes(self) -> None:
         """Waits for changes that are under way, and stores the last activity and the last events."""
         self._flush_noted()
         await self._writer.close()
+        if self._told is not None:
+            await self._told
         if self._flush is not None:  # set again if the last activity could not be written
             self._flush.cancel()
 
@@ -106,17 +123,40 @@ class Committing:
 
         def work(connection: sqlite3.Connection) -> None:
             sessions.touch_sessions(connection, touched)
-            events.add_rows(connection, noted)
+            events.add_noted(connection, [row for one in noted for row in one.rows])
 
         def settle(outcome: Outcome) -> None:
             if outcome.failure is not None:
                 self._touched = touched | self._touched  # retried with the next commit
-                self._noted = (noted + self._noted)[-MOST_NOTED:]
+                self._noted = _newest(noted + self._noted)
                 self._flush_later(TOUCH_SECONDS)
-            elif noted:
+                return
+            if calls := [one.stored for one in noted if one.stored is not None]:
+                self._told = self._loop.run_in_executor(None, _call_each, calls)
+            if any(one.rows for one in noted):
                 self._stored()
 
         self._writer.submit(work, settle)
+
+
+def _newest(noted: Sequence[_Noted]) -> list[_Noted]:
+    """As many as may wait. What is dropped is not called: it was not stored."""
+    kept, count = list[_Noted](), 0
+    for one in reversed(noted):
+        count += len(one.rows)
+        if count > MOST_NOTED:
+            break
+        kept.append(one)
+    return kept[::-1]
+
+
+def _call_each(calls: Sequence[Callable[[], None]]) -> None:
+    """Blocking."""
+    for call in calls:
+        try:
+            call()
+        except Exception:  # the boundary of a caller: one that fails must not keep the others from being called
+            log.exception("not_told_that_it_is_stored")
 
 
 def _nothing() -> None:

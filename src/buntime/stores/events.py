@@ -5,7 +5,7 @@ One connection writes at a time, so numbers grow in the order of commits. No row
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence, Set
 
 from buntime.cause import Cause
 from buntime.event import AccountEvent, EventType
@@ -16,6 +16,16 @@ Row = tuple[object, ...]
 _ADD = """
 INSERT INTO events (id, account, type, time, session, data, actor, request, key, address)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
+# The end of a process does not come after that of its session.
+_NOTE = """
+INSERT INTO events (id, account, type, time, session, data, actor, request, key, address)
+SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10
+WHERE ?3 <> 'process.exited' OR (
+  EXISTS (SELECT 1 FROM sessions WHERE id = ?5 AND state <> 'deleting')
+  AND NOT EXISTS (SELECT 1 FROM accounts WHERE id = ?2 AND status = 'deleted')
+)
 """
 
 _OLD = """
@@ -36,12 +46,13 @@ def row_of(event: AccountEvent) -> Row:
     return (event.id, event.account, event.type.value, event.time, event.session, data, *who)
 
 
-def add_rows(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
-    connection.executemany(_ADD, rows)
+def add_noted(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
+    """See `ports.Store.note_events`."""
+    connection.executemany(_NOTE, rows)
 
 
 def add_events(connection: sqlite3.Connection, events: Iterable[AccountEvent]) -> None:
-    add_rows(connection, map(row_of, events))
+    connection.executemany(_ADD, map(row_of, events))
 
 
 def list_events(
@@ -58,6 +69,12 @@ def list_events(
     query = f"SELECT * FROM events WHERE {' AND '.join(conditions)} ORDER BY seq LIMIT :limit"
     rows = connection.execute(query, wanted | {"after": after, "limit": limit})
     return [NumberedEvent(row["seq"], event_of(row)) for row in rows]
+
+
+def stored_events(connection: sqlite3.Connection, session_id: str, ids: Collection[str], most: int) -> Set[str]:
+    """Those of the ids that are among the newest `most` events of the session."""
+    rows = connection.execute("SELECT id FROM events WHERE session = ? ORDER BY seq DESC LIMIT ?", (session_id, most))
+    return {row["id"] for row in rows} & set(ids)
 
 
 def newest_event(connection: sqlite3.Connection, account_id: str) -> int:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -219,9 +219,9 @@ class SqliteStore(NotedUsage):
     async def drop_preview_tokens(self, now: int) -> int:
         return await self._change(partial(preview_tokens.drop_preview_tokens, now=now))
 
-    def note_events(self, events: Sequence[AccountEvent]) -> None:
+    def note_events(self, events: Sequence[AccountEvent], stored: Callable[[], None] | None = None) -> None:
         if self._closing is None:
-            super().note_events(events)
+            super().note_events(events, stored)
 
     # idempotency
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from buntime.stores.writer import Writer
 from buntime.webhook import Delivery, Webhook
 
 DROP_AT_ONCE = 500  # rows deleted in one commit, so that other changes can run in between
+MOST_SEARCHED = 2000  # events of a session, the newest first
 
 
 class Told(Committing):
@@ -35,8 +36,11 @@ class Told(Committing):
     def on_stored(self, call: Callable[[], None]) -> None:
         self._stored = call
 
-    def note_events(self, events: Sequence[AccountEvent]) -> None:
-        self._note_events(events)
+    def note_events(self, events: Sequence[AccountEvent], stored: Callable[[], None] | None = None) -> None:
+        self._note_events(events, stored)
+
+    async def stored_events(self, session_id: str, ids: Collection[str]) -> Set[str]:
+        return sql.stored_events(self._reader, session_id, ids, MOST_SEARCHED)
 
     async def add_events(self, events: Sequence[AccountEvent]) -> None:
         await self._change(partial(sql.add_events, events=events))

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import replace
 
 from buntime.account import Account, AccountStatus
@@ -10,6 +10,7 @@ from buntime.errors import IdempotencyInProgress, ResourceLimitExceeded, Unautho
 from buntime.event import AccountEvent, EventType
 from buntime.ids import new_id
 from buntime.ports import BEGINNING, Answer, DeliveryNumbers, DuePage, EventDelivery, News, NumberedEvent, Place
+from buntime.session import Session, State
 from buntime.webhook import MOST_LISTED, Delivery, DeliveryState, Webhook
 
 
@@ -18,6 +19,7 @@ class FakeEvents:
 
     def __init__(self) -> None:
         self.accounts: dict[str, Account] = {}
+        self.sessions: dict[str, Session] = {}
         self.events: list[NumberedEvent] = []
         self.webhooks: dict[str, Webhook] = {}
         self.deliveries: dict[str, tuple[NumberedEvent, Delivery]] = {}  # by the delivery's id
@@ -29,10 +31,10 @@ class FakeEvents:
     def on_stored(self, call: Callable[[], None]) -> None:
         self._stored = call
 
-    def note_events(self, events: Sequence[AccountEvent]) -> None:
+    def note_events(self, events: Sequence[AccountEvent], stored: Callable[[], None] | None = None) -> None:
         for event in events:
             json.dumps(event.data, default=dict)
-        for event in events:
+        for event in filter(self._may_come, events):
             self._last += 1
             numbered = NumberedEvent(self._last, event)
             self.events.append(numbered)
@@ -41,6 +43,19 @@ class FakeEvents:
                     delivery = Delivery(new_id("dlv_"), webhook.id, DeliveryState.PENDING, 0, event.time)
                     self.deliveries[delivery.id] = (numbered, delivery)
         self._stored()
+        if stored is not None:
+            stored()
+
+    def _may_come(self, event: AccountEvent) -> bool:
+        if event.type is not EventType.PROCESS_EXITED:
+            return True
+        session, account = self.sessions.get(event.session or ""), self.accounts.get(event.account)
+        is_deleted = account is not None and account.status is AccountStatus.DELETED
+        return session is not None and session.state is not State.DELETING and not is_deleted
+
+    async def stored_events(self, session_id: str, ids: Collection[str]) -> Set[str]:
+        found = [numbered.event.id for numbered in self.events if numbered.event.session == session_id]
+        return set(found[-2000:]) & set(ids)
 
     async def add_events(self, events: Sequence[AccountEvent]) -> None:
         self.note_events(events)

@@ -1,12 +1,12 @@
 """A fake of `inside.Processes`. A test says what a process prints and how it ends."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence, Set
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from buntime.errors import InvalidRequest, InvalidState, ProcessNotFound
-from buntime.inside import LogEntry, LogPage, NewProcess, Process, ProcessUsage, Reason, Stream
+from buntime.inside import Ended, LogEntry, LogPage, NewProcess, Process, ProcessUsage, Reason, Stream
 
 TIME = 1705660200000  # ms
 SIGTERM, SIGKILL = 15, 9
@@ -22,6 +22,7 @@ class FakeProcess:
 
     new: NewProcess
     now: Process
+    exited: Callable[[Ended], None]
     said: list[LogEntry] = field(default_factory=list)
     kept: int = 0  # index of the first entry that is kept
     open: bool = True
@@ -34,8 +35,11 @@ class FakeProcess:
         self._tell()
 
     def ends(self, exit_code: int, reason: Reason | None = None) -> None:
+        is_first = self.now.status == "running"
         self.now = replace(self.now, status="exited", exit_code=exit_code, ended_at=TIME, reason=reason)
         self._tell()
+        if is_first and reason != "deep_sleep":
+            self.exited(Ended(self.now.id, self.now.name, exit_code, reason))
 
     def _tell(self) -> None:
         self.news.set()
@@ -73,8 +77,13 @@ class _Socket:
         return self.owner is None or self.owner.now.status == "running"
 
 
+def _nobody(_: Ended) -> None: ...
+
+
 class FakeProcesses:
-    def __init__(self) -> None:
+    def __init__(self, exited: Callable[[Ended], None] = _nobody) -> None:
+        """`exited` is called when a process has ended."""
+        self._exited = exited
         self.all: dict[str, FakeProcess] = {}
         self._sockets: list[_Socket] = []
         self._reason: Reason | None = None
@@ -86,7 +95,7 @@ class FakeProcesses:
     async def start(self, new: NewProcess) -> Process:
         command = (new.command if new.command is not None else new.code or "")[:1000]
         started = Process(new.id, len(self.all) + 100, "running", TIME, command, new.name)
-        process = self.all[new.id] = FakeProcess(new, started, open=new.stdin is None)
+        process = self.all[new.id] = FakeProcess(new, started, self._exited, open=new.stdin is None)
         name, _, argument = (new.command or "").partition(" ")
         if name == "echo":
             process.says(argument.encode() + b"\n")
@@ -152,6 +161,11 @@ class FakeProcesses:
         self._reason = reason
 
     async def settle(self) -> None: ...
+
+    def end_all(self, reason: Reason) -> None:
+        for process in self.all.values():
+            if process.now.status == "running":
+                process.ends(128 + SIGTERM, reason)
 
     def _find(self, process_id: str) -> FakeProcess:
         if process_id not in self.all:

@@ -4,18 +4,20 @@ import asyncio
 import posixpath
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from buntime.errors import Unavailable
 from buntime.ids import new_sandbox_id, new_volume_id
 from buntime.image import MADE_PREFIX
-from buntime.inside import FileToWrite, Sink, Stream
+from buntime.inside import Ended, FileToWrite, Sink, Stream
 from buntime.measurement import Counted
 from buntime.paths import RECORDS, WORKSPACE, for_client
 from buntime.plan import MB, Limits
 from buntime.ports import (
     Budget,
     Claimed,
+    Exits,
     HostNumbers,
     Kind,
     NoRoom,
@@ -25,6 +27,7 @@ from buntime.ports import (
     Sandbox,
     SandboxGone,
     Strain,
+    TellExits,
     Used,
     VolumeLost,
     Worked,
@@ -98,8 +101,9 @@ class FakeSandbox:
         runner: Runner,
         image: str,
         env: Mapping[str, str],
+        exited: Callable[["FakeSandbox", Ended], None],
     ) -> None:
-        """`env`: what the image sets."""
+        """`env`: what the image sets. `exited` is called when a process has ended."""
         self._id = sandbox_id
         self._runner = runner
         self._env = env
@@ -110,7 +114,8 @@ class FakeSandbox:
         self.alive = True
         self.frozen = False
         self.cpu = self.bytes_in = self.bytes_out = self.memory = 0  # what the kernel has counted; a test may set them
-        self.processes = FakeProcesses()
+        self.session = ""  # id
+        self.processes = FakeProcesses(partial(exited, self))
         self.services = FakeServices(self.processes)
         self.contexts = FakeContexts()
         self.terminals = FakeTerminals()
@@ -135,6 +140,7 @@ class FakeSandbox:
         return True
 
     async def quiesce(self, *, durable: bool = True) -> bool:
+        self.processes.end_all("deep_sleep")
         self.frozen = True
         return True
 
@@ -194,6 +200,17 @@ class FakeSandboxes:
         self.disconnected: list[str] = []  # ids of sandboxes, in order
         self.parked = self.wanted = self.prepared = 0  # a test may set them; nothing fills the pool
         self.claims = self.misses = self.refused = 0
+        self._tell: TellExits | None = None
+        self._telling: set[asyncio.Future[None]] = set()
+
+    def on_exited(self, call: TellExits) -> None:
+        self._tell = call
+
+    def _exited(self, sandbox: FakeSandbox, ended: Ended) -> None:
+        if self._tell is not None:
+            telling = asyncio.ensure_future(self._tell(Exits(sandbox.session, [ended], lambda: None)))
+            self._telling.add(telling)
+            telling.add_done_callback(self._telling.discard)
 
     async def claim(self, session_id: str, limits: Limits, image: str = "", layer: str = "") -> Claimed:
         layers = self._require_layers(image)
@@ -214,7 +231,7 @@ class FakeSandboxes:
             if layers:
                 self.volumes[volume_id].stand_on(self.volumes[layers[0]])
         self.volumes[volume_id].remove_below(RECORDS)
-        return Claimed(self._run(volume_id, image), volume_id, image or IMAGE)
+        return Claimed(self._run(volume_id, image, session_id), volume_id, image or IMAGE)
 
     async def get(self, sandbox_id: str) -> Sandbox | None:
         return self.running.get(sandbox_id)
@@ -226,7 +243,7 @@ class FakeSandboxes:
         if session.volume not in self.volumes:
             raise VolumeLost(session.volume)
         self._require_layers(session.image)
-        sandbox = self.running.get(session.sandbox) or self._run(session.volume, session.image)
+        sandbox = self.running.get(session.sandbox) or self._run(session.volume, session.image, session.id)
         await sandbox.restrict(session.network)
         return sandbox
 
@@ -339,8 +356,10 @@ class FakeSandboxes:
         images = (sandbox.image for sandbox in self.running.values())
         return any(made.layer == layer for image in images for made in self._chain(image))
 
-    def _run(self, volume_id: str, image: str) -> FakeSandbox:
+    def _run(self, volume_id: str, image: str, session_id: str) -> FakeSandbox:
         env = {name: value for made in reversed(self._chain(image)) for name, value in made.env.items()}
-        sandbox = FakeSandbox(new_sandbox_id(), volume_id, self.volumes[volume_id], self._runner, image, env)
+        volume = self.volumes[volume_id]
+        sandbox = FakeSandbox(new_sandbox_id(), volume_id, volume, self._runner, image, env, self._exited)
+        sandbox.session = session_id
         self.running[sandbox.id] = sandbox
         return sandbox

@@ -94,7 +94,7 @@ class _Scripted:
 
     def add_event(self, type: str, session_id: str | None = None, **data: object) -> Self:  # noqa: A002
         """Adds an event, as a server does when it happens. The fake itself adds those of creates and deletions of
-        sessions, of keys and of webhooks. `type`, `session_id`, `data`: as `Event` has them.
+        sessions, of ends of processes, of keys and of webhooks. `type`, `session_id`, `data`: as `Event` has them.
         """
         self._server.events.add(type, session_id, **data)
         return self

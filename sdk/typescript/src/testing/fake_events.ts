@@ -9,6 +9,7 @@ import type {
   UpdateWebhook,
   Webhook,
 } from "../event_shapes.js";
+import type { ProcessShape } from "../shapes.js";
 import type { Answer } from "../transport.js";
 import { EVENTS, event, partly, refuse } from "./answers.js";
 import { stamp, type Clock } from "./fake_session.js";
@@ -30,8 +31,16 @@ export class FakeEvents {
 
   add(type: EventType, sessionId: string | null, data: Record<string, unknown>): AccountEvent {
     const by = { actor: "key", keyId: "key_fake", address: "fake" } as const;
-    const told = { eventId: this.newId("evt"), type, sessionId, time: stamp(this.clock()), requestId: "fake" };
-    const whole: AccountEvent = { ...told, data: { ...data, by } };
+    return this.#add(type, sessionId, { ...data, by }, "fake");
+  }
+
+  /** A process has ended. No request is the cause. */
+  addExit(sessionId: string, { processId, name, exitCode, reason }: ProcessShape): void {
+    this.#add("process.exited", sessionId, { processId, name, exitCode, reason, by: { actor: "server" } }, null);
+  }
+
+  #add(type: EventType, sessionId: string | null, data: AccountEvent["data"], requestId: string | null): AccountEvent {
+    const whole = { eventId: this.newId("evt"), type, sessionId, time: stamp(this.clock()), requestId, data };
     this.#kept.push(whole);
     this.webhooks.deliver(whole);
     return whole;

@@ -46,6 +46,7 @@ function policy(given: Partial<SleepPolicy> | null | undefined): SleepPolicy {
 }
 
 export type Clock = () => Date;
+export type Exited = (process: ProcessShape) => void;
 
 /** What a session begins with. */
 export interface Origin {
@@ -74,7 +75,11 @@ export class FakeProcess {
   port: number | undefined;
   #end = 0;
 
-  constructor(readonly shape: ProcessShape) {}
+  /** `exited`: gets the shape when the process ends, but not by deep sleep. */
+  constructor(
+    readonly shape: ProcessShape,
+    private readonly exited: Exited,
+  ) {}
 
   /** Prints the script's output and ends, unless the script says `running`. */
   play(result: FakeResult): void {
@@ -89,6 +94,7 @@ export class FakeProcess {
   end(exitCode: number, reason: ProcessReason | null = null): void {
     if (this.shape.status !== "running") return;
     Object.assign(this.shape, { status: "exited", exitCode, reason, endedAt: now() });
+    if (reason !== "deep_sleep") this.exited(this.shape);
   }
 
   signal(name: string): void {
@@ -100,7 +106,7 @@ export class FakeProcess {
 export class FakeSession {
   files: FakeFiles;
   readonly processes = new Map<string, FakeProcess>();
-  readonly services = new FakeServices(this.processes, (shape) => new FakeProcess(shape));
+  readonly services = new FakeServices(this.processes, (shape) => new FakeProcess(shape, this.exited));
   readonly contexts = new Map<string, ContextEntry>();
   readonly terminals = new Set<string>();
   readonly tokens = new Set<string>();
@@ -115,6 +121,7 @@ export class FakeSession {
     fields: CreateSession,
     origin: Origin,
     private readonly clock: Clock,
+    readonly exited: Exited,
   ) {
     this.files = new FakeFiles(origin.kept);
     this.#imageEnv = origin.imageEnv;
@@ -216,7 +223,7 @@ export class FakeSession {
     this.sleep("deep-sleep");
     this.processes.clear();
     for (const { shape, log } of records.processes) {
-      const process = new FakeProcess(lost(shape));
+      const process = new FakeProcess(lost(shape), this.exited);
       process.log.push(...log);
       this.processes.set(shape.processId, process);
     }

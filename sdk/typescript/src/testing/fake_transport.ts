@@ -295,7 +295,8 @@ export class FakeTransport implements Transport {
   /** Begins a session. Returns the response to its creation. */
   #begin(fields: CreateSession, origin: Origin): unknown {
     this.#requireFree(fields.name);
-    const session = new FakeSession(this.#newId("ses"), fields, origin, this.#clock);
+    const id = this.#newId("ses");
+    const session = new FakeSession(id, fields, origin, this.#clock, (process) => this.events.addExit(id, process));
     requireFit(origin, session.shape.resourceLimits.disk);
     const active = this.#active;
     if (active >= this.mostSessions) {

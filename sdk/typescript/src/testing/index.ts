@@ -85,7 +85,7 @@ export class FakeBuntime extends Buntime {
 
   /**
    * Adds an event, as a server does when it happens. The fake itself adds those of creates and deletions of sessions, of
-   * keys and of webhooks.
+   * ends of processes, of keys and of webhooks.
    */
   addEvent(
     type: EventType,

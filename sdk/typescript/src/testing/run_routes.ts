@@ -200,7 +200,7 @@ async function started(
   unscripted: FakeResult = SILENT,
 ): Promise<FakeProcess> {
   const run = runOf(session, asked, "process");
-  const process = new FakeProcess({
+  const shape = {
     processId: tools.newId("proc"),
     pid: 100 + session.processes.size,
     status: "running",
@@ -210,7 +210,8 @@ async function started(
     endedAt: null,
     command: run.command ?? run.code ?? "",
     name: asked.name ?? null,
-  });
+  } as const;
+  const process = new FakeProcess(shape, session.exited);
   session.processes.set(process.shape.processId, process);
   const play = tools.scripts.find(run);
   process.play(play === null ? unscripted : await play());

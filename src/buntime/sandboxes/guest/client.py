@@ -219,7 +219,7 @@ def _told(failure: Exception, path: str, query: Mapping[str, str]) -> Exception:
     if isinstance(failure, SpareGone):
         known = "spare" in query and path != "/prepared/run"
     elif isinstance(failure, NotKnown):
-        known = path in ("/feed/edge", "/services")
+        known = path in ("/feed/edge", "/services", "/processes/ends")
     else:
         known = not isinstance(failure, Unfit) or path in ("/prepared/run", "/spares/prepare")
     return failure if known else SandboxGone(f"{path}: the guest reports {failure!r}")

@@ -230,6 +230,11 @@ class Launcher:
     def is_alive(self) -> bool:
         return self._is_alive()
 
+    @property
+    def is_asleep(self) -> bool:
+        """Whether the sandbox is frozen, or about to be."""
+        return self._sleeps
+
     async def kill_sandbox(self) -> None:
         """Never called while the sandbox is frozen: a frozen guest cannot answer."""
         await self._kill()

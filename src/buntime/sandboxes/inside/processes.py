@@ -19,6 +19,7 @@ from buntime.ports import SandboxGone
 from buntime.sandboxes.guest.client import LARGEST_NUMBER, Count, Guest, Nothing
 from buntime.sandboxes.guest.failures import UNREADABLE, Impostor
 from buntime.sandboxes.guest.frames import ENOUGH, GATHER_SECONDS, STREAMS, Frame, batches
+from buntime.sandboxes.inside.ends import Ends
 from buntime.sandboxes.inside.launcher import ANSWER_SECONDS, Launcher, Spare
 from buntime.sandboxes.machinery import Machinery
 
@@ -91,8 +92,11 @@ class _Attended:
 
 
 class GuestProcesses:
-    def __init__(self, guest: Guest, launcher: Launcher, machinery: Machinery, listeners: Listeners) -> None:
+    def __init__(
+        self, guest: Guest, launcher: Launcher, machinery: Machinery, listeners: Listeners, ends: Ends
+    ) -> None:
         self._guest = guest
+        self._ends = ends
         self._listeners = listeners
         self._launcher = launcher
         self._machinery = machinery
@@ -117,7 +121,8 @@ class GuestProcesses:
                 self._launcher.release(run)
                 raise
 
-        process, _ = await self._launcher.background("processes", start)
+        with self._ends.awaiting(new.id, new.name):
+            process, _ = await self._launcher.background("processes", start)
         try:
             yield _Attended(process, self._launcher, run)
         finally:

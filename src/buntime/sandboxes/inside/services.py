@@ -13,6 +13,7 @@ from buntime.errors import InvalidState
 from buntime.inside import NewService, ServiceState, ServiceStatus
 from buntime.sandboxes.guest.client import Count, Guest, Nothing
 from buntime.sandboxes.guest.failures import Impostor, NotKnown
+from buntime.sandboxes.inside.ends import Ends
 from buntime.sandboxes.inside.launcher import ANSWER_SECONDS, Launcher, Spare
 
 MOST = 32  # that a guest lists …
@@ -46,9 +47,10 @@ class _Services(msgspec.Struct):
 
 
 class GuestServices:
-    def __init__(self, guest: Guest, launcher: Launcher) -> None:
+    def __init__(self, guest: Guest, launcher: Launcher, ends: Ends) -> None:
         self._guest = guest
         self._launcher = launcher
+        self._ends = ends
 
     async def list(self) -> Sequence[ServiceStatus]:
         try:
@@ -84,7 +86,8 @@ class GuestServices:
                 raise Impostor("it describes another service")
             return started
 
-        started, _ = await self._launcher.background("processes", start)
+        with self._ends.awaiting(new.id, new.name):
+            started, _ = await self._launcher.background("processes", start)
         return started
 
     async def stop(self, name: str, *, forget: bool = False) -> None:

@@ -75,8 +75,12 @@ class Namespaces:
 
     def clear(self, init: int, *, often: bool) -> None:
         """Says how often the kernel clears the set of `local_ports` in the namespace of a process. `init`: its pidfd.
-        Raises OSError."""
-        self._clearing.submit(self._clear, init, often).result()
+        Changes nothing after `close`. Raises OSError."""
+        try:
+            clearing = self._clearing.submit(self._clear, init, often)
+        except RuntimeError:
+            return
+        clearing.result()
 
     def _clear(self, init: int, often: bool) -> None:
         os.setns(init, os.CLONE_NEWNET)

@@ -85,8 +85,8 @@ async def list_events(call: Call[wire.EventsQuery, None]) -> wire.Events:
 
     Pass the cursor of one response in the next request to get every event exactly once. Events stay for 30 days, also
     when their session is gone, and the newest 100,000 of an account at most. A change and its event are stored
-    together. `execution.completed` and `resource_limit.exceeded` appear within seconds, and a power loss of the host
-    may take the last second of them.
+    together. `execution.completed`, `process.exited` and `resource_limit.exceeded` appear within seconds, and a power
+    loss of the host may take the last second of them.
 
     With `follow=true` the response is a stream of Server-Sent Events: `ready`, then an `event` for each. Their ids are
     cursors, and `Last-Event-ID` works like `cursor`. It counts as an open stream of the account.

@@ -21,9 +21,20 @@ class Events:
         self._kept: list[dict[str, Any]] = []
 
     def add(self, kind: str, session_id: str | None = None, **data: object) -> dict[str, Any]:
+        by = {"actor": "key", "keyId": "key_fake", "address": "fake"}
+        return self._add(kind, session_id, {**data, "by": by}, "fake")
+
+    def add_exit(self, session_id: str, process: Mapping[str, Any]) -> None:
+        """A process has ended. No request is the cause."""
+        data = {name: process[name] for name in ("processId", "name", "exitCode", "reason")}
+        self._add("process.exited", session_id, {**data, "by": {"actor": "server"}}, None)
+
+    def _add(
+        self, kind: str, session_id: str | None, data: Mapping[str, object], request_id: str | None
+    ) -> dict[str, Any]:
         told = {
             **{"eventId": self._new_id("evt"), "type": kind, "sessionId": session_id, "time": stamp(self._clock())},
-            **{"requestId": "fake", "data": {**data, "by": {"actor": "key", "keyId": "key_fake", "address": "fake"}}},
+            **{"requestId": request_id, "data": data},
         }
         self._kept.append(told)
         self._webhooks.deliver(told)

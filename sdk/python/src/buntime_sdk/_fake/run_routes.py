@@ -201,7 +201,7 @@ def _started(
         "command": run.program,
         "name": asked.get("name"),
     }
-    process = session.processes[process_id] = FakeProcess(shape, tools.clock)
+    process = session.processes[process_id] = FakeProcess(shape, tools.clock, session.exited)
     _written(session, run, result)
     process.play(result)
     return process

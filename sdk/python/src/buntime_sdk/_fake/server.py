@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from difflib import get_close_matches
+from functools import partial
 from threading import RLock
 from typing import Any
 from urllib.parse import unquote
@@ -314,7 +315,8 @@ class FakeServer:
     def _begin(self, fields: Mapping[str, Any], origin: Origin) -> dict[str, Any]:
         """Begins a session. Returns the response to its creation."""
         self._require_free(fields.get("name"))
-        session = FakeSession(self._new_id("ses"), fields, origin, self._clock)
+        name = self._new_id("ses")
+        session = FakeSession(name, fields, origin, self._clock, partial(self.events.add_exit, name))
         require_fit(origin.size, session.told["resourceLimits"]["disk"])
         living = sum(not other.is_expired for other in self.sessions.values())
         if self.most_sessions is not None and living >= self.most_sessions:

@@ -23,6 +23,7 @@ KILLED_BY_SLEEP = 143
 IGNORED = frozenset({"SIGCONT", "SIGCHLD", "SIGWINCH", "SIGURG"})  # these do not end a process
 
 Clock: TypeAlias = Callable[[], datetime]
+Exited: TypeAlias = Callable[[Mapping[str, Any]], None]
 
 
 def stamp(time: datetime, later: float = 0) -> str:
@@ -53,16 +54,18 @@ class Records:
 
 class FakeProcess:
     """`told`: as responses have it. `log`: each entry with its end offset in bytes. `written`: what
-    its input received. `port`: where it listens while it runs.
+    its input received. `port`: where it listens while it runs. `exited`: gets `told` when the process ends, but not by
+    deep sleep.
     """
 
-    def __init__(self, told: dict[str, Any], clock: Clock) -> None:
+    def __init__(self, told: dict[str, Any], clock: Clock, exited: Exited) -> None:
         self.told = told
         self.log: list[tuple[int, dict[str, Any]]] = []
         self.written: list[bytes] = []
         self.input_is_closed = False
         self.port: int | None = None
         self._clock = clock
+        self._exited = exited
 
     @property
     def is_running(self) -> bool:
@@ -86,6 +89,8 @@ class FakeProcess:
                 "reason": reason,
                 "endedAt": stamp(self._clock()),
             }
+            if reason != "deep_sleep":
+                self._exited(self.told)
 
     def signal(self, name: str) -> None:
         if name not in Signals.__members__:
@@ -97,8 +102,12 @@ class FakeProcess:
 
 
 class FakeSession:
-    def __init__(self, session_id: str, fields: Mapping[str, Any], origin: Origin, clock: Clock) -> None:
+    def __init__(
+        self, session_id: str, fields: Mapping[str, Any], origin: Origin, clock: Clock, exited: Exited
+    ) -> None:
+        """`exited`: as for its processes."""
         now = clock()
+        self.exited = exited
         self._clock = clock
         self._image_env = origin.image_env
         self._runs = 0
@@ -233,7 +242,7 @@ class FakeSession:
         self.end()
         self.processes.clear()
         for told, log in records.processes:
-            process = self.processes[told["processId"]] = FakeProcess(_lost(told), self._clock)
+            process = self.processes[told["processId"]] = FakeProcess(_lost(told), self._clock, self.exited)
             process.log.extend(log)
         self.contexts = {context["contextId"]: _lost(context) for context in records.contexts}
         self.files = FakeFiles(self._now, origin.entries)
@@ -267,7 +276,7 @@ class FakeSession:
     def _new_process(self, name: str, command: str, port: int | None, process_id: str, pid: int) -> FakeProcess:
         told = {"processId": process_id, "pid": pid, "status": "running", "exitCode": None, "reason": None}
         shown = {"startedAt": self._now(), "endedAt": None, "command": command, "name": name}
-        process = FakeProcess({**told, **shown}, self._clock)
+        process = FakeProcess({**told, **shown}, self._clock, self.exited)
         process.port = port
         return process
 
