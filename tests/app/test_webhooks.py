@@ -199,12 +199,17 @@ async def test_a_deleted_webhook_is_not_found(api: Api) -> None:
         assert (await api.call("PATCH", f"/webhooks/{name}", {})).refusal == (404, "webhook_not_found")
 
 
-async def test_the_keeper_removes_what_a_deleted_webhook_leaves(api: Api) -> None:
+@pytest.mark.parametrize("keeps", [False, True])
+async def test_what_a_deleted_webhook_leaves_is_removed_soon(api: Api, keeps: bool) -> None:
+    """By the call itself. After a crash, by the keeper."""
     webhook = (await made(api))["webhookId"]
     other = (await made(api))["webhookId"]
     await api.session()
-    assert (await api.call("DELETE", f"/webhooks/{webhook}")).status == 200
-    await api.keep(api.keeper())
+    if keeps:
+        assert await api.store.remove_webhook(webhook)
+        await api.keep(api.keeper())
+    else:
+        assert (await api.call("DELETE", f"/webhooks/{webhook}")).status == 200
     await eventually(lambda: {one.webhook for _, one in api.store.deliveries.values()} == {other})
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from buntime.account import Account, AccountStatus
-from buntime.stores import database, deliveries, told
+from buntime.stores import database, deliveries, told, webhooks
 from buntime.stores.accounts import set_account_status
 from buntime.stores.sqlite import SqliteStore
 from buntime.stores.webhooks import remove_webhooks_of
@@ -23,6 +23,7 @@ EVENTS = 25
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(told, "DROP_AT_ONCE", 10)
+    monkeypatch.setattr(webhooks, "MOST_AT_ONCE", 10)
 
 
 @contextmanager
@@ -52,7 +53,7 @@ async def filled(path: Path) -> SqliteStore:
     return store
 
 
-async def test_a_removed_webhook_leaves_its_deliveries_to_the_sweep_and_its_secrets_to_nobody(store_path: Path) -> None:
+async def test_a_removed_webhook_leaves_many_deliveries_to_the_sweep_and_no_secrets(store_path: Path) -> None:
     store = await filled(store_path)
     assert await store.remove_webhook("whk_one")
     assert rows(store_path) == (2, 2 * EVENTS)

@@ -17,12 +17,19 @@ from buntime.webhook import Network, is_allowed, is_named
 
 ADDRESSES = 3  # of a name that are tried
 CONNECT_SECONDS = 4.0  # for each of them
+LARGEST_ANSWER = 16 << 10  # bytes of an answer that are read, with its headers and whatever comes before it
+MOST_READS = 100  # of one answer, which may come a byte at a time
+READ_BYTES = 4 << 10  # at once. The library parses what one read brings before anything else runs
 
 type Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 
 class NotAllowed(Exception):
     """An address of the receiver is not public, and in none of the operator's networks."""
+
+
+class TooLong(Exception):
+    """The answer has more than LARGEST_ANSWER bytes, or came in more than MOST_READS pieces."""
 
 
 class CheckedBackend(AsyncNetworkBackend):
@@ -60,19 +67,30 @@ class CheckedBackend(AsyncNetworkBackend):
         except BaseException:
             await stream.aclose()
             raise
-        return _Closing(stream)
+        return _Bounded(stream)
 
 
-class _Closing(AsyncNetworkStream):
-    """A connection that is closed when its TLS handshake does not end well, also when that is cancelled."""
+class _Bounded(AsyncNetworkStream):
+    """A connection that reads a bounded answer to each request, so that parsing what a receiver sends stops no other.
+
+    It is closed when its TLS handshake does not end well, also when that is cancelled.
+    """
 
     def __init__(self, inner: AsyncNetworkStream) -> None:
         self._inner = inner
+        self._bytes = self._reads = 0  # of the answer
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return await self._inner.read(max_bytes, timeout)
+        """Raises TooLong and what httpcore2 raises."""
+        if self._bytes >= LARGEST_ANSWER or self._reads >= MOST_READS:
+            raise TooLong
+        got = await self._inner.read(min(max_bytes, READ_BYTES, LARGEST_ANSWER - self._bytes), timeout)
+        self._bytes += len(got)
+        self._reads += 1
+        return got
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._bytes = self._reads = 0  # a request: what is read after it is its answer
         await self._inner.write(buffer, timeout)
 
     async def aclose(self) -> None:
@@ -82,7 +100,7 @@ class _Closing(AsyncNetworkStream):
         self, ssl_context: SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> AsyncNetworkStream:
         try:
-            return await self._inner.start_tls(ssl_context, server_hostname, timeout)
+            return _Bounded(await self._inner.start_tls(ssl_context, server_hostname, timeout))
         except BaseException:
             with CancelScope(shield=True):
                 await self._inner.aclose()

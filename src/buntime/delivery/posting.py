@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -18,7 +18,7 @@ from httpcore2 import (
     UnsupportedProtocol,
 )
 
-from buntime.delivery.connecting import CheckedBackend, NotAllowed, Resolve
+from buntime.delivery.connecting import CheckedBackend, NotAllowed, Resolve, TooLong
 from buntime.delivery.lanes import QUICK, SLOW
 from buntime.delivery.message import headers_of
 from buntime.delivery.resolving import NoSuchName, Resolver
@@ -29,7 +29,7 @@ from buntime.webhook import ATTEMPT_SECONDS, Network, Outcome, Webhook, outcome_
 
 log = structlog.get_logger()
 
-LARGEST_ANSWER = 64 << 10  # bytes of an answer that are read, so that its connection can be used again
+MOST_PARTS = 16  # of an answer's body that are read, so that its connection can be used again
 KEPT_CONNECTIONS, KEPT_SECONDS = 64, 30.0  # without a request under way
 LONGEST_FAILURE = 200  # characters
 
@@ -81,6 +81,8 @@ class Poster:
             failure = f"There was no whole answer within {ATTEMPT_SECONDS:.0f} seconds."
         except NotAllowed:
             failure = "The receiver's address is not public."
+        except TooLong:
+            failure = "The answer was too long before its status was known."
         except NoSuchName:
             failure = "The receiver's name cannot be resolved."
         except (NetworkError, OSError) as broken:  # OSError: TLS can also fail after its handshake
@@ -93,13 +95,14 @@ class Poster:
         return Outcome(failure=failure)
 
     async def _posted(self, url: str, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> int:
-        """The status of the answer, when it has ended or is long."""
+        """The status of the answer, when it has ended or is long. Raises TooLong when its headers are."""
         async with self._pool.stream("POST", _parsed(url), headers=headers, content=body) as answer:
-            length = 0
-            async for part in answer.aiter_stream():
-                length += len(part)
-                if length > LARGEST_ANSWER:
-                    break
+            parts = 0
+            with suppress(TooLong):
+                async for _ in answer.aiter_stream():
+                    parts += 1
+                    if parts >= MOST_PARTS:
+                        break
             return answer.status
 
 

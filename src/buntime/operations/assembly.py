@@ -98,7 +98,7 @@ def assemble_operations(
         Keys(store, clock),
         OwnAccount(store, clock),
         Events(store, entrance),
-        Webhooks(store, Signing(vault), networks, clock),
+        Webhooks(store, Signing(vault), networks, tasks, clock),
         Usage(store, clock),
         Measurements(store, entrance, lifecycle.measuring, history, clock),
         PreviewTokens(store, entrance, visitors, tasks, clock),

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from buntime import errors
 from buntime.caller import Caller
+from buntime.daemon.tasks import Tasks
 from buntime.event import AccountEvent, EventType
 from buntime.ids import new_id
 from buntime.operations.signing import Signing
@@ -43,11 +44,14 @@ class Patch:
 
 
 class Webhooks:
-    def __init__(self, store: Store, signing: Signing, networks: Sequence[Network], clock: Callable[[], float]) -> None:
+    def __init__(
+        self, store: Store, signing: Signing, networks: Sequence[Network], tasks: Tasks, clock: Callable[[], float]
+    ) -> None:
         """`networks`: where receivers may be, beside public addresses."""
         self._store = store
         self._signing = signing
         self._networks = networks
+        self._tasks = tasks
         self._clock = clock
 
     async def create(
@@ -91,11 +95,12 @@ class Webhooks:
         return MadeWebhook(secret, changed)
 
     async def delete(self, caller: Caller, webhook_id: str) -> None:
-        """With its deliveries. Raises WebhookNotFound."""
+        """With its deliveries, of which many go after this has returned. Raises WebhookNotFound."""
         webhook = await self.get(caller, webhook_id)
         told = of_webhook(webhook, EventType.WEBHOOK_DELETED, self._clock())
         if not await self._store.remove_webhook(webhook_id, (told,)):
             raise errors.WebhookNotFound(webhook_id)
+        self._tasks.start(self._store.drop_removed_webhooks(), f"deliveries of {webhook_id}")
 
     async def test(self, caller: Caller, webhook_id: str) -> AccountEvent:
         """An event that goes to this webhook alone. Raises WebhookNotFound, InvalidState."""

@@ -69,24 +69,27 @@ SET state = 'pending', attempts = 0, due_at = :now,
 WHERE id = :id AND webhook = :webhook
 """
 
+# CROSS JOIN reads webhooks first, here and below: what is pending at those that are off is not read.
 _PENDING = """
 SELECT count(*) FROM (
-  SELECT 1 FROM webhooks JOIN deliveries ON deliveries.webhook = webhooks.id
+  SELECT 1 FROM webhooks CROSS JOIN deliveries ON deliveries.webhook = webhooks.id
   WHERE off IS NULL AND state = 'pending' LIMIT ?
 )
 """
-
 _OFF = "SELECT off, count(*) AS webhooks FROM webhooks WHERE off IS NOT NULL AND removed = 0 GROUP BY off"
 
 _DROP_REMOVED = """
 DELETE FROM deliveries WHERE rowid IN (
-  SELECT deliveries.rowid FROM webhooks JOIN deliveries ON deliveries.webhook = webhooks.id
+  SELECT deliveries.rowid FROM webhooks CROSS JOIN deliveries ON deliveries.webhook = webhooks.id
   WHERE removed = 1 LIMIT ?
 )
 """
 
 _DROP_EMPTY = """
-DELETE FROM webhooks WHERE removed = 1 AND NOT EXISTS (SELECT 1 FROM deliveries WHERE webhook = webhooks.id)
+DELETE FROM webhooks WHERE rowid IN (
+  SELECT rowid FROM webhooks
+  WHERE removed = 1 AND NOT EXISTS (SELECT 1 FROM deliveries WHERE webhook = webhooks.id) LIMIT ?
+)
 """
 
 
@@ -142,11 +145,10 @@ def delivery_numbers(connection: sqlite3.Connection) -> DeliveryNumbers:
 
 
 def drop_removed(connection: sqlite3.Connection, most: int) -> int:
-    """Removes at most `most` deliveries of removed webhooks, and those webhooks that have none left. Returns how many
-    deliveries."""
+    """Removes at most `most` deliveries of removed webhooks, and at most as many of those webhooks that have none left.
+    Returns the larger number: it is `most` if there may be more."""
     dropped = connection.execute(_DROP_REMOVED, (most,)).rowcount
-    connection.execute(_DROP_EMPTY)
-    return dropped
+    return max(dropped, connection.execute(_DROP_EMPTY, (most,)).rowcount)
 
 
 def _held(connection: sqlite3.Connection, webhook_id: str, sessions: Collection[str | None]) -> Mapping[str, int]:

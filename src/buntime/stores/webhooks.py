@@ -22,8 +22,10 @@ SET url = :url, types = :types, secrets = :secrets, version = version + 1,
 WHERE id = :id AND version = :expected AND removed = 0
 """
 
-# A deleted webhook costs one row's change, however many deliveries it has. `deliveries.drop_removed` does the rest.
+MOST_AT_ONCE = 100  # deliveries that go together with their webhook
+
 _REMOVE = "UPDATE webhooks SET removed = 1, off = 'asked', url = '', types = NULL, secrets = '[]' WHERE removed = 0"
+_COUNT_DELIVERIES = "SELECT count(*) FROM (SELECT 1 FROM deliveries WHERE webhook = ? LIMIT ?)"
 
 
 def add_webhook(connection: sqlite3.Connection, webhook: Webhook, limit: int) -> None:
@@ -54,7 +56,13 @@ def change_webhook(connection: sqlite3.Connection, new: Webhook, expected: int) 
 
 
 def remove_webhook(connection: sqlite3.Connection, webhook_id: str) -> bool:
-    return connection.execute(f"{_REMOVE} AND id = ?", (webhook_id,)).rowcount == 1
+    """With many deliveries, it costs a change of one row, and `deliveries.drop_removed` does the rest. With few, they
+    go at once."""
+    if connection.execute(f"{_REMOVE} AND id = ?", (webhook_id,)).rowcount != 1:
+        return False
+    if connection.execute(_COUNT_DELIVERIES, (webhook_id, MOST_AT_ONCE + 1)).fetchone()[0] <= MOST_AT_ONCE:
+        connection.execute("DELETE FROM webhooks WHERE id = ?", (webhook_id,))
+    return True
 
 
 def remove_webhooks_of(connection: sqlite3.Connection, account_id: str) -> None:
