@@ -1,5 +1,6 @@
 """Checks that a hostile session or client harms only itself."""
 
+import shlex
 import socket
 import statistics
 import threading
@@ -15,12 +16,23 @@ from tests.acceptance.client import Session
 from tests.acceptance.events import Event, Events
 from tests.acceptance.server import Server
 
+INSIDE = Path(__file__).with_name("inside")
 MB = 1 << 20
 MOST_MORE = 300 * MB  # the most that the server's memory may grow
 SLOWER = (
     25  # the highest allowed ratio of a neighbour's median call time to its quiet median; the attack shares its CPUs
 )
 LEAST = 0.02  # seconds; the ratio ignores differences below this
+
+
+def take_the_guests_place(session: Session, program: str, *arguments: str) -> None:
+    """Begins a program of `inside/` that answers as the session's guest from now on."""
+    for name in ("taking.py", program):
+        session.write(f"/root/{name}", (INSIDE / name).read_text()).done()
+    # it begins after the run that starts it has ended, so the real guest answers that run
+    taking = shlex.join(["exec", "python3", f"/root/{program}", *arguments])
+    session.command(f"(sleep 0.5; {taking}) > /root/taking.log 2>&1 < /dev/null &")
+    time.sleep(2)
 
 
 def memory_of(server: Server) -> int:

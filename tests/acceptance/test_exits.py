@@ -5,20 +5,19 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
 from tests.acceptance.client import Client, Session
 from tests.acceptance.conftest import Servers
+from tests.acceptance.hostile import take_the_guests_place
 from tests.acceptance.sleeping import deep_sleep, state
 from tests.acceptance.test_processes import events, start
 from tests.waiting import until
 
 pytestmark = pytest.mark.sandbox
 
-INSIDE = Path(__file__).parent / "inside"
 STORED = 3.0  # seconds: longer than an end takes to be stored
 
 
@@ -161,11 +160,9 @@ def test_a_webhook_gets_the_end_of_a_process(servers: Servers) -> None:
 def test_a_lying_guest_ends_its_own_sandbox_and_tells_of_nothing(paid: Client, lie: str) -> None:
     bad, beside = paid.open(), paid.open()
     mine, others = start(bad, "sleep 1000"), start(beside, "sleep 1000")
-    bad.write("/root/false_ends.py", (INSIDE / "false_ends.py").read_text()).done()
-    taking = f"sleep 0.5; exec python3 /root/false_ends.py {others.id} {lie}"
-    bad.command(f"({taking}) > /root/false_ends.log 2>&1 < /dev/null &")
-    time.sleep(2 * STORED)  # no request reaches the impostor: the server itself asks it
-    assert bad.text("/root/false_ends.log") == "asked\n"
+    take_the_guests_place(bad, "false_ends.py", others.id, lie)
+    time.sleep(STORED)  # no request reaches the impostor: the server itself asks it
+    assert bad.text("/root/taking.log") == "ready\nasked\n"
     assert mine.look()["status"] == "lost"
     assert (exits(bad), exits(beside), others.look()["status"]) == ([], [], "running")
     for session in (bad, beside):

@@ -11,6 +11,7 @@ import pytest
 from buntime.config import SHARED_RUN_DIR
 from tests.acceptance.client import Client, Session
 from tests.acceptance.conftest import Servers
+from tests.acceptance.hostile import take_the_guests_place
 from tests.acceptance.server import Server
 
 pytestmark = pytest.mark.sandbox
@@ -27,17 +28,10 @@ def attacker(paid: Client) -> Iterator[Session]:
     session.delete()
 
 
-def take_the_guests_place(session: Session, answer: str) -> None:
-    session.write("/root/impostor.py", (INSIDE / "impostor.py").read_text()).done()
-    # the impostor begins after the run that starts it has ended, so the real guest answers that run
-    session.command(f"(sleep 0.5; exec python3 /root/impostor.py '{answer}') > /root/impostor.log 2>&1 < /dev/null &")
-    time.sleep(1.5)
-
-
 def test_an_impossible_number_from_an_impostor_does_not_end_the_server(servers: Servers) -> None:
     server = servers.start(BUNTIME_IDLE_AFTER="2")
     session = server.new_client().open()
-    take_the_guests_place(session, '{"files":' + "9" * 30 + "}")
+    take_the_guests_place(session, "liar.py", "/status", 'json:{"files":' + "9" * 30 + "}")
     until = time.monotonic() + 4.0  # long enough for the keeper to suspend the session and store what it saw
     while time.monotonic() < until:
         assert session.look().done()["filesCount"] < 2**53
@@ -47,7 +41,7 @@ def test_an_impossible_number_from_an_impostor_does_not_end_the_server(servers: 
 
 def test_a_flood_from_an_impostor_does_not_hold_up_others(paid: Client, other: Session) -> None:
     bad = paid.open()
-    take_the_guests_place(bad, "flood")
+    take_the_guests_place(bad, "liar.py", "/", "flood")
     with subprocess.Popen(
         ["curl", "-sS", "-m", "20", "-H", f"Authorization: Bearer {paid.key}",
          f"http://127.0.0.1:{paid.port}/files/list?sessionId={bad.id}"], stdout=subprocess.PIPE,

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +23,7 @@ from tests.acceptance.hostile import (
     others_stay_quick,
     process_of,
     recovers,
+    take_the_guests_place,
     until_exited,
 )
 from tests.acceptance.server import Server
@@ -31,7 +31,6 @@ from tests.acceptance.test_terminals import TerminalUser, open_terminal
 
 pytestmark = pytest.mark.sandbox
 
-INSIDE = Path(__file__).with_name("inside")
 GUEST = 2  # the guest's pid in every session
 LYING_SECONDS = 3.0
 REPLACED_SECONDS = 30.0  # until the guest's replacement answers
@@ -137,12 +136,6 @@ def _processes(session: Session) -> list[dict[str, Any]]:
 # --- lies of a guest ---
 
 
-def replace_guest(session: Session, where: str, how: str) -> None:
-    session.write("/root/liar.py", (INSIDE / "liar.py").read_text()).done()
-    session.command(f"(sleep 0.7; exec python3 /root/liar.py {where} '{how}') > /root/liar.log 2>&1 < /dev/null &")
-    time.sleep(2)
-
-
 def _typed(answer: Events) -> str:
     """Returns the error code with which the request ends."""
     with answer, suppress(ConnectionError):
@@ -159,22 +152,27 @@ LIES: dict[str, tuple[str, str, Callable[[Session, dict[str, str]], Events]]] = 
         (
             "a watch",
             "/files/watch",
-            ("garbage", "deep", "deep frames", "half a frame", "losses"),
+            ("noise", "garbage", "garbage frames", "deep", "deep frames", "half a frame", "losses"),
             lambda s, _: watch(s),
         ),
         (
             "who follows logs",
             "/processes/logs",
-            ("garbage", "deep frames", "crumbs", "entries"),
+            ("garbage frames", "deep frames", "crumbs", "entries", "flood"),
             lambda s, known: follow(s, known["process"]),
         ),
         (
             "a run in a context",
             "/contexts/run",
-            ("garbage", "deep frames", "crumbs", "shows"),
+            ("garbage frames", "deep frames", "crumbs", "shows", "flood"),
             lambda s, known: stream(s, code="1", contextId=known["context"], timeout=5),
         ),
-        ("a run", "/run", ("garbage", "deep frames", "crumbs"), lambda s, _: stream(s, command="true", timeout=5)),
+        (
+            "a run",
+            "/run",
+            ("noise", "garbage frames", "deep frames", "crumbs", "flood"),
+            lambda s, _: stream(s, command="true", timeout=5),
+        ),
     )
     for how in hows
 }
@@ -184,7 +182,7 @@ LIES: dict[str, tuple[str, str, Callable[[Session, dict[str, str]], Events]]] = 
 def test_a_lie_hurts_the_liar_alone(server: Server, victim: Session, neighbour: Session, lie: str) -> None:
     where, how, ask = LIES[lie]
     known = {"process": process_of(victim, "sleep 600"), "context": context_of(victim)}
-    replace_guest(victim, where, how)
+    take_the_guests_place(victim, "liar.py", where, how)
     with others_stay_quick(server, neighbour):
         answers = [ask(victim, known) for _ in range(6)]
         with ThreadPoolExecutor(len(answers)) as pool:
@@ -215,13 +213,13 @@ def test_a_search_by_a_program_that_prints_without_end_takes_nobodys_time(
 
 
 @pytest.mark.parametrize("path", ["/files/stat", "/files/content", "/files/list", "/processes/list", "/contexts/list"])
-@pytest.mark.parametrize("how", ["garbage", "deep"])
+@pytest.mark.parametrize("how", ["noise", "garbage", "deep"])
 def test_a_lie_to_whatever_is_asked_is_no_error_of_ours(victim: Session, path: str, how: str) -> None:
     victim.write("asked", "asked").done()
     query = {"sessionId": victim.id}
     if path.startswith("/files"):
         query["path"] = "asked" if path == "/files/content" else "."
-    replace_guest(victim, "/", how)
+    take_the_guests_place(victim, "liar.py", "/", how)
     deadline = time.monotonic() + REPLACED_SECONDS
     while (reply := victim.client.call("GET", path, query=query)).status == 200:
         assert time.monotonic() < deadline, f"the guest was not replaced: {reply.shown()}"
@@ -235,7 +233,7 @@ def test_a_guest_that_only_fails_does_not_keep_the_server_from_starting(servers:
     client = server.new_client()
     liar, beside = client.open(), client.open()
     pid = beside.output("sleep 100000 & echo $!")
-    replace_guest(liar, "/", f"errno:{name}")
+    take_the_guests_place(liar, "liar.py", "/", f"errno:{name}")
     server.kill()
     server.start()
     assert beside.output("pgrep -x sleep") == pid

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buntime.cause import SERVER, Cause, cause_for, caused_by
@@ -478,6 +478,7 @@ ENDS = st.builds(end, IDS, st.none() | st.integers(-1, 256), st.sampled_from([No
 FRAMES = st.lists(st.builds(lambda found: told_by_guest(*found), st.lists(ENDS)) | st.binary(max_size=40), max_size=8)
 
 
+@settings(deadline=None)
 @given(FRAMES)
 def test_whatever_a_guest_sends_no_process_is_told_twice_and_none_of_others(frames: list[bytes]) -> None:
     async def hear() -> Sequence[Ended]:

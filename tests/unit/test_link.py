@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from buntime.ports import SandboxGone
+from buntime.sandboxes.guest import link
 from buntime.sandboxes.guest.client import Guest, Links
 from buntime.sandboxes.guest.failures import Impostor
 from tests.ports import free_port
@@ -207,6 +208,38 @@ def test_nobody_listening_means_the_sandbox_is_gone() -> None:
     # the server's event loop makes the protocol before it connects
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(ask())
+
+
+async def test_a_guest_that_sends_crumbs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "MOST_BUSY", 5)
+    crumbs = 0
+
+    async def crumble(asked: Asked) -> None:
+        nonlocal crumbs
+        asked.start()
+        while True:
+            await asked.more(b"x")
+            crumbs += 1
+
+    async with answering(crumble) as guest:
+        with pytest.raises(SandboxGone, match="crumbs"):
+            await guest.fetch("GET", "/files", {}, 1 << 30)
+    assert crumbs < (link.MOST_BUSY + 3) * link.MOST_WORK
+
+
+async def test_a_guest_that_sends_crumbs_now_and_then_is_read_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "MOST_BUSY", 2)
+
+    async def crumble(asked: Asked) -> None:
+        asked.start()
+        for _ in range(6):
+            for _ in range(link.MOST_WORK):
+                await asked.more(b"x")
+            await asyncio.sleep(2 * link.WORK_SECONDS)
+        asked.send(b"e")
+
+    async with answering(crumble) as guest:
+        assert len(await guest.fetch("GET", "/files", {}, 1 << 30)) == 6 * link.MOST_WORK
 
 
 async def test_a_guest_that_ends_nothing_is_given_up() -> None:

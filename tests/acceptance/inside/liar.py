@@ -1,112 +1,78 @@
-"""Runs in a session: liar.py PREFIX LIE – takes the guest's place as `impostor.py` does, and lies.
+"""Runs in a session: liar.py PREFIX LIE – takes the guest's place and lies. Needs taking.py beside it.
 
-It lies about paths that begin with PREFIX. LIE is one of ANSWERS, or "errno:" and a name: then it fails with that errno
-as a guest does, even for `/health`.
+It lies about paths that begin with PREFIX, and answers others `{}`. LIE is one of LIES, or "errno:" and a name: then it
+fails with that errno as a guest does, even for `/health`, or "json:" and the text that it answers.
 """
 
-import ctypes
-import os
-import select
-import signal
-import socket
 import struct
 import sys
-import threading
-from pathlib import Path
+from collections.abc import Callable
+from itertools import repeat
+from typing import TYPE_CHECKING
 
-PIDFD_GETFD = 438
-LIBC = ctypes.CDLL(None, use_errno=True)
-CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+if TYPE_CHECKING:
+    from tests.acceptance.inside.taking import Stream, take_the_guests_place
+else:
+    from taking import Stream, take_the_guests_place
+
 DEEP = b"[" * 100_000
+USUAL = {"/health": b'{"protocol": 2}', "/uploads": b'{"upload": "x"}'}
 
 
 def frame(kind: bytes, payload: bytes) -> bytes:
     return struct.pack(">cI", kind, len(payload)) + payload
 
 
-def chunk(content: bytes) -> bytes:
-    return b"%x\r\n%s\r\n" % (len(content), content)
+def endless(part: bytes, first: bytes = b"", piece: int = 32_768) -> Callable[[Stream], None]:
+    def lie(stream: Stream) -> None:
+        stream.send(first, piece)
+        for each in repeat(part):
+            stream.send(each, piece)
+
+    return lie
 
 
-def json(body: bytes) -> bytes:
-    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+def ends_after(content: bytes) -> Callable[[Stream], None]:
+    def lie(stream: Stream) -> None:
+        stream.send(content)
+        stream.end()
+
+    return lie
 
 
-def failing(name: bytes) -> bytes:
-    body = b'{"errno":"%s"}' % name
-    return b"HTTP/1.1 409 Conflict\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
-
-
-OUT, ERR = frame(b"o", b"x"), frame(b"e", b"y")
-ENTRY = frame(b"o", b"\0" * 6 + b"x")
-FIRST = {b"/files/watch": frame(b"r", b"")}
-ANSWERS = {
-    "nothing": (b"", b""),
-    "garbage": (b"\x00\xff" * 512, b""),
-    "deep": (json(b'{"files":0,"a":' + DEEP + b"]" * 100_000 + b"}"), b""),
-    "deep frames": (
-        CHUNKED + chunk(frame(b"c", DEEP) + frame(b"v", DEEP) + frame(b"p", DEEP) + frame(b"x", DEEP)),
-        b"",
-    ),
-    "half a frame": (CHUNKED + chunk(struct.pack(">cI", b"c", 8 << 20)), chunk(b"[" * 65536)),
-    "crumbs": (CHUNKED, chunk((OUT + ERR) * 5000)),
-    "shows": (CHUNKED, chunk(frame(b"d", b"{}") * 5000)),
-    "losses": (CHUNKED, chunk(frame(b"l", b"") * 10_000)),
-    "entries": (CHUNKED, chunk(ENTRY * 5000)),
+LIES: dict[str, Callable[[Stream], None]] = {
+    "noise": lambda stream: stream.link.put(b"\x00\xff" * 512),
+    "garbage": lambda stream: stream.whole(b"\x00\xff" * 512),
+    "garbage frames": ends_after(b"\x00\xff" * 512),
+    "deep": ends_after(b'{"files":0,"a":' + DEEP + b"]" * 100_000 + b"}"),
+    "deep frames": ends_after(b"".join(frame(kind, DEEP) for kind in (b"c", b"v", b"p", b"x"))),
+    "half a frame": endless(b"[" * 65_536, struct.pack(">cI", b"c", 8 << 20)),
+    "crumbs": endless((frame(b"o", b"x") + frame(b"e", b"y")) * 5000),
+    "shows": endless(frame(b"d", b"{}") * 5000),
+    "losses": endless(frame(b"l", b"") * 10_000),
+    "entries": endless(frame(b"o", b"\0" * 6 + b"x") * 5000),
+    "flood": endless(b"x" * 10_000, piece=1),
 }
+WATCHES = frame(b"r", b"")  # a watch begins
 
 
-def guest() -> int:
-    for process in Path("/proc").glob("[0-9]*"):
-        if (process / "cmdline").read_bytes().startswith(b"/run/guest/ld.so"):
-            return int(process.name)
-    raise SystemExit("no guest")
+def main(where: str, how: str) -> None:
+    kind, _, text = how.partition(":")
+
+    def answer(stream: Stream, target: str) -> None:
+        path = target.split(" ")[1].split("?")[0]
+        if not path.startswith(where) or (path == "/health" and kind != "errno"):
+            stream.whole(USUAL.get(path, b"{}"))
+        elif kind == "errno":
+            stream.whole(b'{"errno": "%s"}' % text.encode(), 409)
+        elif kind == "json":
+            stream.whole(text.encode())
+        else:
+            if path == "/files/watch" and how in ("deep frames", "half a frame", "losses"):
+                stream.send(WATCHES)
+            LIES[how](stream)
+
+    take_the_guests_place(answer)
 
 
-def sockets(pid: int) -> list[socket.socket]:
-    """Returns copies of a process's open sockets."""
-    process, found = os.pidfd_open(pid), []
-    for file in Path(f"/proc/{pid}/fd").iterdir():
-        mine = LIBC.syscall(PIDFD_GETFD, process, int(file.name), 0)
-        if mine >= 0 and str(Path(f"/proc/self/fd/{mine}").readlink()).startswith("socket:"):
-            found.append(socket.socket(fileno=mine))
-    return [one for one in found if one.family != socket.AF_UNIX]
-
-
-def answer(connection: socket.socket, where: bytes, how: str) -> None:
-    try:
-        while request := connection.recv(65536):
-            path = request.split(b" ", 2)[1].split(b"?")[0]
-            if how.startswith("errno:") and path.startswith(where):
-                connection.sendall(failing(how.removeprefix("errno:").encode()))
-                continue
-            if path == b"/health" or not path.startswith(where):
-                connection.sendall(
-                    json({b"/health": b'{"protocol":1}', b"/uploads": b'{"upload":"x"}'}.get(path, b"{}"))
-                )
-                continue
-            first, then = ANSWERS[how]
-            if how in ("deep frames", "half a frame", "losses") and path in FIRST:
-                first = CHUNKED + chunk(FIRST[path]) + first.removeprefix(CHUNKED)
-            connection.sendall(first)
-            while then:
-                connection.sendall(then)
-    except OSError:
-        connection.close()
-
-
-mine = sockets(target := guest())
-(listener,) = [one for one in mine if one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)]
-os.kill(target, signal.SIGSTOP)
-for one in mine:
-    if one is not listener:
-        one.shutdown(socket.SHUT_RDWR)  # the server reconnects to the listener
-while True:
-    select.select([listener], [], [])
-    try:
-        connection = listener.accept()[0]
-    except BlockingIOError:
-        continue
-    connection.setblocking(True)
-    arguments = (connection, sys.argv[1].encode(), sys.argv[2])
-    threading.Thread(target=answer, args=arguments, daemon=True).start()
+main(sys.argv[1], sys.argv[2])

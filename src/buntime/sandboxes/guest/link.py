@@ -2,6 +2,9 @@
 
 Each frame is judged by its header before anything of it is kept. What the guest sends beyond that ends the connection:
 then every request on it raises Impostor. While nobody reads an answer, at most a window of it waits here.
+
+A frame of one byte takes as long as one of many. So a guest that sends crumbs is read slowly, and is ended if it goes
+on for seconds. A proper one gathers what programs print.
 """
 
 import asyncio
@@ -24,6 +27,8 @@ WINDOW = 256 << 10  # bytes of a body that may be on their way in one direction
 COST = 256  # bytes that a frame of a body costs beside its payload
 GRANT = WINDOW // 4  # bytes that are worth granting
 READ = 128 << 10  # bytes that are passed on at once: larger pieces would take fresh memory each time
+MOST_WORK, WORK_SECONDS = 1000, 0.05  # frames and arrivals, then it is not read for the rest of this time …
+MOST_BUSY = 100  # … and so often in a row, 5 s, only by one that sends crumbs
 MOST_LEAVING = 1000  # streams that the guest has not ended although it was told that nobody reads them
 STATUS = struct.Struct(">HH")
 CREDIT = struct.Struct(">I")
@@ -208,6 +213,8 @@ class Link(asyncio.BufferedProtocol):
         self._beginning = b""  # of a header
         self._kind, self._number, self._left = b"", 0, 0
         self._held = bytearray()  # what has arrived of a payload that is needed whole
+        # how much there was to do
+        self._work, self._since, self._busy = 0, 0.0, 0
 
     # --- for guests ---
 
@@ -301,10 +308,32 @@ class Link(asyncio.BufferedProtocol):
         return _arrived
 
     def buffer_updated(self, count: int) -> None:
+        self._work += 1
         try:
             self._take(_arrived[:count])
+            if self._work >= MOST_WORK:
+                self._rest()
         except Impostor as found:
             self._break(found)
+
+    def _rest(self) -> None:
+        """Reads on later, if there was much to do in a short time."""
+        left = self._since + WORK_SECONDS - self._loop.time()
+        if left <= 0:
+            self._busy = 0
+            self._work, self._since = 0, self._loop.time()
+            return
+        self._busy += 1
+        if self._busy > MOST_BUSY:
+            _refuse("crumbs without end")
+        if self._transport is not None:
+            self._transport.pause_reading()
+            self._loop.call_later(left, self._read_on)
+
+    def _read_on(self) -> None:
+        self._work, self._since = 0, self._loop.time()
+        if self._transport is not None and self.is_open:
+            self._transport.resume_reading()
 
     def _take(self, arrived: memoryview) -> None:
         at, count = 0, len(arrived)
@@ -327,6 +356,7 @@ class Link(asyncio.BufferedProtocol):
 
     def _judge(self, kind: bytes, number: int, length: int) -> None:
         """A frame begins."""
+        self._work += 1
         if length > LONGEST.get(kind, -1):
             _refuse(f"a frame {kind!r} of {length} bytes")
         self._kind, self._number, self._left = kind, number, length
