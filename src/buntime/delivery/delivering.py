@@ -5,16 +5,20 @@ not settled is due, and is sent again.
 """
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+import ssl
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 
 import structlog
 
+from buntime.daemon.tasks import Tasks
+from buntime.delivery.connecting import Resolve
 from buntime.delivery.courier import SHARE, Courier
 from buntime.delivery.lanes import Lanes
-from buntime.delivery.posting import Post
+from buntime.delivery.posting import Post, posting
+from buntime.operations.signing import Signing
 from buntime.ports import News, Store
-from buntime.webhook import DeliveryState
+from buntime.webhook import DeliveryState, Network
 
 log = structlog.get_logger()
 
@@ -74,3 +78,20 @@ class Delivering:
             if courier.more.is_set():  # after its last look
                 self._known.pop(webhook_id, None)
                 self._stored.set()
+
+
+@asynccontextmanager
+async def delivering(
+    store: Store,
+    signing: Signing,
+    networks: Sequence[Network],
+    clock: Callable[[], float],
+    count: Callable[[DeliveryState], None],
+    trusted: ssl.SSLContext | None = None,
+    resolve: Resolve | None = None,
+) -> AsyncIterator[None]:
+    """Delivers within the block. Its end cancels attempts that are under way, and settles none of them. Only then are
+    connections closed. See `posting` and `Delivering` for what it takes."""
+    async with posting(signing, networks, clock, trusted, resolve) as post, Tasks() as tasks:
+        tasks.start_daemon(Delivering(store, post, clock, count).run(), "webhooks")
+        yield
