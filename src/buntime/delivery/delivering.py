@@ -13,8 +13,9 @@ import structlog
 
 from buntime.daemon.tasks import Tasks
 from buntime.delivery.connecting import Resolve
-from buntime.delivery.courier import SHARE, Courier
+from buntime.delivery.courier import Courier
 from buntime.delivery.lanes import Lanes
+from buntime.delivery.looking import Looks
 from buntime.delivery.posting import Post, posting
 from buntime.operations.signing import Signing
 from buntime.ports import News, Store
@@ -36,23 +37,22 @@ class Delivering:
         self._clock = clock
         self._count = count
         self._lanes = Lanes()
+        self._looks = Looks()
         self._stored = asyncio.Event()
         self._couriers: dict[str, Courier] = {}  # webhook id → who delivers to it
         self._known: dict[str, News] = {}  # webhook id → news that a courier was told
         store.on_stored(self._stored.set)
 
     async def run(self) -> None:
-        loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as group:
             while True:
                 self._stored.clear()
-                began = loop.time()
-                waiting = await self._store.waiting_webhooks(int(self._clock()))
+                async with self._looks.look():
+                    waiting = await self._store.waiting_webhooks(int(self._clock()))
                 for webhook_id, news in waiting.items():
                     if self._known.get(webhook_id) != news:
                         self._send(group, webhook_id)
                 self._known = dict(waiting)
-                await asyncio.sleep((loop.time() - began) * (SHARE - 1))
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_SECONDS):
                         await self._stored.wait()
@@ -62,7 +62,7 @@ class Delivering:
         if known is not None:
             known.more.set()
             return
-        courier = Courier(webhook_id, self._store, self._post, self._lanes, self._clock, self._count)
+        courier = Courier(webhook_id, self._store, self._post, self._lanes, self._looks, self._clock, self._count)
         self._couriers[webhook_id] = courier
         group.create_task(self._run(webhook_id, courier), name=f"deliveries to {webhook_id}")
 
