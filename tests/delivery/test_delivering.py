@@ -308,6 +308,23 @@ async def test_a_suspended_account_sends_nothing_until_it_is_resumed(sender: Sen
         assert {*receiver.ids} == {event.id, "evt_second", last.id}
 
 
+async def test_an_account_that_is_resumed_before_anybody_looks_gets_what_waited(
+    sender: Sending, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    active = Account("acc_one", "free", int(NOW))
+    found = [replace(active, status=AccountStatus.SUSPENDED)]
+
+    async def once_suspended(_: str) -> Account:
+        return found.pop() if found else active
+
+    monkeypatch.setattr(sender.store, "get_account", once_suspended)
+    async with receiving() as receiver:
+        await sender.webhook(receiver.url())
+        event = await sender.happens()
+        await eventually(lambda: receiver.ids == [event.id])
+        assert not found
+
+
 async def test_an_answer_of_an_old_url_does_not_turn_a_webhook_off(sender: Sending) -> None:
     async def gone(_: Got) -> int:
         await sender.change(webhook, url=other.url())

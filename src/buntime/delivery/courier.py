@@ -39,6 +39,7 @@ class Courier:
         count: Callable[[DeliveryState], None],
     ) -> None:
         self.more = asyncio.Event()  # something may be due that was not
+        self.again = False  # it ended because it may not send, which may have changed by now
         self._webhook = webhook_id
         self._store = store
         self._post = post
@@ -129,7 +130,10 @@ class Courier:
     async def _may_send(self, webhook: Webhook) -> bool:
         """Whether its account is active. The operator's endpoint has none."""
         account = await self._store.get_account(webhook.account)
-        return account is None or account.status is AccountStatus.ACTIVE
+        if account is None or account.status is AccountStatus.ACTIVE:
+            return True
+        self.again = True
+        return False
 
     async def _turn_off(self, why: Off, url: str) -> None:
         """Unless the webhook has another URL by now than the one that answered."""

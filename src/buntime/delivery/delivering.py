@@ -75,7 +75,7 @@ class Delivering:
             courier.more.set()
         finally:
             del self._couriers[webhook_id]
-            if courier.more.is_set():  # after its last look
+            if courier.more.is_set() or courier.again:  # after its last look
                 self._known.pop(webhook_id, None)
                 self._stored.set()
 
