@@ -37,8 +37,12 @@ class Courier:
         looks: Looks,
         clock: Callable[[], float],
         count: Callable[[DeliveryState], None],
+        *,
+        careful: bool,
     ) -> None:
+        """`careful`: sends one event first, because what was sent before it could not be settled."""
         self.more = asyncio.Event()  # something may be due that was not
+        self.settles = False  # it has settled a delivery
         self.again = False  # it ended because it may not send, which may have changed by now
         self._webhook = webhook_id
         self._store = store
@@ -51,6 +55,7 @@ class Courier:
         self._ended = asyncio.Event()  # one of them has
         self._account = ""
         self._failing = False
+        self._careful = careful
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -94,7 +99,7 @@ class Courier:
         return chains, page.end
 
     async def _room(self) -> None:
-        while len(self._running) >= (1 if self._failing else AT_ONCE):
+        while len(self._running) >= (1 if self._failing or (self._careful and not self.settles) else AT_ONCE):
             self._ended.clear()
             await self._ended.wait()
 
@@ -120,6 +125,7 @@ class Courier:
         settled = after(one.delivery, outcome, now)
         self._failing = not outcome.worked
         await self._store.settle_delivery(settled)
+        self.settles = True
         self._count(settled.state)
         off = why_off(webhook, outcome, now)
         if off is not None:

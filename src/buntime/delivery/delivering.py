@@ -24,7 +24,8 @@ from buntime.webhook import DeliveryState, Network
 log = structlog.get_logger()
 
 LOOK_SECONDS = 1.0  # between two looks without news: attempts that are due again, and events of other processes
-PAUSE_SECONDS = 5.0  # of a webhook after an error of our own, such as a store that cannot write
+PAUSE_SECONDS = 5.0  # of a webhook after an error of our own, such as a store that cannot write; doubles with each
+LONGEST_PAUSE = 600.0
 
 
 class Delivering:
@@ -41,6 +42,7 @@ class Delivering:
         self._stored = asyncio.Event()
         self._couriers: dict[str, Courier] = {}  # webhook id → who delivers to it
         self._known: dict[str, News] = {}  # webhook id → news that a courier was told
+        self._failures: dict[str, int] = {}  # webhook id → errors of our own in a row
         store.on_stored(self._stored.set)
 
     async def run(self) -> None:
@@ -62,22 +64,31 @@ class Delivering:
         if known is not None:
             known.more.set()
             return
-        courier = Courier(webhook_id, self._store, self._post, self._lanes, self._looks, self._clock, self._count)
+        parts = (self._store, self._post, self._lanes, self._looks, self._clock, self._count)
+        courier = Courier(webhook_id, *parts, careful=webhook_id in self._failures)
         self._couriers[webhook_id] = courier
         group.create_task(self._run(webhook_id, courier), name=f"deliveries to {webhook_id}")
 
     async def _run(self, webhook_id: str, courier: Courier) -> None:
         try:
             await courier.run()
+            self._failures.pop(webhook_id, None)
         except Exception:  # the boundary of a task: one webhook's error must not end the server
             log.exception("delivery_failed", webhook=webhook_id)
-            await asyncio.sleep(PAUSE_SECONDS)
+            failures = 1 if courier.settles else self._failures.get(webhook_id, 0) + 1
+            self._failures[webhook_id] = failures
+            await asyncio.sleep(pause_after(failures))
             courier.more.set()
         finally:
             del self._couriers[webhook_id]
             if courier.more.is_set() or courier.again:  # after its last look
                 self._known.pop(webhook_id, None)
                 self._stored.set()
+
+
+def pause_after(failures: int) -> float:
+    """Seconds, after so many failures in a row."""
+    return min(LONGEST_PAUSE, PAUSE_SECONDS * 2.0 ** min(failures - 1, 20))
 
 
 @asynccontextmanager
