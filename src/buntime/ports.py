@@ -447,8 +447,8 @@ class Store(Protocol):
         ...
 
     async def redeliver(self, webhook_id: str, delivery_id: str, now: int) -> bool:
-        """Makes the delivery pending and due now, with all its attempts, also while one is under way. False when the
-        webhook has no such delivery."""
+        """Makes the delivery pending and due now, with all its attempts, also while one is under way. One that is
+        pending stays before the later events of its session. False when the webhook has no such delivery."""
         ...
 
     async def delivery_numbers(self) -> DeliveryNumbers: ...

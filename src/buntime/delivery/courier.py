@@ -124,14 +124,15 @@ class Courier:
         now = self._clock()
         settled = after(one.delivery, outcome, now)
         self._failing = not outcome.worked
-        await self._store.settle_delivery(settled)
+        is_settled = await self._store.settle_delivery(settled)
         self.settles = True
-        self._count(settled.state)
+        if is_settled:
+            self._count(settled.state)
         off = why_off(webhook, outcome, now)
         if off is not None:
             await self._turn_off(off, webhook.url)
             return None
-        return settled
+        return settled if is_settled else None  # if it was asked for again meanwhile, it goes before later events
 
     async def _may_send(self, webhook: Webhook) -> bool:
         """Whether its account is active. The operator's endpoint has none."""
