@@ -60,6 +60,7 @@ _SETTLE = """
 UPDATE deliveries
 SET state = :state, attempts = :attempts, due_at = :due_at, tried_at = :tried_at, status = :status, failure = :failure
 WHERE id = :id AND redelivery = :redelivery
+  AND EXISTS (SELECT 1 FROM webhooks WHERE webhooks.id = deliveries.webhook AND removed = 0)
 """
 
 # One that is pending keeps its place before the later events of its session, which an attempt would hold back.

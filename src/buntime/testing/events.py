@@ -167,7 +167,7 @@ class FakeEvents:
             worked = delivery.state is DeliveryState.DELIVERED
             self.webhooks[webhook.id] = replace(webhook, failing_since=None if worked else since)
         stored = self.deliveries.get(delivery.id)
-        if stored is None or stored[1].redelivery != delivery.redelivery:
+        if webhook is None or stored is None or stored[1].redelivery != delivery.redelivery:
             return False
         self.deliveries[delivery.id] = (stored[0], delivery)
         return True
