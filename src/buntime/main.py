@@ -26,8 +26,7 @@ from buntime.daemon.moments import host_moments
 from buntime.daemon.only_server import only_server
 from buntime.daemon.tasks import Tasks
 from buntime.daemon.trimming import keep_trimmed
-from buntime.delivery.delivering import Delivering
-from buntime.delivery.posting import posting
+from buntime.delivery.delivering import delivering
 from buntime.edge.process import edge
 from buntime.lifecycle.assembly import Lifecycle, assemble_lifecycle
 from buntime.lifecycle.decisions import Waits
@@ -114,8 +113,7 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
         files = client_files()
         await enter(web(config, operations, previews, metrics, sandboxes.works, files))
         await enter(edge(config, plans, tasks))
-        post = await enter(posting(Signing(vault), config.receivers, clock))
-        tasks.start_daemon(Delivering(store, post, clock, metrics.attempted).run(), "webhooks")
+        await enter(delivering(store, Signing(vault), config.receivers, clock, metrics.attempted))
         url = api_url(config)
         key = await first_key(store) if is_watched else None
         yield Server(url, key, short_lines(url) if are_built(files) else ())

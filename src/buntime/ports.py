@@ -444,7 +444,8 @@ class Store(Protocol):
 
     async def settle_delivery(self, delivery: Delivery) -> bool:
         """Replaces the delivery after an attempt at `tried_at`. Notes at the webhook that it has worked, or since when
-        it fails. False, with the delivery as it was, when it is gone, or was asked for again since it was read."""
+        it fails. False, with the delivery as it was, when it or its webhook is gone, or it was asked for again since it
+        was read."""
         ...
 
     async def list_deliveries(self, webhook_id: str, limit: int, offset: int) -> tuple[Sequence[EventDelivery], int]:
@@ -453,8 +454,8 @@ class Store(Protocol):
         ...
 
     async def redeliver(self, webhook_id: str, delivery_id: str, now: int) -> bool:
-        """Makes the delivery pending and due now, with all its attempts, also while one is under way. False when the
-        webhook has no such delivery."""
+        """Makes the delivery pending and due now, with all its attempts, also while one is under way. One that is
+        pending stays before the later events of its session. False when the webhook has no such delivery."""
         ...
 
     async def delivery_numbers(self) -> DeliveryNumbers: ...

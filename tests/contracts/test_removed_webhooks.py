@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from buntime.account import Account, AccountStatus
-from buntime.stores import database, deliveries, told, webhooks
+from buntime.stores import database, deliveries, events, told, webhooks
 from buntime.stores.accounts import set_account_status
 from buntime.stores.sqlite import SqliteStore
 from buntime.stores.webhooks import remove_webhooks_of
+from buntime.webhook import DeliveryState
 from tests.contracts.examples import NOW, session
+from tests.contracts.test_sqlite_store import migrations_until
 from tests.contracts.test_store_webhooks import happens, webhook
 from tests.contracts.test_store_webhooks import told as event_of
 
@@ -101,5 +103,34 @@ async def test_the_webhooks_of_a_deleted_account_go_the_same_way(store_path: Pat
         remove_webhooks_of(connection, "acc_one")
     assert await store.list_webhooks("acc_one") == []
     await store.drop_removed_webhooks()
+    assert rows(store_path) == (0, 0)
+    await store.close()
+
+
+async def test_a_delivery_of_a_removed_webhook_is_not_settled_before_the_sweep(store_path: Path) -> None:
+    store = await filled(store_path)
+    one = (await store.due_deliveries("whk_one", NOW, 1)).found[0].delivery
+    assert await store.remove_webhook("whk_one")
+    assert rows(store_path) == (2, 2 * EVENTS)
+    assert not await store.settle_delivery(replace(one, attempts=1, tried_at=NOW))
+    await store.close()
+
+
+async def test_a_store_of_version_16_keeps_its_webhooks_and_deliveries(
+    store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "MIGRATIONS", migrations_until(16, tmp_path / "old"))
+        with file(store_path) as connection:
+            assert connection.execute("PRAGMA user_version").fetchone()[0] == 16
+            connection.execute(webhooks._ADD, webhooks._to_row(webhook()))
+            events.add_events(connection, [event_of("evt_one"), event_of("evt_two")])
+    store = await SqliteStore.open(store_path)
+    assert await store.get_webhook("whk_one") == webhook()
+    found, total = await store.list_deliveries("whk_one", 10, 0)
+    assert ([one.event.id for one in found], total) == (["evt_two", "evt_one"], 2)
+    assert [one.delivery.redelivery for one in found] == [0, 0]
+    assert await store.settle_delivery(replace(found[1].delivery, state=DeliveryState.DELIVERED, tried_at=NOW))
+    assert await store.remove_webhook("whk_one")
     assert rows(store_path) == (0, 0)
     await store.close()

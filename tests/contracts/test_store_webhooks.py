@@ -11,6 +11,8 @@ from buntime.errors import IdempotencyInProgress, ResourceLimitExceeded, Unautho
 from buntime.event import AccountEvent, EventType, of_new_session
 from buntime.ports import BEGINNING, DeliveryNumbers, EventDelivery, Store
 from buntime.session import Session
+from buntime.stores import deliveries as stored
+from buntime.testing import events as testing
 from buntime.webhook import EVERYONE, DeliveryState, SigningSecret, Webhook
 from tests.contracts.examples import NOW, answer, session
 
@@ -129,7 +131,7 @@ async def test_a_removed_webhook_is_nowhere_and_takes_no_place(store: Store) -> 
     for _ in range(2):
         assert await store.list_webhooks("acc_one") == []
         assert not await store.change_webhook(webhook(), webhook())
-        assert not await store.settle_delivery(replace(one.delivery, id="dlv_none", tried_at=NOW))
+        assert not await store.settle_delivery(replace(one.delivery, attempts=1, tried_at=NOW))
         assert await due(store) == []
         assert await waiting(store) == []
         assert await store.delivery_numbers() == DeliveryNumbers(0, {})
@@ -343,6 +345,30 @@ async def test_deliveries_are_listed_newest_first_and_can_be_repeated(store: Sto
     assert (await due(store, now=NOW + 50))[-1].delivery == again
     assert not await store.redeliver("whk_two", given_up.id, NOW)
     assert not await store.redeliver("whk_one", "dlv_none", NOW)
+
+
+@pytest.mark.parametrize("attempts", [1, 2])
+async def test_a_pending_delivery_that_is_asked_for_again_stays_before_later_ones_of_its_session(
+    store: Store, attempts: int
+) -> None:
+    await store.add_webhook(webhook(), None, 1)
+    first = await happens(store, session("ses_a"))
+    store.note_events([replace(first, id="evt_second", time=NOW + 1)])
+    await happens(store, session("ses_b"), NOW + 2)
+    (one, *_) = await due(store)
+    await store.settle_delivery(replace(one.delivery, attempts=attempts, due_at=NOW + 5, tried_at=NOW))
+    assert await store.redeliver("whk_one", one.delivery.id, NOW + 3)
+    assert [each.event.id for each in await due(store, now=NOW + 3)][:2] == [first.id, "evt_second"]
+
+
+async def test_no_page_of_deliveries_goes_past_the_total(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(testing, "MOST_LISTED", 3)
+    monkeypatch.setattr(stored, "MOST_LISTED", 3)
+    await store.add_webhook(webhook(), None, 1)
+    events = [await happens(store, session(f"ses_{number}")) for number in range(5)]
+    for offset, shown in ((0, [4, 3, 2]), (2, [2]), (3, []), (4, [])):
+        page, total = await store.list_deliveries("whk_one", 10, offset)
+        assert ([each.event for each in page], total) == ([events[number] for number in shown], 3)
 
 
 @pytest.mark.parametrize("state", DeliveryState)

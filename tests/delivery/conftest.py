@@ -14,8 +14,6 @@ import pytest
 from buntime.cause import Cause
 from buntime.delivery import delivering
 from buntime.delivery.connecting import Resolve
-from buntime.delivery.delivering import Delivering
-from buntime.delivery.posting import posting
 from buntime.event import AccountEvent, EventType, new_event
 from buntime.ids import new_id
 from buntime.lifecycle.sealing import Vault
@@ -99,16 +97,13 @@ async def sending(
 ) -> AsyncIterator[Sending]:
     store = await SqliteStore.open(directory / "store.db")
     made = Sending(store, Clock())
-    async with posting(made.signing, networks, made.clock, trusted, resolve) as post:
-        running = asyncio.create_task(Delivering(store, post, made.clock, made.states.append).run())
-        try:
+    try:
+        async with delivering.delivering(
+            store, made.signing, networks, made.clock, made.states.append, trusted, resolve
+        ):
             yield made
-        finally:
-            running.cancel()
-            await asyncio.wait({running})
-            await store.close()
-    if not running.cancelled():
-        running.result()
+    finally:
+        await store.close()
     gc.collect()
 
 

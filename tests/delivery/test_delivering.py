@@ -12,10 +12,11 @@ from aiohttp import web
 from standardwebhooks import Webhook as Verifier
 
 from buntime.account import Account, AccountStatus
-from buntime.delivery import posting
+from buntime.delivery import courier, delivering, posting
+from buntime.errors import Unavailable
 from buntime.event import EventType, new_event
 from buntime.ports import DuePage
-from buntime.webhook import EVERYONE, DeliveryState, of_webhook, rotated
+from buntime.webhook import EVERYONE, Delivery, DeliveryState, of_webhook, rotated
 from tests.delivery.conftest import NOW, Sending, soon
 from tests.delivery.receiver import Answering, Got, always, hang, receiving
 from tests.waiting import eventually
@@ -306,6 +307,55 @@ async def test_a_suspended_account_sends_nothing_until_it_is_resumed(sender: Sen
         assert await sender.store.set_account_status("acc_one", AccountStatus.ACTIVE)
         await eventually(lambda: len(receiver.got) == 3)
         assert {*receiver.ids} == {event.id, "evt_second", last.id}
+
+
+async def test_an_account_that_is_resumed_before_anybody_looks_gets_what_waited(
+    sender: Sending, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    active = Account("acc_one", "free", int(NOW))
+    found = [replace(active, status=AccountStatus.SUSPENDED)]
+
+    async def once_suspended(_: str) -> Account:
+        return found.pop() if found else active
+
+    monkeypatch.setattr(sender.store, "get_account", once_suspended)
+    async with receiving() as receiver:
+        await sender.webhook(receiver.url())
+        event = await sender.happens()
+        await eventually(lambda: receiver.ids == [event.id])
+        assert not found
+
+
+def test_pauses_double_with_each_failure_and_are_bounded() -> None:
+    assert [delivering.pause_after(failures) for failures in (1, 2, 3, 7, 8, 1000)] == [5, 10, 20, 320, 600, 600]
+
+
+async def test_a_store_that_cannot_write_makes_one_event_go_out_after_each_failure(
+    sender: Sending, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivering, "PAUSE_SECONDS", 0.01)
+    pauses: list[int] = []
+    after = delivering.pause_after
+
+    def noted(failures: int) -> float:
+        pauses.append(failures)
+        return after(failures)
+
+    async def refuse(_: Delivery) -> bool:
+        raise Unavailable("The disk is full.")
+
+    monkeypatch.setattr(delivering, "pause_after", noted)
+    async with receiving() as receiver:
+        await sender.webhook(receiver.url())
+        with monkeypatch.context() as patch:
+            patch.setattr(sender.store, "settle_delivery", refuse)
+            first = new_event("acc_one", EventType.SESSION_IDLE, NOW, {}, session="ses_a")
+            sender.store.note_events([replace(first, id=f"evt_{n}", session=f"ses_{n}") for n in range(20)])
+            await sender.happens()
+            await eventually(lambda: len(pauses) >= 4)
+            assert pauses[:4] == [1, 2, 3, 4]
+            assert len(receiver.got) <= courier.AT_ONCE + len(pauses)
+        await eventually(lambda: len(set(receiver.ids)) == 21)
 
 
 async def test_an_answer_of_an_old_url_does_not_turn_a_webhook_off(sender: Sending) -> None:

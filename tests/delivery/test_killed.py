@@ -9,8 +9,9 @@ from pathlib import Path
 from buntime.event import EventType, new_event
 from buntime.stores import database
 from buntime.stores.events import add_events
+from buntime.webhook import DeliveryState
 from tests.delivery.conftest import sending
-from tests.delivery.receiver import Got, receiving
+from tests.delivery.receiver import Got, hang, receiving, well
 from tests.waiting import eventually
 
 EVENTS, SESSIONS, KILLS = 300, 10, 5
@@ -56,3 +57,21 @@ async def test_a_killed_server_loses_no_event_and_no_order(tmp_path: Path) -> No
         for session in range(SESSIONS):
             order = [numbers[one][1] for one in first_seen if numbers[one][0] == f"ses_{session}"]
             assert order == sorted(order)
+
+
+async def test_a_server_that_stops_fails_no_delivery(tmp_path: Path) -> None:
+    """Attempts that are under way are made again by the next server, as if they had not been."""
+    async with receiving(hang) as receiver:
+        async with sending(tmp_path) as sender:
+            webhook = await sender.webhook(receiver.url())
+            for number in range(5):
+                await sender.happens(f"ses_{number}")
+            await eventually(lambda: len(receiver.got) == 5)
+        assert sender.states == []
+        receiver.answer = well
+        async with sending(tmp_path) as sender:
+            before = await sender.store.get_webhook(webhook)
+            assert before is not None
+            assert before.failing_since is None
+            await eventually(lambda: len(receiver.got) == 10)
+            await eventually(lambda: sender.states == [DeliveryState.DELIVERED] * 5)

@@ -11,6 +11,7 @@ from buntime.delivery.lanes import Lanes
 from tests.waiting import PATIENCE
 
 SLOW = 0.05
+QUICKLY = 5.0  # seconds; a place that is free is there at once
 
 
 @pytest.fixture(autouse=True)
@@ -47,12 +48,16 @@ async def test_an_endpoint_is_slow_before_its_attempt_has_ended() -> None:
 
 async def test_an_attempt_that_waited_for_a_place_takes_one_of_the_slow_when_its_endpoint_is_slow_by_then() -> None:
     places = Lanes()
+    waited = placed(places, "whk_slow")
     async with placed(places, "whk_slow"):
-        waiting = asyncio.create_task(placed(places, "whk_slow").__aenter__())
+        waiting = asyncio.create_task(waited.__aenter__())
         await asyncio.sleep(SLOW * 2)
     await waiting
-    async with placed(places, "whk_quick") as quick:
-        assert quick
+    quick = placed(places, "whk_quick")
+    async with asyncio.timeout(QUICKLY):
+        await quick.__aenter__()
+    await quick.__aexit__(None, None, None)
+    await waited.__aexit__(None, None, None)
 
 
 async def test_a_slow_endpoint_is_quick_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,7 @@ import time
 from ipaddress import ip_network
 from pathlib import Path
 
-from buntime.delivery.delivering import Delivering
-from buntime.delivery.posting import posting
+from buntime.delivery.delivering import delivering
 from buntime.lifecycle.sealing import Vault
 from buntime.operations.signing import Signing
 from buntime.stores.sqlite import SqliteStore
@@ -15,8 +14,8 @@ from buntime.stores.sqlite import SqliteStore
 
 async def deliver(directory: Path) -> None:
     store = await SqliteStore.open(directory / "store.db")
-    async with posting(Signing(Vault(bytes(32))), (ip_network("127.0.0.0/8"),), time.time) as post:
-        await Delivering(store, post, time.time, lambda _: None).run()
+    async with delivering(store, Signing(Vault(bytes(32))), (ip_network("127.0.0.0/8"),), time.time, lambda _: None):
+        await asyncio.Event().wait()
 
 
 if __name__ == "__main__":

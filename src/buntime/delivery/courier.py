@@ -8,6 +8,7 @@ import structlog
 
 from buntime.account import AccountStatus
 from buntime.delivery.lanes import Lanes
+from buntime.delivery.looking import Looks
 from buntime.delivery.posting import Post
 from buntime.event import EventType
 from buntime.ports import BEGINNING, EventDelivery, Place, Store
@@ -18,7 +19,6 @@ log = structlog.get_logger()
 BATCH = 100  # deliveries read at once
 PASS = 100  # chains that are started before the courier begins again with what is due first
 AT_ONCE = 8  # attempts at one endpoint; one while it fails
-SHARE = 10  # looks for what is due take at most one tenth of the loop's time
 CHANGES = 10  # attempts to turn an endpoint off while others change it
 
 
@@ -34,21 +34,28 @@ class Courier:
         store: Store,
         post: Post,
         lanes: Lanes,
+        looks: Looks,
         clock: Callable[[], float],
         count: Callable[[DeliveryState], None],
+        *,
+        careful: bool,
     ) -> None:
+        """`careful`: sends one event first, because what was sent before it could not be settled."""
         self.more = asyncio.Event()  # something may be due that was not
+        self.settles = False  # it has settled a delivery
+        self.again = False  # it ended because it may not send, which may have changed by now
         self._webhook = webhook_id
         self._store = store
         self._post = post
         self._lanes = lanes
+        self._looks = looks
         self._clock = clock
         self._count = count
         self._running: set[str] = set()  # chains
         self._ended = asyncio.Event()  # one of them has
         self._account = ""
         self._failing = False
-        self._may_look_at = 0.0
+        self._careful = careful
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -77,16 +84,13 @@ class Courier:
 
     async def _due(self, busy: Collection[str], place: Place) -> tuple[dict[str, list[EventDelivery]], Place | None]:
         """A page of what is due, by chains, and where the next page begins."""
-        loop = asyncio.get_running_loop()
-        await asyncio.sleep(self._may_look_at - loop.time())
-        began = loop.time()
-        webhook = await self._store.get_webhook(self._webhook)
-        if webhook is None or not await self._may_send(webhook):
-            return {}, None
-        self._account = webhook.account
-        self._failing = webhook.failing_since is not None
-        page = await self._store.due_deliveries(self._webhook, int(self._clock()), BATCH, busy, place)
-        self._may_look_at = loop.time() + (loop.time() - began) * (SHARE - 1)
+        async with self._looks.look():
+            webhook = await self._store.get_webhook(self._webhook)
+            if webhook is None or not await self._may_send(webhook):
+                return {}, None
+            self._account = webhook.account
+            self._failing = webhook.failing_since is not None
+            page = await self._store.due_deliveries(self._webhook, int(self._clock()), BATCH, busy, place)
         chains: dict[str, list[EventDelivery]] = {}
         for one in page.found:
             name = one.event.session or one.delivery.id
@@ -95,7 +99,7 @@ class Courier:
         return chains, page.end
 
     async def _room(self) -> None:
-        while len(self._running) >= (1 if self._failing else AT_ONCE):
+        while len(self._running) >= (1 if self._failing or (self._careful and not self.settles) else AT_ONCE):
             self._ended.clear()
             await self._ended.wait()
 
@@ -120,18 +124,23 @@ class Courier:
         now = self._clock()
         settled = after(one.delivery, outcome, now)
         self._failing = not outcome.worked
-        await self._store.settle_delivery(settled)
-        self._count(settled.state)
+        is_settled = await self._store.settle_delivery(settled)
+        self.settles = True
+        if is_settled:
+            self._count(settled.state)
         off = why_off(webhook, outcome, now)
         if off is not None:
             await self._turn_off(off, webhook.url)
             return None
-        return settled
+        return settled if is_settled else None  # if it was asked for again meanwhile, it goes before later events
 
     async def _may_send(self, webhook: Webhook) -> bool:
         """Whether its account is active. The operator's endpoint has none."""
         account = await self._store.get_account(webhook.account)
-        return account is None or account.status is AccountStatus.ACTIVE
+        if account is None or account.status is AccountStatus.ACTIVE:
+            return True
+        self.again = True
+        return False
 
     async def _turn_off(self, why: Off, url: str) -> None:
         """Unless the webhook has another URL by now than the one that answered."""

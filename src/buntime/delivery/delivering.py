@@ -5,21 +5,27 @@ not settled is due, and is sent again.
 """
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+import ssl
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 
 import structlog
 
-from buntime.delivery.courier import SHARE, Courier
+from buntime.daemon.tasks import Tasks
+from buntime.delivery.connecting import Resolve
+from buntime.delivery.courier import Courier
 from buntime.delivery.lanes import Lanes
-from buntime.delivery.posting import Post
+from buntime.delivery.looking import Looks
+from buntime.delivery.posting import Post, posting
+from buntime.operations.signing import Signing
 from buntime.ports import News, Store
-from buntime.webhook import DeliveryState
+from buntime.webhook import DeliveryState, Network
 
 log = structlog.get_logger()
 
 LOOK_SECONDS = 1.0  # between two looks without news: attempts that are due again, and events of other processes
-PAUSE_SECONDS = 5.0  # of a webhook after an error of our own, such as a store that cannot write
+PAUSE_SECONDS = 5.0  # of a webhook after an error of our own, such as a store that cannot write; doubles with each
+LONGEST_PAUSE = 600.0
 
 
 class Delivering:
@@ -32,23 +38,23 @@ class Delivering:
         self._clock = clock
         self._count = count
         self._lanes = Lanes()
+        self._looks = Looks()
         self._stored = asyncio.Event()
         self._couriers: dict[str, Courier] = {}  # webhook id → who delivers to it
         self._known: dict[str, News] = {}  # webhook id → news that a courier was told
+        self._failures: dict[str, int] = {}  # webhook id → errors of our own in a row
         store.on_stored(self._stored.set)
 
     async def run(self) -> None:
-        loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as group:
             while True:
                 self._stored.clear()
-                began = loop.time()
-                waiting = await self._store.waiting_webhooks(int(self._clock()))
+                async with self._looks.look():
+                    waiting = await self._store.waiting_webhooks(int(self._clock()))
                 for webhook_id, news in waiting.items():
                     if self._known.get(webhook_id) != news:
                         self._send(group, webhook_id)
                 self._known = dict(waiting)
-                await asyncio.sleep((loop.time() - began) * (SHARE - 1))
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_SECONDS):
                         await self._stored.wait()
@@ -58,19 +64,45 @@ class Delivering:
         if known is not None:
             known.more.set()
             return
-        courier = Courier(webhook_id, self._store, self._post, self._lanes, self._clock, self._count)
+        parts = (self._store, self._post, self._lanes, self._looks, self._clock, self._count)
+        courier = Courier(webhook_id, *parts, careful=webhook_id in self._failures)
         self._couriers[webhook_id] = courier
         group.create_task(self._run(webhook_id, courier), name=f"deliveries to {webhook_id}")
 
     async def _run(self, webhook_id: str, courier: Courier) -> None:
         try:
             await courier.run()
+            self._failures.pop(webhook_id, None)
         except Exception:  # the boundary of a task: one webhook's error must not end the server
             log.exception("delivery_failed", webhook=webhook_id)
-            await asyncio.sleep(PAUSE_SECONDS)
+            failures = 1 if courier.settles else self._failures.get(webhook_id, 0) + 1
+            self._failures[webhook_id] = failures
+            await asyncio.sleep(pause_after(failures))
             courier.more.set()
         finally:
             del self._couriers[webhook_id]
-            if courier.more.is_set():  # after its last look
+            if courier.more.is_set() or courier.again:  # after its last look
                 self._known.pop(webhook_id, None)
                 self._stored.set()
+
+
+def pause_after(failures: int) -> float:
+    """Seconds, after so many failures in a row."""
+    return min(LONGEST_PAUSE, PAUSE_SECONDS * 2.0 ** min(failures - 1, 20))
+
+
+@asynccontextmanager
+async def delivering(
+    store: Store,
+    signing: Signing,
+    networks: Sequence[Network],
+    clock: Callable[[], float],
+    count: Callable[[DeliveryState], None],
+    trusted: ssl.SSLContext | None = None,
+    resolve: Resolve | None = None,
+) -> AsyncIterator[None]:
+    """Delivers within the block. Its end cancels attempts that are under way, and settles none of them. Only then are
+    connections closed. See `posting` and `Delivering` for what it takes."""
+    async with posting(signing, networks, clock, trusted, resolve) as post, Tasks() as tasks:
+        tasks.start_daemon(Delivering(store, post, clock, count).run(), "webhooks")
+        yield

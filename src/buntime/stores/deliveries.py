@@ -60,11 +60,14 @@ _SETTLE = """
 UPDATE deliveries
 SET state = :state, attempts = :attempts, due_at = :due_at, tried_at = :tried_at, status = :status, failure = :failure
 WHERE id = :id AND redelivery = :redelivery
+  AND EXISTS (SELECT 1 FROM webhooks WHERE webhooks.id = deliveries.webhook AND removed = 0)
 """
 
+# One that is pending keeps its place before the later events of its session, which an attempt would hold back.
 _REDELIVER = """
 UPDATE deliveries
-SET state = 'pending', attempts = 0, due_at = :now,
+SET state = 'pending', attempts = 0,
+    due_at = CASE state WHEN 'pending' THEN min(:now, (SELECT time FROM events WHERE seq = event)) ELSE :now END,
     redelivery = 1 + (SELECT redeliveries FROM webhooks WHERE id = :webhook)
 WHERE id = :id AND webhook = :webhook
 """
@@ -128,7 +131,8 @@ def list_deliveries(
     if connection.execute("SELECT 1 FROM webhooks WHERE id = ? AND removed = 0", (webhook_id,)).fetchone() is None:
         return [], 0
     total = connection.execute(_COUNT, (webhook_id, MOST_LISTED)).fetchone()[0]
-    return _deliveries(connection.execute(_LIST, (webhook_id, limit, offset))), total
+    shown = max(0, min(limit, MOST_LISTED - offset))
+    return _deliveries(connection.execute(_LIST, (webhook_id, shown, offset))), total
 
 
 def redeliver(connection: sqlite3.Connection, webhook_id: str, delivery_id: str, now: int) -> bool:

@@ -182,7 +182,7 @@ class FakeEvents:
             worked = delivery.state is DeliveryState.DELIVERED
             self.webhooks[webhook.id] = replace(webhook, failing_since=None if worked else since)
         stored = self.deliveries.get(delivery.id)
-        if stored is None or stored[1].redelivery != delivery.redelivery:
+        if webhook is None or stored is None or stored[1].redelivery != delivery.redelivery:
             return False
         self.deliveries[delivery.id] = (stored[0], delivery)
         return True
@@ -190,7 +190,7 @@ class FakeEvents:
     async def list_deliveries(self, webhook_id: str, limit: int, offset: int) -> tuple[Sequence[EventDelivery], int]:
         own = self._of(webhook_id) if webhook_id in self.webhooks else []
         found = [EventDelivery(delivery, numbered.event) for numbered, delivery in reversed(own)]
-        return found[offset : offset + limit], min(len(found), MOST_LISTED)
+        return found[offset : min(offset + limit, MOST_LISTED)], min(len(found), MOST_LISTED)
 
     async def redeliver(self, webhook_id: str, delivery_id: str, now: int) -> bool:
         stored = self.deliveries.get(delivery_id)
@@ -198,7 +198,8 @@ class FakeEvents:
             return False
         self.redeliveries[webhook_id] += 1
         asked = self.redeliveries[webhook_id]
-        again = replace(stored[1], state=DeliveryState.PENDING, attempts=0, due_at=now, redelivery=asked)
+        due_at = min(now, stored[0].event.time) if stored[1].state is DeliveryState.PENDING else now
+        again = replace(stored[1], state=DeliveryState.PENDING, attempts=0, due_at=due_at, redelivery=asked)
         self.deliveries[delivery_id] = (stored[0], again)
         self._stored()
         return True
