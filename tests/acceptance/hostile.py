@@ -35,6 +35,11 @@ def take_the_guests_place(session: Session, program: str, *arguments: str) -> No
     time.sleep(2)
 
 
+def has_lied(session: Session) -> bool:
+    """Whether `liar.py` was asked what it lies about, since it took the guest's place."""
+    return "lies\n" in session.text("/root/taking.log")
+
+
 def memory_of(server: Server) -> int:
     assert server._process is not None
     lines = Path(f"/proc/{server._process.pid}/status").read_text().splitlines()

@@ -161,7 +161,7 @@ def test_a_lying_guest_ends_its_own_sandbox_and_tells_of_nothing(paid: Client, l
     bad, beside = paid.open(), paid.open()
     mine, others = start(bad, "sleep 1000"), start(beside, "sleep 1000")
     take_the_guests_place(bad, "false_ends.py", others.id, lie)
-    time.sleep(STORED)  # no request reaches the impostor: the server itself asks it
+    time.sleep(2 * STORED)  # no request reaches the impostor: the server itself asks it
     assert bad.text("/root/taking.log") == "ready\nasked\n"
     assert mine.look()["status"] == "lost"
     assert (exits(bad), exits(beside), others.look()["status"]) == ([], [], "running")

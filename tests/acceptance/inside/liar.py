@@ -1,7 +1,8 @@
 """Runs in a session: liar.py PREFIX LIE – takes the guest's place and lies. Needs taking.py beside it.
 
-It lies about paths that begin with PREFIX, and answers others `{}`. LIE is one of LIES, or "errno:" and a name: then it
-fails with that errno as a guest does, even for `/health`, or "json:" and the text that it answers.
+It lies about paths that begin with PREFIX, and says so. It answers others so that the server goes on. LIE is one of
+LIES, or "errno:" and a name: then it fails with that errno as a guest does, even for `/health`, or "json:" and the text
+that it answers.
 """
 
 import struct
@@ -16,7 +17,8 @@ else:
     from taking import Stream, take_the_guests_place
 
 DEEP = b"[" * 100_000
-USUAL = {"/health": b'{"protocol": 2}', "/uploads": b'{"upload": "x"}'}
+USUAL = {"/health": b'{"protocol": 2}', "/uploads": b'{"upload": "x"}', "/spares": b'{"pid": 4000000}'}
+ENDLESS = "/processes/ends"  # says nothing
 
 
 def frame(kind: bytes, payload: bytes) -> bytes:
@@ -62,8 +64,11 @@ def main(where: str, how: str) -> None:
     def answer(stream: Stream, target: str) -> None:
         path = target.split(" ")[1].split("?")[0]
         if not path.startswith(where) or (path == "/health" and kind != "errno"):
-            stream.whole(USUAL.get(path, b"{}"))
-        elif kind == "errno":
+            if path != ENDLESS:
+                stream.whole(USUAL.get(path, b"{}"))
+            return
+        print("lies", flush=True)
+        if kind == "errno":
             stream.whole(b'{"errno": "%s"}' % text.encode(), 409)
         elif kind == "json":
             stream.whole(text.encode())

@@ -35,21 +35,27 @@ class Stream:
         self._put(b"a", struct.pack(">HH", status, 0) + body)
 
     def send(self, body: bytes, piece: int = LARGEST // 2) -> None:
-        """Part of an answer, in frames of `piece` bytes. Waits for credit. Raises OSError when nobody reads on."""
+        """Part of an answer, in frames of `piece` bytes, as many at once as there is credit for. Raises OSError when
+        nobody reads on."""
         if not self._began:
             self._began = True
             self._put(b"s", struct.pack(">HH", 200, 0))
             self.credit -= EXTRA
-        for at in range(0, len(body), piece):
-            part = body[at : at + piece]
+        at = 0
+        while at < len(body):
+            frames = bytearray()
             with self.link.changed:
-                while self.credit < len(part) + EXTRA and not self.has_left:
+                while self.credit < piece + EXTRA and not self.has_left:
                     self.link.changed.wait()
-                self.credit -= len(part) + EXTRA
+                while at < len(body) and self.credit >= piece + EXTRA:
+                    part = body[at : at + piece]
+                    at += len(part)
+                    self.credit -= len(part) + EXTRA
+                    frames += HEADER.pack(b"d", self._number, len(part)) + part
             if self.has_left:
                 self._put(b"r", b"")
                 raise ConnectionAbortedError
-            self._put(b"d", part)
+            self.link.put(bytes(frames))
 
     def end(self) -> None:
         self._put(b"e", b"")
