@@ -182,7 +182,7 @@ LIES: dict[str, tuple[str, str, Callable[[Session, dict[str, str]], Events]]] = 
 def test_a_lie_hurts_the_liar_alone(server: Server, victim: Session, neighbour: Session, lie: str) -> None:
     where, how, ask = LIES[lie]
     known = {"process": process_of(victim, "sleep 600"), "context": context_of(victim)}
-    take_the_guests_place(victim, "liar.py", where, how)
+    take_the_guests_place(victim, "liar.py", where, how, known["context"])
     with others_stay_quick(server, neighbour):
         answers = [ask(victim, known) for _ in range(6)]
         with ThreadPoolExecutor(len(answers)) as pool:

@@ -1,10 +1,12 @@
-"""Runs in a session: liar.py PREFIX LIE – takes the guest's place and lies. Needs taking.py beside it.
+"""Runs in a session: liar.py PREFIX LIE [CONTEXT] – takes the guest's place and lies. Needs taking.py beside it.
 
-It lies about paths that begin with PREFIX, and says so. It answers others so that the server goes on. LIE is one of
+It lies about paths that begin with PREFIX, and says so. It answers others so that the server goes on: it knows this
+context, for example. LIE is one of
 LIES, or "errno:" and a name: then it fails with that errno as a guest does, even for `/health`, or "json:" and the text
 that it answers.
 """
 
+import json
 import struct
 import sys
 from collections.abc import Callable
@@ -58,14 +60,16 @@ LIES: dict[str, Callable[[Stream], None]] = {
 WATCHES = frame(b"r", b"")  # a watch begins
 
 
-def main(where: str, how: str) -> None:
+def main(where: str, how: str, context: str = "") -> None:
     kind, _, text = how.partition(":")
+    contexts = [{"id": context, "createdAt": 1, "workingDir": "/workspace", "runs": 0, "lost": None}] if context else []
+    usual = USUAL | {"/contexts": json.dumps({"contexts": contexts}).encode()}
 
     def answer(stream: Stream, target: str) -> None:
         path = target.split(" ")[1].split("?")[0]
         if not path.startswith(where) or (path == "/health" and kind != "errno"):
             if path != ENDLESS:
-                stream.whole(USUAL.get(path, b"{}"))
+                stream.whole(usual.get(path, b"{}"))
             return
         print("lies", flush=True)
         if kind == "errno":
@@ -80,4 +84,4 @@ def main(where: str, how: str) -> None:
     take_the_guests_place(answer)
 
 
-main(sys.argv[1], sys.argv[2])
+main(*sys.argv[1:])
