@@ -1,7 +1,6 @@
 """Sessions run a copy of Bun that is in huge pages, and see no difference to the image's own file."""
 
 import os
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -14,16 +13,6 @@ from tests.contracts.test_sandboxes import LIMITS, REAL, LocalHost
 
 pytestmark = REAL
 UID = 1_000_000
-
-
-@pytest.fixture
-async def host() -> AsyncIterator[LocalHost]:
-    host = LocalHost()
-    try:
-        await host.reopen({})
-        yield host
-    finally:
-        await host.close()
 
 
 async def image_of(host: LocalHost) -> Path:

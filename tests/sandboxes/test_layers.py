@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -66,16 +65,6 @@ rm -rf /workspace/store && [ ! -e /workspace/store ]
 LOOK = """
 cd /workspace/app; find . -printf '%P %y %m %U %G %l\\n' | sort; find . -type f | sort | xargs sha256sum
 """
-
-
-@pytest.fixture
-async def host() -> AsyncIterator[LocalHost]:
-    host = LocalHost()
-    try:
-        await host.reopen({})
-        yield host
-    finally:
-        await host.close()
 
 
 async def claimed(host: LocalHost, image: str = "", name: str = "a") -> tuple[Session, Sandbox]:

@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import threading
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -39,16 +38,6 @@ def test_nft_lists_the_messages_as_the_rules_they_stand_for() -> None:
     listed = _rules(None)
     assert "dnat to 127.0.0.1" in listed
     assert listed == _rules(["nft", "-f", "-"])
-
-
-@pytest.fixture
-async def host() -> AsyncIterator[LocalHost]:
-    host = LocalHost()
-    try:
-        await host.reopen({})
-        yield host
-    finally:
-        await host.close()
 
 
 def clearing(host: LocalHost, sandbox_id: str) -> str:

@@ -5,7 +5,7 @@ import os
 import re
 import signal
 import stat
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -26,17 +26,6 @@ from tests.waiting import eventually
 
 pytestmark = REAL
 PATIENCE = 30.0  # seconds; a guard against a hang
-
-
-@pytest.fixture
-async def host() -> AsyncIterator[LocalHost]:
-    """One whose pool has one place and is filled only by `attached`."""
-    host = LocalHost()
-    try:
-        await host.reopen({})
-        yield host
-    finally:
-        await host.close()
 
 
 async def stopped(host: LocalHost) -> Session:

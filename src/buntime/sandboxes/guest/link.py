@@ -326,7 +326,7 @@ class Link(asyncio.BufferedProtocol):
         self._busy += 1
         if self._busy > MOST_BUSY:
             _refuse("crumbs without end")
-        if self._transport is not None:
+        if self._transport is not None and self.is_open:
             self._transport.pause_reading()
             self._loop.call_later(left, self._read_on)
 

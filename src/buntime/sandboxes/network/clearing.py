@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 
 import structlog
 
-from buntime.daemon.tasks import Tasks
+from buntime.daemon.tasks import Tasks, to_its_end
 from buntime.ports import SandboxGone
 from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.network.local_ports import CAN_CLEAR
@@ -41,7 +41,7 @@ class Clearing:
                 await asyncio.sleep(LATER)
                 often = self._wanted
                 with self._init() as init:
-                    await asyncio.to_thread(self._network.clear, init, often=often)
+                    await to_its_end(asyncio.to_thread(self._network.clear, init, often=often))
                 self._often = often
         except SandboxGone:
             pass
