@@ -24,7 +24,7 @@ from buntime.sandboxes.kernel.host import total_memory
 from buntime.sandboxes.kernel.image import Image, ImageFailed, ensure_image
 from buntime.sandboxes.opening import default_pool_size, default_prepared
 from buntime.stores import store_file
-from buntime.stores.sqlite import SqliteStore
+from buntime.stores.sqlite.store import SqliteStore
 
 DISK = Path("/var/lib")  # where an installation keeps its files
 PREFIX = "buntime-bench-"

@@ -5,8 +5,9 @@ from contextlib import closing
 
 from buntime.config import Config
 from buntime.event import EventType, new_event
-from buntime.stores import accounts, database, store_file
-from buntime.stores.events import add_events
+from buntime.stores import store_file
+from buntime.stores.sqlite import accounts, database
+from buntime.stores.sqlite.events import add_events
 
 SESSIONS = 100  # that the events are about; they need not exist
 

@@ -30,7 +30,7 @@ from buntime.lifecycle.sealing import KEY_BYTES, Vault
 from buntime.plan import Limits
 from buntime.session import SavedVolume, Session, State
 from buntime.stores import store_file
-from buntime.stores.sqlite import SqliteStore
+from buntime.stores.sqlite.store import SqliteStore
 from buntime.testing.archive import FakeArchive
 from buntime.testing.history import FakeHistory
 from buntime.testing.sandboxes import FakeSandboxes

@@ -14,7 +14,8 @@ from bench.context import Context, beside, stopwatch
 from bench.report import Baseline, Check, Row
 from bench.statistics import summarise
 from buntime.config import Config
-from buntime.stores import database, store_file
+from buntime.stores import store_file
+from buntime.stores.sqlite import database
 from buntime.usage import AMOUNTS, month_of
 
 MOST_MS = 50.0

@@ -49,9 +49,9 @@ from buntime.sandboxes.kernel.oci import CORE
 from buntime.sandboxes.local import LocalSandboxes
 from buntime.sandboxes.opening import keep_names, opened
 from buntime.stores import store_file
-from buntime.stores.database import StoreUnusable
 from buntime.stores.history import history_of
-from buntime.stores.sqlite import SqliteStore
+from buntime.stores.sqlite.database import StoreUnusable
+from buntime.stores.sqlite.store import SqliteStore
 from buntime.web.assembly import web
 from buntime.web.built_clients import are_built, client_files
 from buntime.web.clients_page import short_lines

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from buntime.account import new_account, new_key
 from buntime.config import Config
-from buntime.stores import accounts, database, store_file
+from buntime.stores import store_file
+from buntime.stores.sqlite import accounts, database
 from tests.acceptance.client import Client
 from tests.ports import free_port
 

@@ -10,7 +10,7 @@ import pytest
 
 from buntime.session import State
 from buntime.stores import store_file
-from buntime.stores.sqlite import SqliteStore
+from buntime.stores.sqlite.store import SqliteStore
 from tests.acceptance import traces
 from tests.acceptance.client import Session
 from tests.acceptance.conftest import Servers

@@ -18,9 +18,10 @@ from buntime.cause import OPERATOR
 from buntime.config import Config
 from buntime.plan import Limits
 from buntime.session import Session
-from buntime.stores import database, store_file
-from buntime.stores.events import list_events
-from buntime.stores.sessions import add_session
+from buntime.stores import store_file
+from buntime.stores.sqlite import database
+from buntime.stores.sqlite.events import list_events
+from buntime.stores.sqlite.sessions import add_session
 
 SDK = Path(__file__).parents[2] / "sdk/python/src"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from buntime.ports import Store
-from buntime.stores.sqlite import SqliteStore
+from buntime.stores.sqlite.store import SqliteStore
 from buntime.testing.store import FakeStore
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from buntime.account import Account, AccountStatus
-from buntime.stores import database, deliveries, events, told, webhooks
-from buntime.stores.accounts import set_account_status
-from buntime.stores.sqlite import SqliteStore
-from buntime.stores.webhooks import remove_webhooks_of
+from buntime.stores.sqlite import database, deliveries, events, told, webhooks
+from buntime.stores.sqlite.accounts import set_account_status
+from buntime.stores.sqlite.store import SqliteStore
+from buntime.stores.sqlite.webhooks import remove_webhooks_of
 from buntime.webhook import DeliveryState
 from tests.contracts.examples import NOW, session
 from tests.contracts.test_sqlite_store import migrations_until

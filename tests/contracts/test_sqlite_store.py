@@ -21,8 +21,8 @@ from buntime.image import NamedImage
 from buntime.ports import Answer
 from buntime.scope import Scope
 from buntime.session import DEFAULT_SLEEP_POLICY, NEVER, Event, SavedVolume, Session, SleepPolicy, State
-from buntime.stores import answers, committing, database, images, log, preview_tokens, sessions
-from buntime.stores.sqlite import SqliteStore
+from buntime.stores.sqlite import answers, committing, database, images, log, preview_tokens, sessions
+from buntime.stores.sqlite.store import SqliteStore
 from buntime.usage import NOTHING, Amounts, Moment, Reading
 from tests.contracts.examples import (
     FULL,
@@ -43,7 +43,7 @@ from tests.contracts.examples import (
 ADD_FOREVER = """
 import asyncio, sys
 from pathlib import Path
-from buntime.stores.sqlite import SqliteStore
+from buntime.stores.sqlite.store import SqliteStore
 from tests.contracts.examples import session
 
 async def add(store, lane):
@@ -696,7 +696,9 @@ async def test_a_store_that_was_left_half_made_is_made_anew(store_path: Path) ->
 
 
 def test_several_processes_can_make_the_store_at_once(store_path: Path) -> None:
-    program = "import pathlib, sys; from buntime.stores import database; database.connect(pathlib.Path(sys.argv[1]))"
+    program = (
+        "import pathlib, sys; from buntime.stores.sqlite import database; database.connect(pathlib.Path(sys.argv[1]))"
+    )
     making = [subprocess.Popen([sys.executable, "-c", program, str(store_path)]) for _ in range(4)]
     assert [process.wait() for process in making] == [0] * 4
     command(store_path, "accounts", "create", "--plan", "free")

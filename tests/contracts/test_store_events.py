@@ -24,8 +24,8 @@ from buntime.errors import (
 from buntime.event import AccountEvent, EventType, of_change, of_new_key, of_new_session, of_revoked_key, of_snapshot
 from buntime.ports import NumberedEvent, Store
 from buntime.session import Event, State
-from buntime.stores import committing, database, events
-from buntime.stores.sqlite import SqliteStore
+from buntime.stores.sqlite import committing, database, events
+from buntime.stores.sqlite.store import SqliteStore
 from tests.contracts.examples import NOW, account, answer, key, layer, session, snapshot
 from tests.waiting import PATIENCE, REST, eventually
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from buntime.stores import database, deliveries, events, webhooks
+from buntime.stores.sqlite import database, deliveries, events, webhooks
 from tests.contracts.examples import NOW
 from tests.contracts.test_store_webhooks import told, webhook
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from buntime.errors import BuntimeError, StaleSession
-from buntime.stores.sqlite import SqliteStore
+from buntime.stores.sqlite.store import SqliteStore
 from buntime.testing.store import FakeStore
 
 

@@ -18,7 +18,7 @@ from buntime.event import AccountEvent, EventType, new_event
 from buntime.ids import new_id
 from buntime.lifecycle.sealing import Vault
 from buntime.operations.signing import Signing
-from buntime.stores.sqlite import SqliteStore
+from buntime.stores.sqlite.store import SqliteStore
 from buntime.webhook import Delivery, DeliveryState, Network, Webhook
 from tests.waiting import PATIENCE
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from buntime.event import EventType, new_event
-from buntime.stores import database
-from buntime.stores.events import add_events
+from buntime.stores.sqlite import database
+from buntime.stores.sqlite.events import add_events
 from buntime.webhook import DeliveryState
 from tests.delivery.conftest import sending
 from tests.delivery.receiver import Got, hang, receiving, well

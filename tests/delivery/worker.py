@@ -9,7 +9,7 @@ from pathlib import Path
 from buntime.delivery.delivering import delivering
 from buntime.lifecycle.sealing import Vault
 from buntime.operations.signing import Signing
-from buntime.stores.sqlite import SqliteStore
+from buntime.stores.sqlite.store import SqliteStore
 
 
 async def deliver(directory: Path) -> None:

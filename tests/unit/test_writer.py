@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from buntime.errors import Unavailable
-from buntime.stores.writer import Outcome, Work, Writer
+from buntime.stores.sqlite.writer import Outcome, Work, Writer
 
 
 @pytest.fixture

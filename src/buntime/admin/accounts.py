@@ -19,9 +19,9 @@ from buntime.cause import OPERATOR
 from buntime.config import Config, from_environment
 from buntime.event import EventType, of_account
 from buntime.plan import Plan, load_plans
-from buntime.stores import accounts as sql
-from buntime.stores.events import add_events
-from buntime.stores.webhooks import remove_webhooks_of
+from buntime.stores.sqlite import accounts as sql
+from buntime.stores.sqlite.events import add_events
+from buntime.stores.sqlite.webhooks import remove_webhooks_of
 
 ASLEEP = "Its sessions go to deep sleep, which ends their processes and keeps their files."
 _TOLD = {

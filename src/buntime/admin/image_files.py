@@ -12,7 +12,7 @@ from buntime.sandboxes.images.adding import Added, add_image
 from buntime.sandboxes.images.refused import GB, ImageRefused
 from buntime.sandboxes.images.shelf import Shelf
 from buntime.sandboxes.kernel.image import DEBIAN_CAS, HOST_CAS, ImageFailed, ensure_image, extra_cas
-from buntime.stores import images as sql
+from buntime.stores.sqlite import images as sql
 
 
 def add(config: Config, source: str, keep: Callable[[Added], None]) -> Added:

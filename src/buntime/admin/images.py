@@ -15,7 +15,7 @@ from buntime.admin.store import open_store
 from buntime.config import Config, from_environment
 from buntime.image import OPERATOR, NamedImage, wrong_name
 from buntime.plan import MB
-from buntime.stores import images as sql
+from buntime.stores.sqlite import images as sql
 
 if TYPE_CHECKING:
     from buntime.sandboxes.images.adding import Added

@@ -21,8 +21,8 @@ from buntime.event import EventType, of_account, of_new_key, of_revoked_key
 from buntime.plan import FIRST_PLAN
 from buntime.requests import LONGEST_KEY, check_key_name
 from buntime.scope import ACCOUNT_SCOPES, Scope, in_order
-from buntime.stores import accounts as sql
-from buntime.stores.events import add_events
+from buntime.stores.sqlite import accounts as sql
+from buntime.stores.sqlite.events import add_events
 
 OF_SCOPES = ("name", "scopes", "expiresAt")  # what `create` tells beside the key, its id and its account
 keys = typer.Typer(help="API keys of accounts.", no_args_is_help=True, add_completion=False, rich_markup_mode=None)

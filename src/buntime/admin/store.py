@@ -6,7 +6,8 @@ from contextlib import closing, contextmanager
 
 from buntime.admin.refusals import CommandRefused
 from buntime.config import Config
-from buntime.stores import database, store_file
+from buntime.stores import store_file
+from buntime.stores.sqlite import database
 
 
 @contextmanager

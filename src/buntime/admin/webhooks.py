@@ -19,8 +19,8 @@ from buntime.lifecycle.master_key import load_master_key
 from buntime.lifecycle.sealing import Vault
 from buntime.operations.signing import Signing
 from buntime.operations.webhooks import WEBHOOKS
-from buntime.stores import webhooks as sql
-from buntime.stores.events import add_events
+from buntime.stores.sqlite import webhooks as sql
+from buntime.stores.sqlite.events import add_events
 from buntime.webhook import EVERYONE, WEBHOOK_PREFIX, Webhook, check_url, of_webhook
 
 webhooks = typer.Typer(

@@ -1,4 +1,4 @@
-"""The store in one SQLite file on this host."""
+"""Implements `ports.Store` with a SQLite file."""
 
 import asyncio
 import os
@@ -13,13 +13,13 @@ from buntime.event import AccountEvent
 from buntime.ports import Answer, PreviewToken
 from buntime.session import Session, State
 from buntime.snapshot import Layer, Snapshot
-from buntime.stores import accounts, answers, database, preview_tokens, sessions, snapshots
-from buntime.stores.committing import INLINE_BODY, packed
-from buntime.stores.index import SessionIndex
-from buntime.stores.log import LogCleaner
-from buntime.stores.noted import NotedUsage
-from buntime.stores.told import DROP_AT_ONCE
-from buntime.stores.writer import Writer
+from buntime.stores.sqlite import accounts, answers, database, preview_tokens, sessions, snapshots
+from buntime.stores.sqlite.committing import INLINE_BODY, packed
+from buntime.stores.sqlite.index import SessionIndex
+from buntime.stores.sqlite.log import LogCleaner
+from buntime.stores.sqlite.noted import NotedUsage
+from buntime.stores.sqlite.told import DROP_AT_ONCE
+from buntime.stores.sqlite.writer import Writer
 from buntime.usage import Reading
 
 

@@ -11,8 +11,8 @@ import structlog
 from buntime.errors import IdempotencyInProgress
 from buntime.event import AccountEvent
 from buntime.ports import Answer
-from buntime.stores import answers, events, sessions
-from buntime.stores.writer import Outcome, Writer
+from buntime.stores.sqlite import answers, events, sessions
+from buntime.stores.sqlite.writer import Outcome, Writer
 
 TOUCH_SECONDS = 2.0  # how long noted activity may stay unwritten
 NOTED_SECONDS = 1.0  # the same for noted events

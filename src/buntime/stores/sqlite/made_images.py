@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from buntime.errors import ResourceLimitExceeded
 from buntime.image import NamedImage
 from buntime.snapshot import Layer, MadeImage
-from buntime.stores.images import put_image, used
-from buntime.stores.layers import add_or_require_layer
+from buntime.stores.sqlite.images import put_image, used
+from buntime.stores.sqlite.layers import add_or_require_layer
 
 _ADD = """
 INSERT INTO made_images (id, base, layer, env, size, created_at) VALUES (?, ?, ?, ?, ?, ?)

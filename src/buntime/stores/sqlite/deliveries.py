@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 
 from buntime.ports import DeliveryNumbers, DuePage, EventDelivery, News, Place
-from buntime.stores.events import event_of
+from buntime.stores.sqlite.events import event_of
 from buntime.webhook import MOST_LISTED, Delivery, DeliveryState
 
 LOOKED_AT = 500  # deliveries that are due, in one look for those that can go

@@ -4,7 +4,7 @@ import asyncio
 from contextlib import suppress
 from pathlib import Path
 
-from buntime.stores import database
+from buntime.stores.sqlite import database
 
 CLEAN_SECONDS = 30.0  # how long deleted content may stay in the log, unless a reader holds it
 

@@ -9,8 +9,8 @@ from buntime.image import NamedImage
 from buntime.ports import Answer, KeptNumbers
 from buntime.session import SavedVolume
 from buntime.snapshot import Layer, MadeImage, Snapshot
-from buntime.stores import images, layers, made_images, snapshots
-from buntime.stores.told import Told
+from buntime.stores.sqlite import images, layers, made_images, snapshots
+from buntime.stores.sqlite.told import Told
 
 
 class KeptFiles(Told):

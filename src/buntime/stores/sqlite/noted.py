@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from buntime.stores import usage
-from buntime.stores.index import SessionIndex
-from buntime.stores.kept import KeptFiles
-from buntime.stores.log import LogCleaner
-from buntime.stores.told import DROP_AT_ONCE
-from buntime.stores.writer import Writer
+from buntime.stores.sqlite import usage
+from buntime.stores.sqlite.index import SessionIndex
+from buntime.stores.sqlite.kept import KeptFiles
+from buntime.stores.sqlite.log import LogCleaner
+from buntime.stores.sqlite.told import DROP_AT_ONCE
+from buntime.stores.sqlite.writer import Writer
 from buntime.usage import DAY_MS, Amounts, Reading, Window, month_of
 
 NOTES_AT_ONCE = 100  # sessions noted in one change, for the same reason

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from buntime.event import AccountEvent, EventType
 from buntime.ports import BEGINNING, Answer, DeliveryNumbers, DuePage, EventDelivery, News, NumberedEvent, Place
-from buntime.stores import database, deliveries, webhooks
-from buntime.stores import events as sql
-from buntime.stores.committing import Committing
-from buntime.stores.log import LogCleaner
-from buntime.stores.writer import Writer
+from buntime.stores.sqlite import database, deliveries, webhooks
+from buntime.stores.sqlite import events as sql
+from buntime.stores.sqlite.committing import Committing
+from buntime.stores.sqlite.log import LogCleaner
+from buntime.stores.sqlite.writer import Writer
 from buntime.webhook import Delivery, Webhook
 
 DROP_AT_ONCE = 500  # rows deleted in one commit, so that other changes can run in between

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from buntime.errors import SnapshotNotFound
 from buntime.session import DESTROYED, SavedVolume
 from buntime.snapshot import Layer
-from buntime.stores.images import require_kept
-from buntime.stores.sessions import saved_from_text, saved_to_text
+from buntime.stores.sqlite.images import require_kept
+from buntime.stores.sqlite.sessions import saved_from_text, saved_to_text
 
 _ADD = """
 INSERT INTO layers (id, account, image, size, created_at, key, saved, fork) VALUES (?, ?, ?, ?, ?, ?, ?, ?)

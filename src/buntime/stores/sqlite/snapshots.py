@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from buntime.errors import ResourceLimitExceeded, SessionNotFound
 from buntime.session import Session, State
 from buntime.snapshot import Layer, Snapshot
-from buntime.stores.images import require_kept
-from buntime.stores.layers import add_or_require_layer, put_layer
-from buntime.stores.sessions import change_session
+from buntime.stores.sqlite.images import require_kept
+from buntime.stores.sqlite.layers import add_or_require_layer, put_layer
+from buntime.stores.sqlite.sessions import change_session
 from buntime.usage import Reading
 
 _ADD = """

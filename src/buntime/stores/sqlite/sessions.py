@@ -12,8 +12,8 @@ from buntime.errors import NameTaken, SessionLimitExceeded, StaleSession
 from buntime.plan import Limits
 from buntime.service import Service
 from buntime.session import AwakeWhile, Network, Preview, SavedVolume, Session, SleepPolicy, State
-from buntime.stores import usage
-from buntime.stores.images import require_image
+from buntime.stores.sqlite import usage
+from buntime.stores.sqlite.images import require_image
 from buntime.usage import Reading
 
 NO_END = (1 << 63) - 1  # `expires_at` of a session that never ends: the column takes no NULL
