@@ -21,7 +21,8 @@ from buntime.image import NamedImage
 from buntime.ports import Answer
 from buntime.scope import Scope
 from buntime.session import DEFAULT_SLEEP_POLICY, NEVER, Event, SavedVolume, Session, SleepPolicy, State
-from buntime.stores.sqlite import answers, committing, database, images, log, preview_tokens, sessions
+from buntime.stores.rows import answers
+from buntime.stores.sqlite import committing, database, images, log, preview_tokens, sessions
 from buntime.stores.sqlite.store import SqliteStore
 from buntime.usage import NOTHING, Amounts, Moment, Reading
 from tests.contracts.examples import (

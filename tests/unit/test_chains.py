@@ -4,7 +4,7 @@ import pytest
 
 from buntime.lifecycle.chains import LARGEST_PART, LINK_BYTES, MOST_LINKS, is_long, longest_whole, may_grow
 from buntime.session import SavedVolume
-from buntime.stores.sqlite.sessions import saved_from_text, saved_to_text
+from buntime.stores.rows.sessions import saved_from_text, saved_to_text
 
 NAMES = [f"ses_a/{time:010d}-{time:012x}" for time in range(1, 30)]
 

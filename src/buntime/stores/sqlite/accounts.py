@@ -3,15 +3,22 @@
 Call the functions that change something inside a transaction.
 """
 
-import json
 import sqlite3
 from collections.abc import Sequence
 
 from buntime.account import Account, AccountStatus, Key
 from buntime.errors import ResourceLimitExceeded
-from buntime.scope import Scope, in_order
+from buntime.stores.rows.accounts import account_of, account_row, key_of, key_row
+
+_ADD_ACCOUNT = """
+INSERT INTO accounts (id, plan, created_at, status, overrides) VALUES (:id, :plan, :created_at, :status, :overrides)
+"""
 
 _COLUMNS = "id, account, hash, hint, created_at, revoked_at, name, scopes, expires_at, maker"
+_ADD_KEY = f"""
+INSERT INTO keys ({_COLUMNS})
+VALUES (:id, :account, :hash, :hint, :created_at, :revoked_at, :name, :scopes, :expires_at, :maker)
+"""
 _VALID = "revoked_at IS NULL AND coalesce(expires_at > :now, TRUE)"
 _COUNT_VALID = f"SELECT count(*) FROM keys WHERE account = :account AND {_VALID}"
 _FORGET = f"""
@@ -24,27 +31,20 @@ DELETE FROM keys WHERE id IN (
 
 def add_account(connection: sqlite3.Connection, account: Account) -> None:
     """Raises ValueError if the id is taken."""
-    row = (
-        account.id,
-        account.plan,
-        account.created_at,
-        account.status.value,
-        json.dumps(account.overrides, default=dict),
-    )
     try:
-        connection.execute("INSERT INTO accounts (id, plan, created_at, status, overrides) VALUES (?, ?, ?, ?, ?)", row)
+        connection.execute(_ADD_ACCOUNT, account_row(account))
     except sqlite3.IntegrityError as refused:
         raise ValueError(f"account id {account.id} is taken") from refused
 
 
 def get_account(connection: sqlite3.Connection, account_id: str) -> Account | None:
     row = connection.execute("SELECT * FROM accounts WHERE id = ?", (account_id,)).fetchone()
-    return None if row is None else _account(row)
+    return None if row is None else account_of(row)
 
 
 def list_accounts(connection: sqlite3.Connection) -> Sequence[Account]:
     """Oldest first, ties by id."""
-    return [_account(row) for row in connection.execute("SELECT * FROM accounts ORDER BY created_at, id")]
+    return [account_of(row) for row in connection.execute("SELECT * FROM accounts ORDER BY created_at, id")]
 
 
 def set_account_status(connection: sqlite3.Connection, account_id: str, status: AccountStatus) -> bool:
@@ -68,11 +68,8 @@ def add_key(connection: sqlite3.Connection, key: Key, limit: int | None = None) 
         if connection.execute(_COUNT_VALID, asked).fetchone()[0] >= limit:
             raise ResourceLimitExceeded("keys", limit, "account", "")
         connection.execute(_FORGET, asked)
-    scopes = json.dumps(in_order(key.scopes))
-    first = (key.id, key.account, key.hash, key.hint, key.created_at, key.revoked_at)
-    row = (*first, key.name, scopes, key.expires_at, key.maker)
     try:
-        connection.execute(f"INSERT INTO keys ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        connection.execute(_ADD_KEY, key_row(key))
     except sqlite3.IntegrityError as refused:
         raise ValueError(f"key {key.id}: id or hash is taken, or no account {key.account}") from refused
 
@@ -81,7 +78,7 @@ def list_keys(connection: sqlite3.Connection, account_id: str | None = None) -> 
     """Oldest first, ties by id. Includes revoked keys."""
     which, asked = ("", ()) if account_id is None else ("WHERE account = ?", (account_id,))
     rows = connection.execute(f"SELECT {_COLUMNS} FROM keys {which} ORDER BY created_at, id", asked)
-    return [_key(row) for row in rows]
+    return [key_of(row) for row in rows]
 
 
 def revoke_key(connection: sqlite3.Connection, key_id: str, now: int) -> bool:
@@ -97,29 +94,4 @@ def find_key(connection: sqlite3.Connection, key_hash: str) -> tuple[Key, Accoun
         return None
     account = get_account(connection, row["account"])
     assert account is not None  # keys refer to accounts
-    return _key(row), account
-
-
-def _account(row: sqlite3.Row) -> Account:
-    return Account(
-        id=row["id"],
-        plan=row["plan"],
-        created_at=row["created_at"],
-        status=AccountStatus(row["status"]),
-        overrides=json.loads(row["overrides"]),
-    )
-
-
-def _key(row: sqlite3.Row) -> Key:
-    return Key(
-        id=row["id"],
-        account=row["account"],
-        hash=row["hash"],
-        hint=row["hint"],
-        created_at=row["created_at"],
-        revoked_at=row["revoked_at"],
-        name=row["name"],
-        scopes=frozenset(map(Scope, json.loads(row["scopes"]))),
-        expires_at=row["expires_at"],
-        maker=row["maker"],
-    )
+    return key_of(row), account

@@ -11,13 +11,15 @@ import structlog
 from buntime.errors import IdempotencyInProgress
 from buntime.event import AccountEvent
 from buntime.ports import Answer
+from buntime.stores.rows.answers import pack_aside
+from buntime.stores.rows.events import event_row
+from buntime.stores.rows.row import Values
 from buntime.stores.sqlite import answers, events, sessions
 from buntime.stores.sqlite.writer import Outcome, Writer
 
 TOUCH_SECONDS = 2.0  # how long noted activity may stay unwritten
 NOTED_SECONDS = 1.0  # the same for noted events
 MOST_NOTED = 10_000  # events that wait; the oldest go when the file cannot be written
-INLINE_BODY = 64 << 10  # bytes; a thread compresses larger bodies, so that the loop does not block
 
 
 log = structlog.get_logger()
@@ -27,7 +29,7 @@ log = structlog.get_logger()
 class _Noted:
     """Events that the writer does not have yet, and what to call when they are stored."""
 
-    rows: Sequence[events.Row]
+    rows: Sequence[Values]
     stored: Callable[[], None] | None
 
 
@@ -75,7 +77,7 @@ class Committing:
     ) -> R:
         """The same, together with the answer if any and the events `told`. Raises IdempotencyInProgress if the answer's
         key has one already."""
-        stored = None if answer is None else await packed(answer)
+        stored = None if answer is None else await pack_aside(answer)
 
         def both(connection: sqlite3.Connection) -> T:
             value = work(connection)
@@ -91,7 +93,7 @@ class Committing:
         self._flush_later(TOUCH_SECONDS)
 
     def _note_events(self, told: Sequence[AccountEvent], stored: Callable[[], None] | None) -> None:
-        self._noted.append(_Noted([events.row_of(event) for event in told], stored))
+        self._noted.append(_Noted([event_row(event) for event in told], stored))
         self._flush_later(NOTED_SECONDS)
 
     async def _end_changes(self) -> None:
@@ -161,9 +163,3 @@ def _call_each(calls: Sequence[Callable[[], None]]) -> None:
 
 def _nothing() -> None:
     return None
-
-
-async def packed(answer: Answer) -> answers.PackedAnswer:
-    if len(answer.body) <= INLINE_BODY:
-        return answers.pack(answer)
-    return await asyncio.to_thread(answers.pack, answer)

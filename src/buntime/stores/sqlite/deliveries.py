@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 
 from buntime.ports import DeliveryNumbers, DuePage, EventDelivery, News, Place
-from buntime.stores.sqlite.events import event_of
+from buntime.stores.rows.webhooks import event_delivery_of
 from buntime.webhook import MOST_LISTED, Delivery, DeliveryState
 
 LOOKED_AT = 500  # deliveries that are due, in one look for those that can go
@@ -162,10 +162,4 @@ def _held(connection: sqlite3.Connection, webhook_id: str, sessions: Collection[
 
 
 def _deliveries(rows: Iterable[sqlite3.Row]) -> Sequence[EventDelivery]:
-    return [EventDelivery(_delivery(row), event_of(row)) for row in rows]
-
-
-def _delivery(row: sqlite3.Row) -> Delivery:
-    tried = (row["tried_at"], row["status"], row["failure"])
-    state = DeliveryState(row["state"])
-    return Delivery(row["delivery"], row["webhook"], state, row["attempts"], row["due_at"], *tried, row["redelivery"])
+    return [event_delivery_of(row) for row in rows]

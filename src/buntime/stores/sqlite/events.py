@@ -3,28 +3,26 @@
 One connection writes at a time, so numbers grow in the order of commits. No row with a smaller number appears later.
 """
 
-import json
 import sqlite3
 from collections.abc import Collection, Iterable, Sequence, Set
 
-from buntime.cause import Cause
 from buntime.event import AccountEvent, EventType
 from buntime.ports import NumberedEvent
-
-Row = tuple[object, ...]
+from buntime.stores.rows.events import event_row, numbered_of
+from buntime.stores.rows.row import Values
 
 _ADD = """
 INSERT INTO events (id, account, type, time, session, data, actor, request, key, address)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES (:id, :account, :type, :time, :session, :data, :actor, :request, :key, :address)
 """
 
 # The end of a process does not come after that of its session.
 _NOTE = """
 INSERT INTO events (id, account, type, time, session, data, actor, request, key, address)
-SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10
-WHERE ?3 <> 'process.exited' OR (
-  EXISTS (SELECT 1 FROM sessions WHERE id = ?5 AND state <> 'deleting')
-  AND NOT EXISTS (SELECT 1 FROM accounts WHERE id = ?2 AND status = 'deleted')
+SELECT :id, :account, :type, :time, :session, :data, :actor, :request, :key, :address
+WHERE :type <> 'process.exited' OR (
+  EXISTS (SELECT 1 FROM sessions WHERE id = :session AND state <> 'deleting')
+  AND NOT EXISTS (SELECT 1 FROM accounts WHERE id = :account AND status = 'deleted')
 )
 """
 
@@ -38,21 +36,13 @@ _TOO_MANY = "SELECT account, events FROM event_counts WHERE events > ? LIMIT 1"
 _OLDEST = "DELETE FROM events WHERE seq IN (SELECT seq FROM events WHERE account = ? ORDER BY seq LIMIT ?)"
 
 
-def row_of(event: AccountEvent) -> Row:
-    """Raises TypeError for data that is not JSON."""
-    cause = event.cause
-    data = json.dumps(event.data, default=dict)
-    who = (cause.actor, cause.request, cause.key, cause.address)
-    return (event.id, event.account, event.type.value, event.time, event.session, data, *who)
-
-
-def add_noted(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
+def add_noted(connection: sqlite3.Connection, rows: Iterable[Values]) -> None:
     """See `ports.Store.note_events`."""
     connection.executemany(_NOTE, rows)
 
 
 def add_events(connection: sqlite3.Connection, events: Iterable[AccountEvent]) -> None:
-    connection.executemany(_ADD, map(row_of, events))
+    connection.executemany(_ADD, map(event_row, events))
 
 
 def list_events(
@@ -68,7 +58,7 @@ def list_events(
     conditions = ["seq > :after", *(f"{column} = :{column}" for column, value in wanted.items() if value is not None)]
     query = f"SELECT * FROM events WHERE {' AND '.join(conditions)} ORDER BY seq LIMIT :limit"
     rows = connection.execute(query, wanted | {"after": after, "limit": limit})
-    return [NumberedEvent(row["seq"], event_of(row)) for row in rows]
+    return [numbered_of(row) for row in rows]
 
 
 def stored_events(connection: sqlite3.Connection, session_id: str, ids: Collection[str], most: int) -> Set[str]:
@@ -100,10 +90,3 @@ def drop_surplus_events(connection: sqlite3.Connection, kept: int, most: int) ->
         return 0
     surplus = min(found["events"] - kept, most)
     return connection.execute(_OLDEST, (found["account"], surplus)).rowcount
-
-
-def event_of(row: sqlite3.Row) -> AccountEvent:
-    account, actor = row["account"], row["actor"]
-    cause = Cause(actor, account if actor == "key" else "", row["request"], row["key"], row["address"])
-    data = json.loads(row["data"])
-    return AccountEvent(row["id"], account, EventType(row["type"]), row["time"], row["session"], data, cause)

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from buntime.errors import ImageNotFound
 from buntime.image import DEFAULT_IMAGE, OPERATOR, NamedImage, is_always_kept
 from buntime.session import Session
+from buntime.stores.rows.kept import image_of, image_row
 
 _PUT = """
-INSERT INTO images (account, name, image, size, created_at) VALUES (?, ?, ?, ?, ?)
+INSERT INTO images (account, name, image, size, created_at) VALUES (:account, :name, :image, :size, :created_at)
 ON CONFLICT (account, name) DO UPDATE SET image = excluded.image, size = excluded.size, created_at = excluded.created_at
 """
 
@@ -41,12 +42,12 @@ def used(image: str) -> str:
 
 def put_image(connection: sqlite3.Connection, image: NamedImage) -> None:
     """The name stands for this image from now on."""
-    connection.execute(_PUT, (image.account, image.name, image.id, image.size, image.created_at))
+    connection.execute(_PUT, image_row(image))
 
 
 def find_image(connection: sqlite3.Connection, account_id: str, name: str) -> NamedImage | None:
     row = connection.execute(_FIND, (account_id, OPERATOR, name)).fetchone()
-    return None if row is None else _image(row)
+    return None if row is None else image_of(row)
 
 
 def list_images(connection: sqlite3.Connection, account_id: str) -> Sequence[NamedImage]:
@@ -54,7 +55,7 @@ def list_images(connection: sqlite3.Connection, account_id: str) -> Sequence[Nam
     rows = connection.execute(
         "SELECT * FROM images WHERE account IN (?, ?) ORDER BY name, account", (account_id, OPERATOR)
     )
-    return list({row["name"]: _image(row) for row in rows}.values())
+    return list({row["name"]: image_of(row) for row in rows}.values())
 
 
 def remove_image(connection: sqlite3.Connection, account_id: str, name: str) -> bool:
@@ -89,7 +90,3 @@ def require_kept(connection: sqlite3.Connection, image_id: str, name: str) -> No
         return
     if not connection.execute(f"SELECT {used(':image')}", {"image": image_id}).fetchone()[0]:
         raise ImageNotFound(name)
-
-
-def _image(row: sqlite3.Row) -> NamedImage:
-    return NamedImage(row["name"], row["image"], row["size"], row["created_at"], row["account"])

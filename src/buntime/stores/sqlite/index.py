@@ -1,11 +1,11 @@
 """Sessions in memory, by id and by account, sorted for pages."""
 
-import json
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from buntime.session import Session, State
+from buntime.stores.rows.sessions import has_metadata
 
 _Rank = tuple[float, str]  # (negative creation time, id), so that the newest sorts first; or (expiry, id)
 
@@ -105,7 +105,11 @@ class SessionIndex:
             return [], 0
         ranks = orders.newest[state]
         if metadata:
-            found = [session for session in self._at(ranks) if not session.has_expired(now) and _has(session, metadata)]
+            found = [
+                session
+                for session in self._at(ranks)
+                if not session.has_expired(now) and has_metadata(session, metadata)
+            ]
             return found[offset : offset + limit], len(found)
         ended = [session for session in self._at(orders.ended(now)) if state in (None, session.state)]
         for position in sorted(bisect_left(ranks, _by_age(session)) for session in ended):
@@ -127,7 +131,7 @@ class SessionIndex:
         session = self.named(account_id, name)
         if session is None or session.has_expired(now) or state not in (None, session.state):
             return [], 0
-        found = [session] if _has(session, metadata) else []
+        found = [session] if has_metadata(session, metadata) else []
         return found[offset : offset + limit], len(found)
 
     def _put_name(self, session: Session) -> None:
@@ -173,13 +177,3 @@ class _Orders:
 
 def _by_age(session: Session) -> _Rank:
     return -session.created_at, session.id
-
-
-def _has(session: Session, metadata: Mapping[str, str]) -> bool:
-    return all(_matches(session.metadata.get(key), text) for key, text in metadata.items())
-
-
-def _matches(value: object, text: str) -> bool:
-    if isinstance(value, str):
-        return value == text
-    return isinstance(value, bool | int | float) and json.dumps(value) == text

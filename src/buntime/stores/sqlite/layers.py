@@ -6,11 +6,13 @@ from collections.abc import Iterable, Sequence
 from buntime.errors import SnapshotNotFound
 from buntime.session import DESTROYED, SavedVolume
 from buntime.snapshot import Layer
+from buntime.stores.rows.kept import layer_of, layer_row
+from buntime.stores.rows.sessions import saved_to_text
 from buntime.stores.sqlite.images import require_kept
-from buntime.stores.sqlite.sessions import saved_from_text, saved_to_text
 
 _ADD = """
-INSERT INTO layers (id, account, image, size, created_at, key, saved, fork) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO layers (id, account, image, size, created_at, key, saved, fork)
+VALUES (:id, :account, :image, :size, :created_at, :key, :saved, :fork)
 """
 
 # a condemned layer serves no fork, so a fork that comes back can add another one
@@ -42,18 +44,8 @@ def add_layer(connection: sqlite3.Connection, layer: Layer) -> None:
 
 def put_layer(connection: sqlite3.Connection, layer: Layer) -> None:
     """Adds a layer whose image is known to be kept. Raises ValueError if the id or the fork is taken."""
-    row = (
-        layer.id,
-        layer.account,
-        layer.image,
-        layer.size,
-        layer.created_at,
-        layer.key,
-        saved_to_text(layer.saved),
-        layer.fork,
-    )
     try:
-        connection.execute(_ADD, row)
+        connection.execute(_ADD, layer_row(layer))
     except sqlite3.IntegrityError as refused:
         raise ValueError(f"layer {layer.id}: the id is taken, or its fork has another one") from refused
 
@@ -81,13 +73,13 @@ def find_fork_layer(connection: sqlite3.Connection, account_id: str, key: str) -
 
 def all_layers(connection: sqlite3.Connection) -> Sequence[Layer]:
     """Oldest first, ties by id. Includes condemned ones."""
-    return [_layer(row) for row in connection.execute("SELECT * FROM layers ORDER BY created_at, id")]
+    return [layer_of(row) for row in connection.execute("SELECT * FROM layers ORDER BY created_at, id")]
 
 
 def counted_layers(connection: sqlite3.Connection, account_id: str) -> Sequence[Layer]:
     """See `ports.Store.counted_layers`."""
     rows = connection.execute(f"SELECT * {_COUNTED} ORDER BY created_at, id", (account_id, DESTROYED))
-    return [_layer(row) for row in rows]
+    return [layer_of(row) for row in rows]
 
 
 def counted_bytes(connection: sqlite3.Connection, account_id: str) -> int:
@@ -110,7 +102,7 @@ def condemn_layers(connection: sqlite3.Connection, before: int) -> tuple[int, Se
     """Returns how many were condemned now, and every condemned layer."""
     condemned = connection.execute(_CONDEMN, {"destroyed": DESTROYED, "before": before}).rowcount
     rows = connection.execute("SELECT * FROM layers WHERE key = ? ORDER BY created_at, id", (DESTROYED,))
-    return condemned, [_layer(row) for row in rows]
+    return condemned, [layer_of(row) for row in rows]
 
 
 def remove_layer(connection: sqlite3.Connection, layer_id: str) -> None:
@@ -121,20 +113,7 @@ def remove_layer(connection: sqlite3.Connection, layer_id: str) -> None:
 
 
 def _first(rows: Iterable[sqlite3.Row]) -> Layer | None:
-    return next((_layer(row) for row in rows), None)
-
-
-def _layer(row: sqlite3.Row) -> Layer:
-    return Layer(
-        id=row["id"],
-        account=row["account"],
-        image=row["image"],
-        size=row["size"],
-        created_at=row["created_at"],
-        key=row["key"],
-        saved=saved_from_text(row["saved"]),
-        fork=row["fork"],
-    )
+    return next((layer_of(row) for row in rows), None)
 
 
 def layer_numbers(connection: sqlite3.Connection) -> tuple[int, int, int]:

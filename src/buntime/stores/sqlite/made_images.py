@@ -1,17 +1,17 @@
 """Images that accounts make in SQL. Changes run inside a transaction and check the stored state."""
 
-import json
 import sqlite3
 from collections.abc import Sequence
 
 from buntime.errors import ResourceLimitExceeded
 from buntime.image import NamedImage
 from buntime.snapshot import Layer, MadeImage
+from buntime.stores.rows.kept import made_of, made_row
 from buntime.stores.sqlite.images import put_image, used
 from buntime.stores.sqlite.layers import add_or_require_layer
 
 _ADD = """
-INSERT INTO made_images (id, base, layer, env, size, created_at) VALUES (?, ?, ?, ?, ?, ?)
+INSERT INTO made_images (id, base, layer, env, size, created_at) VALUES (:id, :base, :layer, :env, :size, :created_at)
 ON CONFLICT (id) DO NOTHING
 """
 
@@ -28,19 +28,18 @@ def add_made_image(
     if found["names"] >= limit and not found["has_it"]:
         raise ResourceLimitExceeded("images", limit, "account", "")
     add_or_require_layer(connection, layer, made.layer)
-    row = (made.id, made.base, made.layer, json.dumps(dict(made.env)), made.size, made.created_at)
-    connection.execute(_ADD, row)
+    connection.execute(_ADD, made_row(made))
     put_image(connection, name)
 
 
 def get_made_image(connection: sqlite3.Connection, image_id: str) -> MadeImage | None:
     row = connection.execute("SELECT * FROM made_images WHERE id = ?", (image_id,)).fetchone()
-    return None if row is None else _made(row)
+    return None if row is None else made_of(row)
 
 
 def all_made_images(connection: sqlite3.Connection) -> Sequence[MadeImage]:
     """Oldest first, ties by id."""
-    return [_made(row) for row in connection.execute("SELECT * FROM made_images ORDER BY created_at, id")]
+    return [made_of(row) for row in connection.execute("SELECT * FROM made_images ORDER BY created_at, id")]
 
 
 def drop_made_images(connection: sqlite3.Connection) -> Sequence[str]:
@@ -48,14 +47,3 @@ def drop_made_images(connection: sqlite3.Connection) -> Sequence[str]:
     dropped = [row["id"] for row in connection.execute(_UNUSED)]
     connection.executemany("DELETE FROM made_images WHERE id = ?", [(image_id,) for image_id in dropped])
     return dropped
-
-
-def _made(row: sqlite3.Row) -> MadeImage:
-    return MadeImage(
-        id=row["id"],
-        base=row["base"],
-        layer=row["layer"],
-        env=json.loads(row["env"]),
-        size=row["size"],
-        created_at=row["created_at"],
-    )

@@ -1,12 +1,12 @@
 """Snapshots in SQL. Changes run inside a transaction and check the stored state."""
 
-import json
 import sqlite3
 from collections.abc import Sequence
 
 from buntime.errors import ResourceLimitExceeded, SessionNotFound
 from buntime.session import Session, State
 from buntime.snapshot import Layer, Snapshot
+from buntime.stores.rows.kept import snapshot_of, snapshot_row
 from buntime.stores.sqlite.images import require_kept
 from buntime.stores.sqlite.layers import add_or_require_layer, put_layer
 from buntime.stores.sqlite.sessions import change_session
@@ -64,7 +64,7 @@ def restore_session(
 
 def get_snapshot(connection: sqlite3.Connection, snapshot_id: str) -> Snapshot | None:
     row = connection.execute("SELECT * FROM snapshots WHERE id = ?", (snapshot_id,)).fetchone()
-    return None if row is None else _snapshot(row)
+    return None if row is None else snapshot_of(row)
 
 
 def list_snapshots(
@@ -83,7 +83,7 @@ def list_snapshots(
         f"SELECT * {_WANTED} ORDER BY created_at DESC, rowid DESC LIMIT :limit OFFSET :offset",
         wanted | {"limit": limit, "offset": offset},
     )
-    return [_snapshot(row) for row in rows], total
+    return [snapshot_of(row) for row in rows], total
 
 
 def count_snapshots(connection: sqlite3.Connection, account_id: str, now: int) -> int:
@@ -110,40 +110,6 @@ def drop_snapshots_of(connection: sqlite3.Connection, account_id: str) -> int:
 
 def _put(connection: sqlite3.Connection, snapshot: Snapshot) -> None:
     try:
-        connection.execute(_ADD, _to_row(snapshot))
+        connection.execute(_ADD, snapshot_row(snapshot))
     except sqlite3.IntegrityError as refused:
         raise ValueError(f"snapshot id {snapshot.id} is taken") from refused
-
-
-def _to_row(snapshot: Snapshot) -> dict[str, object]:
-    return {
-        "id": snapshot.id,
-        "account": snapshot.account,
-        "session": snapshot.session,
-        "layer": snapshot.layer,
-        "image": snapshot.image,
-        "image_name": snapshot.image_name,
-        "size": snapshot.size,
-        "created_at": snapshot.created_at,
-        "expires_at": snapshot.expires_at,
-        "name": snapshot.name,
-        "metadata": json.dumps(snapshot.metadata, default=dict),  # ASCII JSON, as for sessions
-        "is_automatic": snapshot.is_automatic,
-    }
-
-
-def _snapshot(row: sqlite3.Row) -> Snapshot:
-    return Snapshot(
-        id=row["id"],
-        account=row["account"],
-        session=row["session"],
-        layer=row["layer"],
-        image=row["image"],
-        image_name=row["image_name"],
-        size=row["size"],
-        created_at=row["created_at"],
-        expires_at=row["expires_at"],
-        name=row["name"],
-        metadata=json.loads(row["metadata"]),
-        is_automatic=bool(row["is_automatic"]),
-    )

@@ -13,8 +13,9 @@ from buntime.event import AccountEvent
 from buntime.ports import Answer, PreviewToken
 from buntime.session import Session, State
 from buntime.snapshot import Layer, Snapshot
+from buntime.stores.rows.answers import pack_aside, unpack_aside
+from buntime.stores.rows.sessions import require_same
 from buntime.stores.sqlite import accounts, answers, database, preview_tokens, sessions, snapshots
-from buntime.stores.sqlite.committing import INLINE_BODY, packed
 from buntime.stores.sqlite.index import SessionIndex
 from buntime.stores.sqlite.log import LogCleaner
 from buntime.stores.sqlite.noted import NotedUsage
@@ -162,7 +163,7 @@ class SqliteStore(NotedUsage):
         events: Sequence[AccountEvent] = (),
         reading: Reading | None = None,
     ) -> Session:
-        _require_same(old, new)
+        require_same(old, new)
 
         def committed(_: None) -> Session:
             if new.state is State.DELETING:
@@ -194,7 +195,7 @@ class SqliteStore(NotedUsage):
         events: Sequence[AccountEvent] = (),
         reading: Reading | None = None,
     ) -> Session:
-        _require_same(old, new)
+        require_same(old, new)
 
         def committed(_: None) -> Session:
             self._log.due()  # for the automatic snapshots from before
@@ -227,17 +228,13 @@ class SqliteStore(NotedUsage):
 
     async def find_answer(self, account_id: str, key: str) -> Answer | None:
         stored = answers.find_answer(self._reader, account_id, key)
-        if stored is None:
-            return None
-        if len(stored.body) <= INLINE_BODY:
-            return answers.unpack(stored)
-        return await asyncio.to_thread(answers.unpack, stored)
+        return None if stored is None else await unpack_aside(stored)
 
     async def add_answer(self, answer: Answer) -> None:
-        await self._change(partial(answers.add_answer, stored=await packed(answer)))
+        await self._change(partial(answers.add_answer, stored=await pack_aside(answer)))
 
     async def change_answer(self, answer: Answer) -> None:
-        await self._change(partial(answers.change_answer, stored=await packed(answer)))
+        await self._change(partial(answers.change_answer, stored=await pack_aside(answer)))
 
     async def drop_answers(self, before: int) -> int:
         return await self._drop(partial(answers.drop_answers, before=before, most=DROP_AT_ONCE))
@@ -273,8 +270,3 @@ def _read_sessions(reader: sqlite3.Connection, path: Path) -> SessionIndex:
             return SessionIndex(sessions.all_sessions(reader))
     except ValueError as wrong:
         raise database.StoreDamaged(path, wrong) from wrong
-
-
-def _require_same(old: Session, new: Session) -> None:
-    if (old.id, old.account) != (new.id, new.account):
-        raise ValueError("a session's id and account cannot change")

@@ -3,21 +3,19 @@
 import json
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import astuple, replace
+from dataclasses import replace
 
 import structlog
 
 from buntime.session import Session, State
+from buntime.stores.rows.usage import open_of, open_row, window_of, window_row
 from buntime.usage import (
     AMOUNTS,
     DAY_MS,
     NOTHING,
     Amounts,
-    Counters,
-    Moment,
     OpenWindow,
     Reading,
-    Runs,
     Window,
     archived_bytes,
     closes_window,
@@ -36,13 +34,20 @@ _SUMS = ", ".join(f"sum({name})" for name in AMOUNTS)
 _ADDED = ", ".join(f"{name} = {name} + excluded.{name}" for name in AMOUNTS)
 _WHOLE_ACCOUNT = ""  # in place of a session
 
-_PUT_OPEN = f"INSERT OR REPLACE INTO usage_open VALUES ({', '.join('?' * 14)})"
+_PUT_OPEN = """
+INSERT OR REPLACE INTO usage_open
+VALUES (:session, :account, :ordinal, :state, :began_at, :noted_at, :boot, :steady, :amounts, :counters, :disk,
+        :archived, :server, :runs)
+"""
 
 _NEXT_NUMBER = """
 INSERT INTO usage_numbers VALUES (?, 1) ON CONFLICT (account) DO UPDATE SET number = number + 1 RETURNING number
 """
 
-_ADD_WINDOW = f"INSERT INTO usage_windows VALUES (?, ?, ?, ?, ?, ?, ?, {_VALUES})"
+_NAMED = ", ".join(f":{name}" for name in AMOUNTS)
+_ADD_WINDOW = f"""
+INSERT INTO usage_windows VALUES (:account, :number, :session, :ordinal, :state, :began_at, :ended_at, {_NAMED})
+"""
 
 _ADD_TO_DAY = f"""
 INSERT INTO usage_days VALUES (?, ?, ?, {_VALUES})
@@ -150,7 +155,7 @@ def list_windows(
     """The windows with the next numbers, and the last of these. With none, `after`, or the newest if that is lower."""
     rows = connection.execute(_WINDOWS, (account_id, after, limit)).fetchall()
     if rows:
-        return [_window(row) for row in rows], rows[-1]["number"]
+        return [window_of(row) for row in rows], rows[-1]["number"]
     newest = connection.execute("SELECT number FROM usage_numbers WHERE account = ?", (account_id,)).fetchone()
     return [], min(after, newest["number"] if newest else 0)
 
@@ -234,65 +239,13 @@ def _noted(connection: sqlite3.Connection, window: OpenWindow, reading: Reading)
 
 def _add(connection: sqlite3.Connection, window: Window) -> None:
     number = connection.execute(_NEXT_NUMBER, (window.account,)).fetchone()[0]
-    row = (
-        window.account,
-        number,
-        window.session,
-        window.ordinal,
-        window.state.value,
-        window.began_at,
-        window.ended_at,
-        *window.amounts.values,
-    )
-    connection.execute(_ADD_WINDOW, row)
-
-
-def _window(row: sqlite3.Row) -> Window:
-    return Window(
-        session=row["session"],
-        account=row["account"],
-        ordinal=row["ordinal"],
-        state=State(row["state"]),
-        began_at=row["began_at"],
-        ended_at=row["ended_at"],
-        amounts=Amounts(*(row[name] for name in AMOUNTS)),
-    )
+    connection.execute(_ADD_WINDOW, window_row(window, number))
 
 
 def _put(connection: sqlite3.Connection, window: OpenWindow) -> None:
-    row = (
-        window.session,
-        window.account,
-        window.ordinal,
-        window.state.value,
-        window.began_at,
-        window.noted.at,
-        window.noted.boot,
-        window.noted.steady,
-        json.dumps(window.amounts.values),
-        json.dumps(astuple(window.counters)) if window.counters else None,
-        window.disk,
-        window.archived,
-        window.runs.server,
-        window.runs.count,
-    )
-    connection.execute(_PUT_OPEN, row)
+    connection.execute(_PUT_OPEN, open_row(window))
 
 
 def _get(connection: sqlite3.Connection, session_id: str) -> OpenWindow | None:
     row = connection.execute("SELECT * FROM usage_open WHERE session = ?", (session_id,)).fetchone()
-    if row is None:
-        return None
-    return OpenWindow(
-        session=row["session"],
-        account=row["account"],
-        ordinal=row["ordinal"],
-        state=State(row["state"]),
-        began_at=row["began_at"],
-        noted=Moment(row["noted_at"], row["boot"], row["steady"]),
-        amounts=Amounts(*json.loads(row["amounts"])),
-        counters=Counters(*json.loads(row["counters"])) if row["counters"] else None,
-        disk=row["disk"],
-        archived=row["archived"],
-        runs=Runs(row["server"], row["runs"]),
-    )
+    return None if row is None else open_of(row)

@@ -1,14 +1,12 @@
 """Webhooks in SQL."""
 
-import json
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from buntime.account import AccountStatus
 from buntime.errors import ResourceLimitExceeded, Unauthorized
-from buntime.event import EventType
-from buntime.webhook import SigningSecret, Webhook
+from buntime.stores.rows.webhooks import webhook_of, webhook_row
+from buntime.webhook import Webhook
 
 _ADD = """
 INSERT INTO webhooks (id, account, url, types, secrets, created_at, off, failing_since, version)
@@ -36,23 +34,23 @@ def add_webhook(connection: sqlite3.Connection, webhook: Webhook, limit: int) ->
     if len(list_webhooks(connection, webhook.account)) >= limit:
         raise ResourceLimitExceeded("webhooks", limit, "account", "")
     try:
-        connection.execute(_ADD, _to_row(webhook))
+        connection.execute(_ADD, webhook_row(webhook))
     except sqlite3.IntegrityError as refused:
         raise ValueError(f"webhook id {webhook.id} is taken") from refused
 
 
 def get_webhook(connection: sqlite3.Connection, webhook_id: str) -> Webhook | None:
     row = connection.execute("SELECT * FROM webhooks WHERE id = ? AND removed = 0", (webhook_id,)).fetchone()
-    return None if row is None else _webhook(row)
+    return None if row is None else webhook_of(row)
 
 
 def list_webhooks(connection: sqlite3.Connection, account_id: str) -> Sequence[Webhook]:
     query = "SELECT * FROM webhooks WHERE account = ? AND removed = 0 ORDER BY created_at, id"
-    return [_webhook(row) for row in connection.execute(query, (account_id,))]
+    return [webhook_of(row) for row in connection.execute(query, (account_id,))]
 
 
 def change_webhook(connection: sqlite3.Connection, new: Webhook, expected: int) -> bool:
-    return connection.execute(_CHANGE, _to_row(new) | {"expected": expected}).rowcount == 1
+    return connection.execute(_CHANGE, webhook_row(new) | {"expected": expected}).rowcount == 1
 
 
 def remove_webhook(connection: sqlite3.Connection, webhook_id: str) -> bool:
@@ -68,33 +66,3 @@ def remove_webhook(connection: sqlite3.Connection, webhook_id: str) -> bool:
 def remove_webhooks_of(connection: sqlite3.Connection, account_id: str) -> None:
     """All of the account."""
     connection.execute(f"{_REMOVE} AND account = ?", (account_id,))
-
-
-def _to_row(webhook: Webhook) -> dict[str, object]:
-    types = None if webhook.types is None else json.dumps(sorted(webhook.types))
-    return {
-        "id": webhook.id,
-        "account": webhook.account,
-        "url": webhook.url,
-        "types": types,
-        "secrets": json.dumps([asdict(secret) for secret in webhook.secrets]),
-        "created_at": webhook.created_at,
-        "off": webhook.off,
-        "failing_since": webhook.failing_since,
-        "version": webhook.version,
-    }
-
-
-def _webhook(row: sqlite3.Row) -> Webhook:
-    types = row["types"]
-    return Webhook(
-        id=row["id"],
-        account=row["account"],
-        url=row["url"],
-        secrets=tuple(SigningSecret(**secret) for secret in json.loads(row["secrets"])),
-        created_at=row["created_at"],
-        types=None if types is None else frozenset(map(EventType, json.loads(types))),
-        off=row["off"],
-        failing_since=row["failing_since"],
-        version=row["version"],
-    )
