@@ -5,7 +5,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ORIGIN = re.compile(r"\*|https?://[a-z0-9.\-\[\]:]+")  # as browsers send it: lower case, no path
@@ -40,6 +40,9 @@ class Config:
     cache_gb: int = -1  # volumes of sessions in deep sleep that stay on the host; -1: half of their file system
     archive: str = ""  # saves those volumes: a directory, or s3://bucket/prefix; "": data_dir/archive
     master_key_file: Path | None = None  # wraps the keys of saved volumes; None: data_dir/master.key, made at first
+    store: str = field(
+        default="", repr=False
+    )  # postgresql://…, which may have a password; "": a SQLite file in data_dir
     network: str = "10.213.0.0/16"  # addresses for sandboxes; each server takes a part
     resolv_conf: Path = RESOLV_CONF  # lists the name servers to ask for sessions
     sandbox_addresses: int = 4094  # addresses that this server takes, rounded up: see sandboxes/kernel/host.py
@@ -126,6 +129,7 @@ def from_environment(environ: Mapping[str, str]) -> Config:
     _check_networks(config)
     _check_receivers(config)
     _check_certificate(config)
+    _check_store(config)
     return config
 
 
@@ -199,6 +203,11 @@ def _check_receivers(config: Config) -> None:
             f"BUNTIME_WEBHOOK_NETWORKS={config.webhook_networks}: {wrong}. Give networks such as 10.1.0.0/16 or "
             "127.0.0.1, separated by commas."
         ) from None
+
+
+def _check_store(config: Config) -> None:
+    if config.store and not config.store.startswith(("postgresql://", "postgres://")):
+        raise BadSetting("BUNTIME_STORE must begin with postgresql://.")
 
 
 def _check_certificate(config: Config) -> None:

@@ -39,6 +39,7 @@ from buntime.operations.previews import Previews
 from buntime.operations.signing import Signing
 from buntime.operations.telling import Telling
 from buntime.plan import without_checkpoints
+from buntime.ports import Store
 from buntime.preview import api_url
 from buntime.sandboxes.guest.client import Links
 from buntime.sandboxes.images.shelf import Shelf
@@ -48,10 +49,9 @@ from buntime.sandboxes.kernel.image import ImageFailed, ensure_image
 from buntime.sandboxes.kernel.oci import CORE
 from buntime.sandboxes.local import LocalSandboxes
 from buntime.sandboxes.opening import keep_names, opened
-from buntime.stores import store_file
 from buntime.stores.history import history_of
-from buntime.stores.sqlite.database import StoreUnusable
-from buntime.stores.sqlite.store import SqliteStore
+from buntime.stores.opening import opened_store
+from buntime.stores.unusable import StoreUnusable
 from buntime.web.assembly import web
 from buntime.web.built_clients import are_built, client_files
 from buntime.web.clients_page import short_lines
@@ -84,8 +84,7 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         image = await ensure_image(config.images, say)
-        store = await SqliteStore.open(store_file(config))
-        stack.push_async_callback(store.close)
+        store = await enter(opened_store(config))
         links, tasks = await enter(Links()), await enter(Tasks())
         sessions = await store.all_sessions()
         await _prune_images(config, store)
@@ -119,7 +118,7 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
         yield Server(url, key, short_lines(url) if are_built(files) else ())
 
 
-async def _prune_images(config: Config, store: SqliteStore) -> None:
+async def _prune_images(config: Config, store: Store) -> None:
     """Removes images that nothing refers to, and what a killed `buntime images add` has left."""
     shelf = Shelf(config.images, config.instance)
     with shelf.locked() as have:
@@ -127,7 +126,7 @@ async def _prune_images(config: Config, store: SqliteStore) -> None:
             await asyncio.to_thread(shelf.prune, await store.used_images())
 
 
-def _keep(config: Config, store: SqliteStore, sandboxes: LocalSandboxes, lifecycle: Lifecycle, tasks: Tasks) -> None:
+def _keep(config: Config, store: Store, sandboxes: LocalSandboxes, lifecycle: Lifecycle, tasks: Tasks) -> None:
     """Starts the loops that run for as long as the server."""
     pace = Pace(config.tick_ms / 1000, *_after(config), keeps=config.keep_suspended == 1)
     keeper = Keeper(store, sandboxes, lifecycle, tasks, time.time, pace)

@@ -24,6 +24,7 @@ from buntime.session import DEFAULT_SLEEP_POLICY, NEVER, Event, SavedVolume, Ses
 from buntime.stores.rows import answers
 from buntime.stores.sqlite import committing, database, images, log, preview_tokens, sessions
 from buntime.stores.sqlite.store import SqliteStore
+from buntime.stores.unusable import StoreTooNew, StoreUnusable
 from buntime.usage import NOTHING, Amounts, Moment, Reading
 from tests.contracts.examples import (
     FULL,
@@ -350,7 +351,7 @@ async def test_a_store_of_a_newer_version_is_refused(store_path: Path) -> None:
         pass
     with closing(sqlite3.connect(store_path)) as connection:
         connection.execute("PRAGMA user_version = 900")
-    with pytest.raises(database.StoreTooNew, match="version 900"):
+    with pytest.raises(StoreTooNew, match="version 900"):
         await SqliteStore.open(store_path)
 
 
@@ -683,7 +684,7 @@ def test_adding_a_session_on_an_image_without_a_name_is_no_more_work_with_many(s
 
 async def test_a_missing_directory_is_named(store_path: Path) -> None:
     missing = store_path.parent / "none" / "buntime.db"
-    with pytest.raises(database.StoreUnusable, match=r"none/buntime\.db cannot be opened: No such file"):
+    with pytest.raises(StoreUnusable, match=r"none/buntime\.db cannot be opened: No such file"):
         await SqliteStore.open(missing)
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, rule
@@ -10,7 +11,7 @@ from buntime.image import NamedImage
 from buntime.ports import Store
 from buntime.session import SavedVolume, Session
 from tests.contracts.examples import NOW, answer, layer, made_image, named, session, snapshot
-from tests.contracts.twins import Twins
+from tests.contracts.twins import OnPostgres, Twins
 
 ACCOUNTS = st.sampled_from(["acc_a", "acc_b"])
 SESSIONS = st.sampled_from(["ses_1", "ses_2"])
@@ -155,3 +156,12 @@ async def everything(store: Store) -> object:
 
 TestSameAsTheFake = SameAsTheFake.TestCase
 TestSameAsTheFake.settings = settings(max_examples=30, stateful_step_count=50, deadline=None)
+
+
+class SameAsTheFakeOnPostgres(OnPostgres, SameAsTheFake):
+    pass
+
+
+ON_POSTGRES = SameAsTheFakeOnPostgres.TestCase
+ON_POSTGRES.settings = settings(max_examples=15, stateful_step_count=50, deadline=None)
+TestSameAsTheFakeOnPostgres = pytest.mark.postgres(pytest.mark.usefixtures("postgres_url")(ON_POSTGRES))

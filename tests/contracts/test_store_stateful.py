@@ -3,6 +3,7 @@
 from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
@@ -11,7 +12,7 @@ from buntime.account import AccountStatus
 from buntime.ports import Store
 from buntime.session import Session, State
 from tests.contracts.examples import NOW, account, answer, key, session, token
-from tests.contracts.twins import Twins
+from tests.contracts.twins import OnPostgres, Twins
 
 ACCOUNTS = st.sampled_from(["acc_a", "acc_b"])
 SESSIONS = st.sampled_from(["ses_1", "ses_2", "ses_3", "ses_4"])
@@ -153,3 +154,12 @@ async def everything(store: Store) -> object:
 
 TestSameAsTheFake = SameAsTheFake.TestCase
 TestSameAsTheFake.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
+
+
+class SameAsTheFakeOnPostgres(OnPostgres, SameAsTheFake):
+    pass
+
+
+ON_POSTGRES = SameAsTheFakeOnPostgres.TestCase
+ON_POSTGRES.settings = settings(max_examples=15, stateful_step_count=40, deadline=None)
+TestSameAsTheFakeOnPostgres = pytest.mark.postgres(pytest.mark.usefixtures("postgres_url")(ON_POSTGRES))

@@ -4,6 +4,7 @@ without a gap that add up to what was noted."""
 from collections.abc import Sequence
 from dataclasses import replace
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
@@ -12,7 +13,7 @@ from buntime.ports import Store
 from buntime.session import Event, Session, State
 from buntime.usage import DAY_MS, NOTHING, Amounts, Counters, Moment, Reading, Runs, Window
 from tests.contracts.examples import NOW, session
-from tests.contracts.twins import Twins
+from tests.contracts.twins import OnPostgres, Twins
 
 ACCOUNTS = ("acc_a", "acc_b")
 SESSIONS = st.sampled_from(["ses_1", "ses_2", "ses_3"])
@@ -115,3 +116,12 @@ async def by_session(store: Store, owner: str, first: int, last: int, limit: int
 
 TestSameUsage = SameUsage.TestCase
 TestSameUsage.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
+
+
+class SameUsageOnPostgres(OnPostgres, SameUsage):
+    pass
+
+
+ON_POSTGRES = SameUsageOnPostgres.TestCase
+ON_POSTGRES.settings = settings(max_examples=15, stateful_step_count=30, deadline=None)
+TestSameUsageOnPostgres = pytest.mark.postgres(pytest.mark.usefixtures("postgres_url")(ON_POSTGRES))

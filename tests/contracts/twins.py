@@ -1,4 +1,4 @@
-"""A SQLite store and a fake one that get the same calls, for state machines of hypothesis."""
+"""A real store and a fake one that get the same calls, for state machines of hypothesis."""
 
 import asyncio
 import tempfile
@@ -8,12 +8,18 @@ from pathlib import Path
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from buntime.errors import BuntimeError, StaleSession
+from buntime.ports import Store
+from buntime.stores.postgres.connecting import place_of
+from buntime.stores.postgres.store import PostgresStore
 from buntime.stores.sqlite.store import SqliteStore
 from buntime.testing.store import FakeStore
+from tests.contracts.postgres import empty
+
+postgres_url = ""  # the fixture `postgres_url` sets it: a state machine has no fixtures
 
 
 class Twins(RuleBasedStateMachine):
-    """Calls both stores in the same way."""
+    """Calls both stores in the same way. The real one is SQLite's."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -22,7 +28,7 @@ class Twins(RuleBasedStateMachine):
         self.fake = FakeStore()
         self.real = self.run(self.open())
 
-    async def open(self) -> SqliteStore:
+    async def open(self) -> Store:
         return await SqliteStore.open(Path(self.directory.name) / "buntime.db")
 
     def run[T](self, work: Coroutine[object, object, T]) -> T:
@@ -47,3 +53,14 @@ class Twins(RuleBasedStateMachine):
         self.run(self.real.close())
         self.fake.seen.clear()  # the first call after a restart returns everything
         self.real = self.run(self.open())
+
+
+class OnPostgres(Twins):
+    """Mixed in before a machine: the real store is PostgreSQL's."""
+
+    def __init__(self) -> None:
+        empty(postgres_url)
+        super().__init__()
+
+    async def open(self) -> Store:
+        return await PostgresStore.open(place_of(postgres_url))

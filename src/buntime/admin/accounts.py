@@ -2,7 +2,6 @@
 
 import json
 import os
-import sqlite3
 import sys
 import time
 from collections.abc import Mapping
@@ -19,9 +18,7 @@ from buntime.cause import OPERATOR
 from buntime.config import Config, from_environment
 from buntime.event import EventType, of_account
 from buntime.plan import Plan, load_plans
-from buntime.stores.sqlite import accounts as sql
-from buntime.stores.sqlite.events import add_events
-from buntime.stores.sqlite.webhooks import remove_webhooks_of
+from buntime.stores.command_store import CommandStore
 
 ASLEEP = "Its sessions go to deep sleep, which ends their processes and keeps their files."
 _TOLD = {
@@ -58,9 +55,9 @@ def create_account(
     except ValueError as wrong:
         raise CommandRefused(f"{wrong}.") from None
     account = new_account(plan, int(time.time()), overrides)
-    with open_store(config) as connection:
-        sql.add_account(connection, account)
-        add_events(connection, [of_account(account, EventType.ACCOUNT_CREATED, account.created_at, OPERATOR)])
+    with open_store(config) as store:
+        store.add_account(account)
+        store.add_events([of_account(account, EventType.ACCOUNT_CREATED, account.created_at, OPERATOR)])
     say(account.id, _told_account(account), as_json)
 
 
@@ -72,8 +69,8 @@ def list_accounts(
 
     Example: buntime accounts list --all
     """
-    with open_store(from_environment(os.environ)) as connection:
-        known = sql.list_accounts(connection)
+    with open_store(from_environment(os.environ)) as store:
+        known = store.list_accounts()
     found = [account for account in known if every or account.status is not AccountStatus.DELETED]
     if as_json:
         typer.echo(json.dumps([_told_account(account) for account in found]))
@@ -125,9 +122,9 @@ def delete_account(
 
     Example: buntime accounts delete acc_… --yes
     """
-    with open_store(from_environment(os.environ)) as connection:  # ends before the question: it holds up the server
-        require_account(connection, account_id)
-        sessions = sql.count_sessions(connection, account_id)
+    with open_store(from_environment(os.environ)) as store:  # ends before the question: it holds up the server
+        require_account(store, account_id)
+        sessions = store.count_sessions(account_id)
     if not yes:
         _confirm(account_id, sessions)
     _set_status(account_id, AccountStatus.DELETED)
@@ -160,18 +157,18 @@ def _count(number: int, noun: str) -> str:
 
 
 def _set_status(account_id: str, status: AccountStatus) -> None:
-    with open_store(from_environment(os.environ)) as connection:
-        account = require_account(connection, account_id)
-        sql.set_account_status(connection, account_id, status)
+    with open_store(from_environment(os.environ)) as store:
+        account = require_account(store, account_id)
+        store.set_account_status(account_id, status)
         if account.status is not status:
-            add_events(connection, [of_account(account, _TOLD[status], time.time(), OPERATOR)])
+            store.add_events([of_account(account, _TOLD[status], time.time(), OPERATOR)])
         if status is AccountStatus.DELETED:
-            remove_webhooks_of(connection, account_id)
+            store.remove_webhooks_of(account_id)
 
 
-def require_account(connection: sqlite3.Connection, account_id: str) -> Account:
+def require_account(store: CommandStore, account_id: str) -> Account:
     """The account. Raises CommandRefused for an unknown and for a deleted account."""
-    account = sql.get_account(connection, account_id)
+    account = store.get_account(account_id)
     if account is None:
         raise CommandRefused(f"There is no account {account_id}.")
     if account.status is AccountStatus.DELETED:

@@ -14,6 +14,10 @@ MASTER_KEY = "master.key"
 
 def back_up(config: Config, directory: Path) -> None:
     """Copies the store, as of one moment, and the master key to a new directory. Raises BadSetting."""
+    if config.store:
+        raise BadSetting(
+            "the store is in PostgreSQL: back it up there, for example with pg_dump, and copy the master key."
+        )
     store, key = store_file(config), config.master_key_file or config.data_dir / MASTER_KEY
     if not store.exists():
         raise BadSetting(f"{config.data_dir} has no store: no server has run on it.")

@@ -27,6 +27,8 @@ from buntime.sandboxes.network.edge_rules import edge_rules
 from buntime.sandboxes.network.host_settings import SYSCTLS, host_settings
 from buntime.sandboxes.network.namespaces import Network, edge_user, takes_timeouts
 from buntime.sandboxes.network.rules import whole
+from buntime.stores.opening import check as check_store
+from buntime.stores.unusable import StoreUnusable
 
 GB = 1 << 30
 SETUP = "run scripts/setup as root"
@@ -83,7 +85,7 @@ def findings(config: Config) -> list[Finding]:
     if os.geteuid() != 0:  # other checks would only fail for lack of permission
         return [Finding(False, "buntime does not run as root", "start it as root (sudo)")]
     checks: list[Callable[[Config], Iterator[Finding]]] = [
-        *(_programs, _versions, _kernel, _cgroups, _packet_filter, _disk, _memory, _network, _firewalls)
+        *(_programs, _versions, _kernel, _cgroups, _packet_filter, _disk, _memory, _network, _firewalls, _store)
     ]
     return [finding for check in checks for finding in check(config)]
 
@@ -144,6 +146,17 @@ def _programs(config: Config) -> Iterator[Finding]:
     yield Finding(profile.exists(), f"seccomp profile {profile}", f"{SETUP} (golang-github-containers-common)")
     known = platform.machine() in seccomp.MACHINES
     yield Finding(known, f"machine {platform.machine()}", f"buntime supports only {' and '.join(seccomp.MACHINES)}")
+
+
+def _store(config: Config) -> Iterator[Finding]:
+    if not config.store:
+        return
+    try:
+        check_store(config)
+    except StoreUnusable as wrong:
+        yield Finding(False, str(wrong).rstrip("."), "see docs/many-hosts.md")
+    else:
+        yield Finding(True, "the database of BUNTIME_STORE")
 
 
 def _which(program: str) -> str | None:

@@ -12,7 +12,6 @@ from buntime.sandboxes.images.adding import Added, add_image
 from buntime.sandboxes.images.refused import GB, ImageRefused
 from buntime.sandboxes.images.shelf import Shelf
 from buntime.sandboxes.kernel.image import DEBIAN_CAS, HOST_CAS, ImageFailed, ensure_image, extra_cas
-from buntime.stores.sqlite import images as sql
 
 
 def add(config: Config, source: str, keep: Callable[[Added], None]) -> Added:
@@ -34,6 +33,6 @@ def prune(config: Config) -> None:
     shelf = Shelf(config.images, config.instance)
     with shelf.locked() as have:
         if have:
-            with open_store(config) as connection:
-                used = sql.used_images(connection)
+            with open_store(config) as store:
+                used = store.used_images()
             shelf.prune(used)

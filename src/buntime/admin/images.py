@@ -15,7 +15,6 @@ from buntime.admin.store import open_store
 from buntime.config import Config, from_environment
 from buntime.image import OPERATOR, NamedImage, wrong_name
 from buntime.plan import MB
-from buntime.stores.sqlite import images as sql
 
 if TYPE_CHECKING:
     from buntime.sandboxes.images.adding import Added
@@ -62,8 +61,8 @@ def add(
 
 
 def _keep(config: Config, name: str, added: "Added") -> None:
-    with open_store(config) as connection:
-        sql.put_image(connection, NamedImage(name, added.id, added.size, int(time.time())))
+    with open_store(config) as store:
+        store.add_image(NamedImage(name, added.id, added.size, int(time.time())))
 
 
 @images.command("list", cls=ServerCommand)
@@ -72,8 +71,8 @@ def list_images(as_json: AsJson = False) -> None:
 
     Example: buntime images list
     """
-    with open_store(from_environment(os.environ)) as connection:
-        found = sql.list_images(connection, OPERATOR)
+    with open_store(from_environment(os.environ)) as store:
+        found = store.list_images(OPERATOR)
     if as_json:
         told = [
             {"name": i.name, "imageId": i.id, "sizeBytes": i.size, "createdAt": shown_time(i.created_at)} for i in found
@@ -91,8 +90,8 @@ def remove(name: Name, as_json: AsJson = False) -> None:
     Example: buntime images remove python
     """
     config = from_environment(os.environ)
-    with open_store(config) as connection:
-        if not sql.remove_image(connection, OPERATOR, name):
+    with open_store(config) as store:
+        if not store.remove_image(OPERATOR, name):
             raise CommandRefused(f"There is no image {name}. List them with: buntime images list")
     from buntime.admin import image_files
 

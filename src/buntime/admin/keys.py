@@ -21,8 +21,6 @@ from buntime.event import EventType, of_account, of_new_key, of_revoked_key
 from buntime.plan import FIRST_PLAN
 from buntime.requests import LONGEST_KEY, check_key_name
 from buntime.scope import ACCOUNT_SCOPES, Scope, in_order
-from buntime.stores.sqlite import accounts as sql
-from buntime.stores.sqlite.events import add_events
 
 OF_SCOPES = ("name", "scopes", "expiresAt")  # what `create` tells beside the key, its id and its account
 keys = typer.Typer(help="API keys of accounts.", no_args_is_help=True, add_completion=False, rich_markup_mode=None)
@@ -56,14 +54,14 @@ def create_key(
     owner = account_id or (account.id if account else "")
     end = None if expires is None else now + expires
     key, secret = new_key(owner, now, name=name, scopes=scopes, expires_at=end)
-    with open_store(config) as connection:
+    with open_store(config) as store:
         if account is not None:
-            sql.add_account(connection, account)
-            add_events(connection, [of_account(account, EventType.ACCOUNT_CREATED, now, OPERATOR)])
+            store.add_account(account)
+            store.add_events([of_account(account, EventType.ACCOUNT_CREATED, now, OPERATOR)])
         else:
-            require_account(connection, owner)
-        sql.add_key(connection, key)
-        add_events(connection, [of_new_key(key, OPERATOR)])
+            require_account(store, owner)
+        store.add_key(key)
+        store.add_events([of_new_key(key, OPERATOR)])
     told = _told_key(key)
     say(secret, {"key": secret} | {field: told[field] for field in ("id", "account", *OF_SCOPES)}, as_json)
     typer.echo(f"{key.id} of account {owner}. Keep the key: it is not shown again.", err=True)
@@ -81,10 +79,10 @@ def list_keys(
 
     Example: buntime keys list
     """
-    with open_store(from_environment(os.environ)) as connection:
-        if account_id is not None and sql.get_account(connection, account_id) is None:
+    with open_store(from_environment(os.environ)) as store:
+        if account_id is not None and store.get_account(account_id) is None:
             raise CommandRefused(f"There is no account {account_id}.")
-        found = sql.list_keys(connection, account_id)
+        found = store.list_keys(account_id)
     if as_json:
         typer.echo(json.dumps([_told_key(key) for key in found]))
         return
@@ -114,15 +112,15 @@ def revoke_key(
 
     Example: buntime keys revoke key_…
     """
-    with open_store(from_environment(os.environ)) as connection:
+    with open_store(from_environment(os.environ)) as store:
         wanted, now = hash_key(key) if key.startswith("btk_") else key, int(time.time())
-        known = sql.list_keys(connection)
+        known = store.list_keys()
         found = next((one for one in known if wanted in (one.id, one.hash) and one.revoked_at is None), None)
         if found is None:
             shown = key[:HINT_LENGTH] + "…" if key.startswith("btk_") else key
             raise CommandRefused(f"There is no key {shown} that is not revoked yet.")
-        sql.revoke_key(connection, found.id, now)
-        add_events(connection, [of_revoked_key(found, now, OPERATOR)])
+        store.revoke_key(found.id, now)
+        store.add_events([of_revoked_key(found, now, OPERATOR)])
     say(f"{found.id} is revoked. Its calls are refused from now on.", {"id": found.id, "revoked": True}, as_json)
 
 

@@ -19,8 +19,6 @@ from buntime.lifecycle.master_key import load_master_key
 from buntime.lifecycle.sealing import Vault
 from buntime.operations.signing import Signing
 from buntime.operations.webhooks import WEBHOOKS
-from buntime.stores.sqlite import webhooks as sql
-from buntime.stores.sqlite.events import add_events
 from buntime.webhook import EVERYONE, WEBHOOK_PREFIX, Webhook, check_url, of_webhook
 
 webhooks = typer.Typer(
@@ -47,16 +45,16 @@ def create_webhook(
     if unknown := [one for one in event or () if one not in set(EventType)]:
         raise CommandRefused(f"There is no type {unknown[0]!r}. Types: {', '.join(EventType)}.")
     config, now, webhook_id = from_environment(os.environ), int(time.time()), new_id(WEBHOOK_PREFIX)
-    with open_store(config) as connection:
+    with open_store(config) as store:
         key = load_master_key(config.master_key_file or config.data_dir / "master.key", may_create=False)
         secret, sealed = Signing(Vault(key)).new(webhook_id)
         types = frozenset(map(EventType, event)) if event else None
         webhook = Webhook(webhook_id, EVERYONE, url, (sealed,), now, types)
         try:
-            sql.add_webhook(connection, webhook, WEBHOOKS)
+            store.add_webhook(webhook, WEBHOOKS)
         except ResourceLimitExceeded:
             raise CommandRefused(f"There are {WEBHOOKS} webhooks of the operator already.") from None
-        add_events(connection, [of_webhook(webhook, EventType.WEBHOOK_CREATED, now, cause=OPERATOR)])
+        store.add_events([of_webhook(webhook, EventType.WEBHOOK_CREATED, now, cause=OPERATOR)])
     say(secret, _told(webhook) | {"secret": secret}, as_json)
     typer.echo(f"{webhook_id} gets the events of all accounts. Keep the secret: it is not shown again.", err=True)
 
@@ -67,8 +65,8 @@ def list_webhooks(as_json: AsJson = False) -> None:
 
     Example: buntime webhooks list --all
     """
-    with open_store(from_environment(os.environ)) as connection:
-        found = sql.list_webhooks(connection, EVERYONE)
+    with open_store(from_environment(os.environ)) as store:
+        found = store.list_webhooks(EVERYONE)
     if as_json:
         typer.echo(json.dumps([_told(webhook) for webhook in found]))
         return
@@ -93,13 +91,13 @@ def delete_webhook(
 
     Example: buntime webhooks delete --all whk_…
     """
-    with open_store(from_environment(os.environ)) as connection:
-        found = sql.get_webhook(connection, webhook_id)
+    with open_store(from_environment(os.environ)) as store:
+        found = store.get_webhook(webhook_id)
         if found is None or found.account != EVERYONE:
             raise CommandRefused(f"There is no webhook {webhook_id} of the operator.")
-        sql.remove_webhook(connection, webhook_id)
+        store.remove_webhook(webhook_id)
         told = of_webhook(found, EventType.WEBHOOK_DELETED, time.time(), cause=OPERATOR)
-        add_events(connection, [told])
+        store.add_events([told])
     say(webhook_id, {"id": webhook_id, "deleted": True}, as_json)
 
 

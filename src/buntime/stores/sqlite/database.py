@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from buntime.stores.unusable import StoreTooNew, StoreUnusable
+
 APPLICATION_ID = 0x62756E74  # "bunt": marks a SQLite file as a buntime store
 BUSY_SECONDS = 5.0  # how long a change waits while another process writes
 LOCK_SECONDS = 1.0  # how long a start waits while another server stops
@@ -26,25 +28,11 @@ PRAGMA journal_size_limit = 67108864;
 """
 
 
-class StoreUnusable(Exception):
-    """The store cannot be opened. The message tells the operator why."""
-
-
 class StoreDamaged(StoreUnusable):
     """The file is not a complete store. It is never repaired by guessing and never replaced silently."""
 
     def __init__(self, path: Path, what: object) -> None:
         super().__init__(f"The store {path} is damaged ({what}). Restore a copy of it, or move it away to start empty.")
-
-
-class StoreTooNew(StoreUnusable):
-    """A newer version of buntime wrote the file."""
-
-    def __init__(self, path: Path, version: int, known: int) -> None:
-        super().__init__(
-            f"The store {path} has version {version}, but this buntime knows only versions up to {known}. "
-            "Start the newer buntime again, or restore a copy from before the update."
-        )
 
 
 class StoreInUse(StoreUnusable):

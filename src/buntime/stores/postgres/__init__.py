@@ -1,0 +1,1 @@
+"""The store in PostgreSQL: `store.py` implements `ports.Store`."""

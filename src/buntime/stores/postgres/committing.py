@@ -1,0 +1,192 @@
+"""Changes: each is committed whole, also when its caller leaves. What is only noted is stored in groups."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+
+from buntime.errors import IdempotencyInProgress, Unavailable
+from buntime.event import AccountEvent, EventType
+from buntime.ports import Answer
+from buntime.stores.postgres.transactions import Transaction, Transactions, Work
+from buntime.stores.rows.answers import PackedAnswer, pack_aside
+from buntime.stores.rows.events import event_row
+from buntime.stores.rows.row import Values
+
+TOUCH_SECONDS = 2.0  # how long noted activity may stay unwritten
+NOTED_SECONDS = 1.0  # the same for noted events
+MOST_NOTED = 10_000  # events that wait; the oldest go when the database is away
+DROP_AT_ONCE = 500  # rows deleted in one commit, so that other changes can run in between
+
+log = structlog.get_logger()
+
+
+class Committing:
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
+        self._loop = asyncio.get_running_loop()
+        self._under_way: set[asyncio.Task[object]] = set()
+        self._closing: asyncio.Task[None] | None = None
+        self._touched: dict[str, int] = {}  # activity that is not written yet
+        self._touching: dict[str, int] = {}  # activity that is being written
+        self._noted: list[Values] = []  # events that are not written yet
+        self._flushing = asyncio.Lock()
+        self._flush_at: asyncio.TimerHandle | None = None
+
+    def _has_stored(self) -> None:
+        """Called after each commit."""
+
+    async def _change[T](self, work: Work[T], told: Sequence[AccountEvent] = ()) -> T:
+        """Commits the work together with the events `told`. A cancelled caller only stops waiting."""
+        if self._closing is not None:
+            raise Unavailable("The server is stopping.")
+        rows = rows_of(told)
+
+        async def whole(transaction: Transaction) -> T:
+            value = await work(transaction)
+            await transaction.send_many("add_event", rows)
+            return value
+
+        return await self._shielded(self._commit(whole, is_told=bool(rows)))
+
+    async def _change_and_answer[T](self, answer: Answer | None, work: Work[T], told: Sequence[AccountEvent] = ()) -> T:
+        """The same, together with the answer if any. Raises IdempotencyInProgress if the answer's key has one."""
+        stored = None if answer is None else await pack_aside(answer)
+
+        async def both(transaction: Transaction) -> T:
+            value = await work(transaction)
+            if stored is not None and not await add_answer(transaction, stored):
+                raise IdempotencyInProgress("Another request with this key just finished. Retry to get its response.")
+            return value
+
+        return await self._change(both, told)
+
+    async def _change_if_done(self, work: Work[bool], told: Sequence[AccountEvent]) -> bool:
+        """Commits the work, together with the events `told` if it returns True."""
+        rows = rows_of(told)
+
+        async def whole(transaction: Transaction) -> bool:
+            done = await work(transaction)
+            await transaction.send_many("add_event", rows if done else ())
+            return done
+
+        if self._closing is not None:
+            raise Unavailable("The server is stopping.")
+        return await self._shielded(self._commit(whole, is_told=bool(rows)))
+
+    async def _run(self, name: str, /, **values: object) -> int:
+        """Commits one statement. Returns how many rows it has changed."""
+        return await self._change(lambda transaction: transaction.run(name, **values))
+
+    async def _drop(self, some: Callable[[], Awaitable[int]]) -> int:
+        """Calls `some`, which drops at most DROP_AT_ONCE rows, until it drops fewer. Returns how many it dropped."""
+        total, dropped = 0, DROP_AT_ONCE
+        while dropped == DROP_AT_ONCE:
+            dropped = await some()
+            total += dropped
+        return total
+
+    async def _commit[T](self, work: Work[T], *, is_told: bool) -> T:
+        if is_told and (self._noted or self._flushing.locked()):
+            await self._flush()  # what was noted before comes first
+        value = await self._transactions.change(work)
+        self._has_stored()
+        return value
+
+    async def _shielded[T](self, work: "asyncio._CoroutineLike[T]") -> T:
+        task = self._loop.create_task(work, name="store-change")
+        self._under_way.add(task)
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
+
+    def _ended(self, task: "asyncio.Task[object]") -> None:
+        self._under_way.discard(task)
+        if not task.cancelled():
+            task.exception()  # its caller may have left
+
+    # what is noted
+
+    def _note_activity(self, session_id: str, now: int) -> None:
+        self._touched[session_id] = max(now, self._touched.get(session_id, 0))
+        self._flush_later(TOUCH_SECONDS)
+
+    async def _forget_activity(self, session_id: str) -> None:
+        """What was noted before there was a session of this id."""
+        if self._touched.pop(session_id, None) is not None or session_id in self._touching:
+            await self._flush()
+
+    def _note_rows(self, rows: Sequence[Values]) -> None:
+        self._noted = [*self._noted, *rows][-MOST_NOTED:]
+        self._flush_later(NOTED_SECONDS)
+
+    def _activity(self, session_id: str) -> int:
+        """The last activity that the database may not have yet. 0: it has all."""
+        return max(self._touched.get(session_id, 0), self._touching.get(session_id, 0))
+
+    async def _end_changes(self) -> None:
+        """Waits for changes that are under way, and stores the last activity and the last events."""
+        if self._flush_at is not None:
+            self._flush_at.cancel()
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+        try:
+            await self._flush()
+        except Unavailable as failure:
+            log.warning("store_lost_activity", sessions=len(self._touched), events=len(self._noted), why=str(failure))
+
+    def _flush_later(self, seconds: float) -> None:
+        due = self._loop.time() + seconds
+        if self._closing is not None or (self._flush_at is not None and self._flush_at.when() <= due):
+            return
+        if self._flush_at is not None:
+            self._flush_at.cancel()
+        self._flush_at = self._loop.call_at(due, self._start_flush)
+
+    def _start_flush(self) -> None:
+        self._flush_at = None
+        task = self._loop.create_task(self._flush(), name="store-flush")
+        self._under_way.add(task)
+        task.add_done_callback(self._ended)
+
+    async def _flush(self) -> None:
+        """Stores what was noted. Raises Unavailable, and keeps it for the next time."""
+        async with self._flushing:
+            noted, self._noted = self._noted, []
+            self._touching, self._touched = self._touched, {}
+            if not noted and not self._touching:
+                return
+            ids, times = list(self._touching), list(self._touching.values())
+
+            async def work(transaction: Transaction) -> None:
+                await transaction.send("later_on_disk")
+                await transaction.send("touch_sessions", ids=ids, times=times)
+                await transaction.send_many("add_event", noted)
+
+            try:
+                await self._transactions.change(work)
+            except BaseException:
+                self._touched = self._touching | self._touched
+                self._noted = (noted + self._noted)[-MOST_NOTED:]
+                self._flush_later(TOUCH_SECONDS)
+                raise
+            finally:
+                self._touching = {}
+            if noted:
+                self._has_stored()
+
+
+def rows_of(events: Sequence[AccountEvent]) -> list[Values]:
+    """`sole`: the one webhook that gets a test. Raises TypeError for data that is not JSON."""
+    tests = (event.data.get("webhookId") if event.type is EventType.WEBHOOK_TEST else None for event in events)
+    return [event_row(event) | {"sole": sole} for event, sole in zip(events, tests, strict=True)]
+
+
+async def add_answer(transaction: Transaction, stored: PackedAnswer) -> bool:
+    """Returns False and changes nothing if this account and key already have an answer."""
+    return await transaction.run("add_answer", **answer_values(stored)) == 1
+
+
+def answer_values(stored: PackedAnswer) -> Values:
+    return {
+        **{"account": stored.account, "key": stored.key, "fingerprint": stored.fingerprint, "status": stored.status},
+        **{"created_at": stored.created_at, "headers": stored.headers, "packed": stored.packed, "body": stored.body},
+    }

@@ -1,0 +1,69 @@
+"""Makes the tables, and brings those of earlier versions up to date. Several hosts may do so at once.
+
+Two versions of buntime may use one database. So a migration adds and does not take away. `-- needs: N` at its top is
+the oldest version of the schema that a server must know to work with the result.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow
+
+from buntime.stores.postgres.connecting import require_fit
+from buntime.stores.unusable import StoreTooNew
+
+_FILES = Path(__file__).with_name("sql")
+_NEEDS = re.compile(r"-- needs: (\d+)\n")
+_LOCK = 7097014860201003
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    statements: str
+    needs: int
+
+
+async def migrate(connection: AsyncConnection[DictRow], where: str) -> None:
+    """Raises StoreTooNew, and StoreUnusable for a database that cannot be used."""
+    require_fit(connection.info, where)
+    newest = max(steps())
+    async with connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+        version, needs = await _stored(connection)
+        if needs > newest:
+            raise StoreTooNew(where, version, newest)
+        for number, step in sorted(steps().items()):
+            if number > version:
+                await connection.execute(step.statements.encode())
+                await connection.execute(
+                    "INSERT INTO buntime_schema (version, needs) VALUES (%s, %s)", [number, step.needs]
+                )
+
+
+@cache
+def steps() -> Mapping[int, Step]:
+    found = {}
+    for file in _FILES.glob("[0-9][0-9][0-9]_*.sql"):
+        text = file.read_text()
+        needs = _NEEDS.match(text)
+        assert needs is not None, file
+        found[int(file.name[:3])] = Step(text, int(needs[1]))
+    return found
+
+
+async def _stored(connection: AsyncConnection[DictRow]) -> tuple[int, int]:
+    """The version of the schema, and the oldest that a server must know. 0: there are no tables yet."""
+    await connection.execute(
+        "CREATE TABLE IF NOT EXISTS buntime_schema (version integer PRIMARY KEY, needs integer NOT NULL, "
+        "at timestamptz NOT NULL DEFAULT now())"
+    )
+    found = await connection.execute(
+        "SELECT coalesce(max(version), 0) AS version, coalesce(max(needs), 0) AS needs FROM buntime_schema"
+    )
+    row = await found.fetchone()
+    assert row is not None
+    return row["version"], row["needs"]

@@ -1,0 +1,88 @@
+-- name: look_before_add
+-- Who has the name, how many sessions the account has, and whether its image is there to stay.
+SELECT (SELECT id FROM sessions WHERE account = %(account)s AND name = %(name)s::text AND state <> 'deleting') AS holder,
+       coalesce((SELECT sessions FROM session_counts WHERE account = %(account)s), 0) AS active,
+       %(image)s = (SELECT image FROM images WHERE account IN (%(account)s, '') AND name = %(image_name)s
+                    ORDER BY account DESC LIMIT 1) AS is_named,
+       EXISTS (SELECT FROM sessions WHERE image = %(image)s AND account = %(account)s)
+       OR EXISTS (SELECT FROM snapshots WHERE image = %(image)s AND account = %(account)s)
+       OR EXISTS (SELECT FROM layers WHERE image = %(image)s AND account = %(account)s) AS has_image
+
+-- name: add_session
+INSERT INTO sessions (id, account, state, created_at, expires_at, last_active, sandbox, volume, image, image_name,
+                      made_of, host, epoch, version, on_wake, limits, metadata, preview, network, env, files, processes,
+                      key, snapshot, previous, archived, name, checkpoint_every, idle_after, deep_sleep_after,
+                      awake_while, services, changed)
+VALUES (%(id)s, %(account)s, %(state)s, %(created_at)s, %(expires_at)s, %(last_active)s, %(sandbox)s, %(volume)s,
+        %(image)s, %(image_name)s, %(made_of)s, %(host)s, %(epoch)s, %(version)s, %(on_wake)s, %(limits)s,
+        %(metadata)s, %(preview)s, %(network)s, %(env)s, %(files)s, %(processes)s, %(key)s, %(snapshot)s, %(previous)s,
+        %(archived)s, %(name)s, %(checkpoint_every)s, %(idle_after)s, %(deep_sleep_after)s, %(awake_while)s,
+        %(services)s, pg_current_xact_id())
+
+-- name: change_session
+UPDATE sessions
+SET state = %(state)s, created_at = %(created_at)s, expires_at = %(expires_at)s,
+    last_active = greatest(last_active, %(last_active)s), sandbox = %(sandbox)s, volume = %(volume)s,
+    image = %(image)s, image_name = %(image_name)s, made_of = %(made_of)s, host = %(host)s, epoch = %(epoch)s,
+    version = %(expected)s + 1, on_wake = %(on_wake)s, limits = %(limits)s, metadata = %(metadata)s,
+    preview = %(preview)s, network = %(network)s, env = %(env)s, files = %(files)s, processes = %(processes)s,
+    key = %(key)s, snapshot = %(snapshot)s, previous = %(previous)s, archived = %(archived)s, name = %(name)s,
+    checkpoint_every = %(checkpoint_every)s, idle_after = %(idle_after)s, deep_sleep_after = %(deep_sleep_after)s,
+    awake_while = %(awake_while)s, services = %(services)s, changed = pg_current_xact_id()
+WHERE id = %(id)s AND version = %(expected)s
+RETURNING last_active
+
+-- name: touch_sessions
+-- In the order of ids, so that two hosts never wait for each other.
+UPDATE sessions SET last_active = greatest(last_active, touched.at)
+FROM (
+  SELECT sessions.id, noted.at
+  FROM unnest(%(ids)s::text[], %(times)s::bigint[]) AS noted (id, at) JOIN sessions ON sessions.id = noted.id
+  ORDER BY sessions.id
+  FOR NO KEY UPDATE OF sessions
+) AS touched
+WHERE sessions.id = touched.id AND sessions.last_active < touched.at
+
+-- name: remove_session
+DELETE FROM sessions WHERE id = %(id)s
+
+-- name: get_session
+SELECT * FROM sessions WHERE id = %(id)s
+
+-- name: named_session
+SELECT * FROM sessions WHERE account = %(account)s AND name = %(name)s AND state <> 'deleting'
+
+-- name: all_sessions
+SELECT * FROM sessions
+
+-- name: account_sessions
+SELECT * FROM sessions WHERE account = %(account)s
+
+-- name: count_sessions
+SELECT coalesce((SELECT sessions FROM session_counts WHERE account = %(account)s), 0) AS sessions
+
+-- name: count_states
+SELECT sum(active)::bigint AS active, sum(idle)::bigint AS idle, sum("deep-sleep")::bigint AS "deep-sleep",
+       sum(deleting)::bigint AS deleting
+FROM state_counts
+
+-- name: changed_sessions
+-- `horizon`: all transactions before this one have ended, and this query sees what they have done. `server` is another
+-- one after a failover, whose transactions may have other numbers.
+SELECT looked.*, sessions.*, sessions.changed::text::bigint AS changed_at
+FROM (
+  SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon, pg_postmaster_start_time()::text AS server
+) AS looked
+LEFT JOIN sessions ON sessions.changed >= (%(since)s::text)::xid8
+
+-- name: list_sessions
+SELECT * FROM sessions
+WHERE account = %(account)s AND state <> 'deleting' AND expires_at > %(now)s
+  AND (%(state)s::text IS NULL OR state = %(state)s) AND (%(name)s::text IS NULL OR name = %(name)s)
+ORDER BY created_at DESC, id
+LIMIT %(limit)s OFFSET %(offset)s
+
+-- name: count_listed_sessions
+SELECT count(*) AS total FROM sessions
+WHERE account = %(account)s AND state <> 'deleting' AND expires_at > %(now)s
+  AND (%(state)s::text IS NULL OR state = %(state)s) AND (%(name)s::text IS NULL OR name = %(name)s)

@@ -1,0 +1,381 @@
+"""Implements `ports.Store` with PostgreSQL."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Self
+
+import structlog
+from psycopg.errors import IntegrityError, UniqueViolation
+from psycopg.rows import DictRow
+from psycopg_pool import PoolTimeout
+
+from buntime.account import Account, AccountStatus, Key
+from buntime.errors import (
+    ImageNotFound,
+    NameTaken,
+    ResourceLimitExceeded,
+    SessionLimitExceeded,
+    SessionNotFound,
+    StaleSession,
+    TooManyTokens,
+)
+from buntime.event import AccountEvent
+from buntime.image import DEFAULT_IMAGE
+from buntime.ports import Answer, PreviewToken
+from buntime.session import Session, State
+from buntime.snapshot import Layer, Snapshot
+from buntime.stores.postgres.committing import DROP_AT_ONCE, add_answer, answer_values
+from buntime.stores.postgres.connecting import Place, connect, pool_of, probe
+from buntime.stores.postgres.kept import put_layer, put_snapshot, require_kept
+from buntime.stores.postgres.migrations import migrate
+from buntime.stores.postgres.noted import NotedUsage, begin, follow
+from buntime.stores.postgres.transactions import Pool, Transaction, Transactions
+from buntime.stores.rows.accounts import account_of, account_row, key_of, key_row
+from buntime.stores.rows.answers import answer_of, pack_aside, unpack_aside
+from buntime.stores.rows.sessions import has_metadata, require_same, session_of, session_row
+from buntime.stores.unusable import StoreUnusable
+from buntime.usage import Reading
+
+log = structlog.get_logger()
+
+
+class PostgresStore(NotedUsage):
+    """Implements `ports.Store`. Every read asks the database. Only activity that is not written yet is remembered.
+
+    A change is one transaction (READ COMMITTED) that locks what its checks rely on: `queries/changes.sql`.
+    """
+
+    def __init__(self, place: Place, pool: Pool) -> None:
+        """Use `open`."""
+        super().__init__(place, Transactions(pool))
+        self._pool = pool
+        self._seen: dict[str, int] = {}  # session → version that `changed_sessions` returned, and may find again
+        self._horizon = (0, "")  # transactions before this one of that server are known
+
+    @classmethod
+    async def open(cls, place: Place) -> Self:
+        """Opens the store, and makes its tables if there are none. Raises StoreTooNew and other StoreUnusable."""
+        async with await connect(place) as connection:
+            await migrate(connection, place.shown)
+            is_pooled = await probe(connection)
+        pool = pool_of(place, is_pooled=is_pooled)
+        try:
+            await pool.open(wait=True)
+        except PoolTimeout:
+            await pool.close()
+            raise StoreUnusable(f"The store {place.shown} takes too few connections.") from None
+        return cls(place, pool)
+
+    async def close(self) -> None:
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(), name="store-close")
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        await self._end_changes()
+        await self._listening.close()
+        await self._pool.close()
+
+    # accounts and keys
+
+    async def add_account(self, account: Account) -> None:
+        try:
+            await self._run("add_account", **account_row(account))
+        except IntegrityError as refused:
+            raise ValueError(f"account id {account.id} is taken") from refused
+
+    async def get_account(self, account_id: str) -> Account | None:
+        row = await self._transactions.first("get_account", id=account_id)
+        return None if row is None else account_of(row)
+
+    async def list_accounts(self) -> Sequence[Account]:
+        return [account_of(row) for row in await self._transactions.all("list_accounts")]
+
+    async def set_account_status(self, account_id: str, status: AccountStatus) -> bool:
+        return await self._run("set_account_status", id=account_id, status=status.value) == 1
+
+    async def add_key(
+        self,
+        key: Key,
+        answer: Answer | None = None,
+        limit: int | None = None,
+        events: Sequence[AccountEvent] = (),
+    ) -> None:
+        async def work(transaction: Transaction) -> None:
+            if limit is not None:
+                await transaction.send("lock_account", account=key.account)
+                asked = {"account": key.account, "now": key.created_at}
+                if (await transaction.only("count_valid_keys", **asked))["keys"] >= limit:
+                    raise ResourceLimitExceeded("keys", limit, "account", "")
+                await transaction.send("forget_keys", limit=limit, **asked)
+            try:
+                await transaction.run("add_key", **key_row(key))
+            except IntegrityError as refused:
+                raise ValueError(f"key {key.id}: id or hash is taken, or no account {key.account}") from refused
+
+        await self._change_and_answer(answer, work, events)
+
+    async def list_keys(self, account_id: str | None = None) -> Sequence[Key]:
+        if account_id is None:
+            return [key_of(row) for row in await self._transactions.all("list_keys")]
+        return [key_of(row) for row in await self._transactions.all("list_keys_of_account", account=account_id)]
+
+    async def revoke_key(self, key_id: str, now: int, events: Sequence[AccountEvent] = ()) -> bool:
+        async def work(transaction: Transaction) -> bool:
+            return await transaction.run("revoke_key", id=key_id, now=now) == 1
+
+        return await self._change_if_done(work, events)
+
+    async def find_key(self, key_hash: str) -> tuple[Key, Account] | None:
+        row = await self._transactions.first("find_key", hash=key_hash)
+        if row is None:
+            return None
+        return key_of(row), account_of(row | {"id": row["account"], "created_at": row["account_created_at"]})
+
+    # sessions
+
+    async def add_session(
+        self,
+        session: Session,
+        answer: Answer | None,
+        limit: int,
+        *,
+        events: Sequence[AccountEvent] = (),
+        reading: Reading | None = None,
+    ) -> None:
+        async def work(transaction: Transaction) -> None:
+            await transaction.send("keep_references")
+            await transaction.send("lock_account", account=session.account)
+            await _require_place(transaction, session, limit)
+            try:
+                await transaction.run("add_session", **session_row(session))
+            except UniqueViolation as refused:
+                raise _name_or_id(session, refused) from refused
+            await begin(transaction, session, reading)
+
+        await self._forget_activity(session.id)
+        while True:
+            try:
+                return await self._change_and_answer(answer, work, events)
+            except _NameClash:  # another change has just given the name to a session
+                await self._refuse_name(session)
+
+    async def get_session(self, session_id: str) -> Session | None:
+        noted = self._activity(session_id)
+        row = await self._transactions.first("get_session", id=session_id)
+        return None if row is None else self._as_seen(row, {session_id: noted})
+
+    async def named_session(self, account_id: str, name: str) -> Session | None:
+        rows = await self._sessions("named_session", account=account_id, name=name)
+        return rows[0] if rows else None
+
+    async def list_sessions(
+        self,
+        account_id: str,
+        *,
+        now: int,
+        state: State | None = None,
+        name: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        limit: int = 50,
+        offset: int = 0,
+    ) -> tuple[Sequence[Session], int]:
+        read, noted = self._transactions.filtered, self._touching | self._touched
+        wanted = {"account": account_id, "now": now, "state": state and state.value, "name": name}
+        if metadata:
+            every = self._seen_rows(await read("list_sessions", limit=None, offset=0, **wanted), noted)
+            found = [session for session in every if has_metadata(session, metadata)]
+            return found[offset : offset + limit], len(found)
+        (counted,) = await read("count_listed_sessions", **wanted)
+        page = await read("list_sessions", limit=limit, offset=offset, **wanted)
+        return self._seen_rows(page, noted), counted["total"]
+
+    async def count_sessions(self, account_id: str) -> int:
+        (row,) = await self._transactions.all("count_sessions", account=account_id)
+        return int(row["sessions"])
+
+    async def all_sessions(self) -> Sequence[Session]:
+        return await self._sessions("all_sessions")
+
+    async def account_sessions(self, account_id: str) -> Sequence[Session]:
+        return await self._sessions("account_sessions", account=account_id)
+
+    async def count_states(self) -> Mapping[State, int]:
+        (row,) = await self._transactions.all("count_states")
+        return {state: int(row[state.value]) for state in State}
+
+    async def changed_sessions(self) -> Sequence[Session]:
+        noted = self._touching | self._touched
+        since, known = self._horizon
+        rows = await self._transactions.all("changed_sessions", since=str(since))
+        server = rows[0]["server"]
+        if server != known and since:
+            self._horizon, self._seen = (0, ""), {}
+            return await self.changed_sessions()
+        found = [row for row in rows if row["id"] is not None]
+        new = [row for row in found if self._seen.get(row["id"]) != row["version"]]
+        self._horizon = rows[0]["horizon"], server
+        self._seen = {row["id"]: row["version"] for row in found if row["changed_at"] >= rows[0]["horizon"]}
+        return [self._as_seen(row, noted) for row in new]
+
+    async def change_session(
+        self,
+        old: Session,
+        new: Session,
+        answer: Answer | None = None,
+        *,
+        events: Sequence[AccountEvent] = (),
+        reading: Reading | None = None,
+    ) -> Session:
+        require_same(old, new)
+
+        async def work(transaction: Transaction) -> Session:
+            return await _change(transaction, old, new, reading)
+
+        while True:
+            try:
+                return self._with_activity(await self._change_and_answer(answer, work, events))
+            except _NameClash:
+                await self._refuse_name(new)
+
+    async def touch_session(self, session_id: str, now: int) -> None:
+        if self._closing is None:
+            self._note_activity(session_id, now)
+
+    async def remove_session(self, session_id: str) -> None:
+        async def work(transaction: Transaction) -> None:
+            await transaction.send("remove_session", id=session_id)
+            await transaction.send("end_open", session=session_id)
+
+        await self._change(work)
+
+    async def restore_session(
+        self,
+        old: Session,
+        new: Session,
+        before: Snapshot,
+        layer: Layer,
+        answer: Answer | None,
+        *,
+        events: Sequence[AccountEvent] = (),
+        reading: Reading | None = None,
+    ) -> Session:
+        require_same(old, new)
+
+        async def work(transaction: Transaction) -> Session:
+            await transaction.send("keep_references")
+            if new.image != old.image:
+                await require_kept(transaction, new.image, new.image_name)
+            changed = await _change(transaction, old, new, reading)
+            await transaction.send("drop_automatic", session=new.id)
+            await put_layer(transaction, layer)  # the session had the layer's image until now
+            await put_snapshot(transaction, before)
+            return changed
+
+        while True:
+            try:
+                return self._with_activity(await self._change_and_answer(answer, work, events))
+            except _NameClash:
+                await self._refuse_name(new)
+
+    # preview tokens
+
+    async def add_preview_token(self, token: PreviewToken, answer: Answer | None, limit: int) -> None:
+        async def work(transaction: Transaction) -> None:
+            session = await transaction.first("lock_session", id=token.session)
+            if session is None or session["state"] == State.DELETING:
+                raise SessionNotFound(token.session)
+            valid = await transaction.only("count_preview_tokens", session=token.session, now=token.created_at)
+            if valid["tokens"] >= limit:
+                raise TooManyTokens(limit)
+            values = {"hash": token.hash, "session": token.session, "port": token.port}
+            ends = {"created_at": token.created_at, "expires_at": token.expires_at}
+            try:
+                await transaction.run("add_preview_token", **values, **ends)
+            except IntegrityError as refused:
+                raise ValueError("the token's hash is taken") from refused
+
+        await self._change_and_answer(answer, work)
+
+    async def find_preview_token(self, token_hash: str) -> PreviewToken | None:
+        row = await self._transactions.first("find_preview_token", hash=token_hash)
+        return None if row is None else PreviewToken(**row)
+
+    async def revoke_preview_tokens(self, session_id: str, token_hash: str | None = None) -> int:
+        return await self._run("revoke_preview_tokens", session=session_id, hash=token_hash)
+
+    async def drop_preview_tokens(self, now: int) -> int:
+        return await self._run("drop_preview_tokens", now=now)
+
+    # idempotency
+
+    async def find_answer(self, account_id: str, key: str) -> Answer | None:
+        row = await self._transactions.first("find_answer", account=account_id, key=key)
+        return None if row is None else await unpack_aside(answer_of(row))
+
+    async def add_answer(self, answer: Answer) -> None:
+        stored = await pack_aside(answer)
+        await self._change(lambda transaction: add_answer(transaction, stored))
+
+    async def change_answer(self, answer: Answer) -> None:
+        await self._run("change_answer", **answer_values(await pack_aside(answer)))
+
+    async def drop_answers(self, before: int) -> int:
+        return await self._drop(lambda: self._run("drop_answers", before=before, most=DROP_AT_ONCE))
+
+    async def _sessions(self, name: str, /, **values: object) -> list[Session]:
+        noted = self._touching | self._touched
+        return self._seen_rows(await self._transactions.all(name, **values), noted)
+
+    def _seen_rows(self, rows: Sequence[DictRow], noted: Mapping[str, int]) -> list[Session]:
+        return [self._as_seen(row, noted) for row in rows]
+
+    def _as_seen(self, row: DictRow, noted: Mapping[str, int]) -> Session:
+        """With activity that was not written when the row was asked for, or is not yet."""
+        return self._with_activity(session_of(row), noted.get(row["id"], 0))
+
+    def _with_activity(self, session: Session, noted: int = 0) -> Session:
+        last_active = max(session.last_active, noted, self._activity(session.id))
+        return session if last_active == session.last_active else replace(session, last_active=last_active)
+
+    async def _refuse_name(self, session: Session) -> None:
+        """Raises NameTaken if another session has the name; it may have given it up meanwhile."""
+        assert session.name is not None
+        holder = await self.named_session(session.account, session.name)
+        if holder is not None and holder.id != session.id:
+            raise NameTaken(session.name, holder.id)
+
+
+class _NameClash(Exception):
+    """The index has refused the name."""
+
+
+def _name_or_id(session: Session, refused: UniqueViolation) -> Exception:
+    if refused.diag.constraint_name == "sessions_by_name":
+        return _NameClash()
+    return ValueError(f"session id {session.id} is taken")
+
+
+async def _require_place(transaction: Transaction, session: Session, limit: int) -> None:
+    """Raises NameTaken, SessionLimitExceeded and ImageNotFound."""
+    asked = {"account": session.account, "name": session.name}
+    found = await transaction.only("look_before_add", image=session.image, image_name=session.image_name, **asked)
+    if session.name is not None and found["holder"] not in (None, session.id):
+        raise NameTaken(session.name, found["holder"])
+    if found["active"] >= limit:
+        raise SessionLimitExceeded("", limit, found["active"])
+    if session.image_name != DEFAULT_IMAGE and not found["is_named"] and not found["has_image"]:
+        raise ImageNotFound(session.image_name)
+
+
+async def _change(transaction: Transaction, old: Session, new: Session, reading: Reading | None) -> Session:
+    """Raises StaleSession, and _NameClash."""
+    try:
+        row = await transaction.first("change_session", expected=old.version, **session_row(new))
+    except UniqueViolation as refused:
+        raise _name_or_id(new, refused) from refused
+    if row is None:
+        raise StaleSession(f"{new.id} no longer has version {old.version}")
+    await follow(transaction, old, new, reading)
+    return replace(new, version=old.version + 1, last_active=row["last_active"])

@@ -1,0 +1,224 @@
+"""Reads and changes of the database: how often they are tried, and what is known of one whose connection was lost.
+
+A change marks itself in its own transaction (`changes`). If the connection is lost during the commit, adding the same
+mark again tells what became of it. The statement waits until the first transaction has ended. If that has committed,
+the mark is there. If it has not, the new mark keeps it from ever committing.
+"""
+
+import asyncio
+import os
+import random
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from uuid import UUID
+
+from psycopg import AsyncConnection, AsyncPipeline, Error, InterfaceError, OperationalError
+from psycopg.errors import DeadlockDetected, PipelineAborted, SerializationFailure
+from psycopg.rows import DictRow
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
+
+from buntime.errors import Unavailable
+from buntime.stores.postgres.queries import query
+
+PATIENCE_SECONDS = 5.0  # for which a read or a change is tried again
+ANSWER_SECONDS = 8.0  # after which a connection that does not answer is cut
+OUTCOME_SECONDS = 10.0  # for which a lost commit is asked after; a transaction without a client ends after 5
+TRIES = 20  # of one change that conflicts with others
+SHORTAGES = ("53", "57", "58", "25006", "55P03")  # of disk, connections and so on; stopping; read-only; locked
+
+BEGIN, COMMIT = b"BEGIN", b"COMMIT"
+
+type Pool = AsyncConnectionPool[AsyncConnection[DictRow]]
+
+
+class Lost(Exception):
+    """The connection was lost, or the transaction gave way to another one. Nothing has changed."""
+
+
+class Transaction:
+    """One transaction. Statements without an answer are sent together with the next one that has one."""
+
+    def __init__(self, connection: AsyncConnection[DictRow], pipeline: AsyncPipeline) -> None:
+        self._connection = connection
+        self._pipeline = pipeline
+
+    async def send(self, name: str, /, **values: object) -> None:
+        """What fails is raised by a later statement, or by the commit."""
+        await self._connection.execute(query(name), values)
+
+    async def send_many(self, name: str, /, rows: Sequence[Mapping[str, object]]) -> None:
+        for row in rows:
+            await self._connection.execute(query(name), row)
+
+    async def run(self, name: str, /, **values: object) -> int:
+        """Returns how many rows it has changed."""
+        cursor = await self._connection.execute(query(name), values)
+        await self._pipeline.sync()
+        return cursor.rowcount
+
+    async def first(self, name: str, /, **values: object) -> DictRow | None:
+        return await (await self._connection.execute(query(name), values)).fetchone()
+
+    async def only(self, name: str, /, **values: object) -> DictRow:
+        row = await self.first(name, **values)
+        assert row is not None, name
+        return row
+
+    async def all(self, name: str, /, **values: object) -> list[DictRow]:
+        return await (await self._connection.execute(query(name), values)).fetchall()
+
+
+type Work[T] = Callable[[Transaction], Awaitable[T]]
+
+
+class Transactions:
+    """The database through a pool of connections in autocommit mode."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def all(self, name: str, /, **values: object) -> list[DictRow]:
+        """The rows of one statement. Raises Unavailable."""
+        return await self._read(name, values)
+
+    async def filtered(self, name: str, /, **values: object) -> list[DictRow]:
+        """The same for a statement whose plan depends on which values are None: it is not prepared."""
+        return await self._read(name, values, prepare=False)
+
+    async def _read(self, name: str, values: Mapping[str, object], *, prepare: bool | None = None) -> list[DictRow]:
+        end = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                async with self._connection(end) as connection:
+                    return await (await connection.execute(query(name), values, prepare=prepare)).fetchall()
+            except Lost as lost:
+                await _wait_to_try(end, lost)
+
+    async def first(self, name: str, /, **values: object) -> DictRow | None:
+        rows = await self.all(name, **values)
+        return rows[0] if rows else None
+
+    async def change[T](self, work: Work[T]) -> T:
+        """Commits the work whole or not at all, and returns what it returned. The work may be done several times.
+
+        Raises Unavailable, also where it stays unknown whether the work was committed.
+        """
+        end, tries = time.monotonic() + PATIENCE_SECONDS, 0
+        while True:
+            try:
+                return await self._attempt(work, end)
+            except Lost as lost:
+                tries += 1
+                await _wait_to_try(end if tries < TRIES else 0, lost)
+
+    async def drop_marks(self) -> None:
+        """Forgets marks that nobody asks after any more. Raises Unavailable."""
+        await self.all("drop_changes")
+
+    async def _attempt[T](self, work: Work[T], end: float) -> T:
+        mark, committing = _new_mark(), False
+        try:
+            async with self._connection(end) as connection:
+                async with connection.pipeline() as pipeline:
+                    transaction = Transaction(connection, pipeline)
+                    await connection.execute(BEGIN, prepare=False)
+                    await transaction.send("mark", change=mark)
+                    value = await work(transaction)
+                    committing = True
+                    await connection.execute(COMMIT, prepare=False)
+                    await pipeline.sync()
+                return value
+        except Lost as lost:
+            if not (committing and isinstance(lost.__cause__, _Cut)):
+                raise
+            if await self._has_committed(mark):
+                return value
+            raise
+
+    async def _has_committed(self, mark: UUID) -> bool:
+        end = time.monotonic() + OUTCOME_SECONDS
+        while True:
+            try:
+                async with self._connection(end) as connection:
+                    row = await (await connection.execute(query("outcome"), {"change": mark})).fetchone()
+                    return row is not None and bool(row["made"])
+            except (Lost, Unavailable) as failure:
+                await _wait_to_try(end, failure, _UNKNOWN)
+
+    @asynccontextmanager
+    async def _connection(self, end: float) -> AsyncIterator[AsyncConnection[DictRow]]:
+        """Raises Lost and Unavailable for failures of the database within the block; Lost by _Cut if the connection is
+        gone."""
+        try:
+            async with self._pool.connection(timeout=max(0.1, end - time.monotonic())) as connection:
+                try:
+                    with _cut_if_silent(connection):
+                        yield connection
+                except (DeadlockDetected, SerializationFailure) as conflict:
+                    raise Lost from conflict
+                except (OperationalError, InterfaceError) as failure:
+                    if connection.closed or _is_ours(failure):
+                        await connection.close()
+                        raise Lost from _Cut(str(failure))
+                    raise _as_seen(failure) from failure
+                finally:
+                    if not connection.closed:
+                        await _end_transaction(connection)
+        except (PoolTimeout, PoolClosed) as failure:
+            raise Unavailable(_AWAY) from failure
+
+
+class _Cut(Exception):
+    """The connection is gone."""
+
+
+_AWAY = "The server cannot reach its database right now. Try again shortly."
+_UNKNOWN = "The server lost its database while it stored this. Look whether it is done before you try again."
+
+
+def _is_ours(failure: Error) -> bool:
+    """Whether the client's library has failed, and not the server: it may not know yet that the connection is gone."""
+    return failure.sqlstate is None and not isinstance(failure, PipelineAborted)
+
+
+def _as_seen(failure: Error) -> Exception:
+    """A temporary shortage becomes Unavailable. Other failures stay as they are."""
+    state = failure.sqlstate or ""
+    return Unavailable(_AWAY) if state.startswith(SHORTAGES) else failure
+
+
+async def _wait_to_try(end: float, failure: Exception, message: str = _AWAY) -> None:
+    """Waits a little, at random. Raises Unavailable when the time is over."""
+    pause = random.uniform(0.005, 0.1)
+    if time.monotonic() + pause > end:
+        raise Unavailable(message) from failure
+    await asyncio.sleep(pause)
+
+
+async def _end_transaction(connection: AsyncConnection[DictRow]) -> None:
+    with suppress(Error):
+        await connection.rollback()
+
+
+class _cut_if_silent:  # noqa: N801
+    """Cuts the connection when the block takes too long, so that what waits for an answer fails."""
+
+    def __init__(self, connection: AsyncConnection[DictRow]) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(ANSWER_SECONDS, self._cut)
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    def _cut(self) -> None:
+        with suppress(Error, OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as same:
+            same.shutdown(socket.SHUT_RDWR)
+
+
+def _new_mark() -> UUID:
+    """By time, so that neighbours in the index are made at the same time."""
+    return UUID(bytes=time.time_ns().to_bytes(8) + os.urandom(8))

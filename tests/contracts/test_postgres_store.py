@@ -1,0 +1,526 @@
+"""What only the store in PostgreSQL must do: several writers, lost connections, a database that goes away."""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import psycopg
+import pytest
+
+from buntime.config import Config
+from buntime.errors import (
+    BuntimeError,
+    IdempotencyInProgress,
+    NameTaken,
+    SessionLimitExceeded,
+    StaleSession,
+    Unavailable,
+)
+from buntime.event import AccountEvent, EventType, of_new_session
+from buntime.session import Session, State
+from buntime.stores.opening import opened_store
+from buntime.stores.postgres import listening, migrations, transactions
+from buntime.stores.postgres.connecting import Place, place_of
+from buntime.stores.postgres.store import PostgresStore
+from buntime.stores.postgres.transactions import Transaction
+from buntime.stores.unusable import StoreTooNew, StoreUnusable
+from buntime.usage import Moment, Reading
+from tests.contracts.cutting import Cut, CuttingProxy
+from tests.contracts.examples import NOW, account, answer, key, layer, session, snapshot
+from tests.contracts.pgbouncer import pgbouncer
+from tests.contracts.postgres import Server, emptied, postgres
+from tests.ports import free_port
+from tests.waiting import PATIENCE, REST
+
+pytestmark = pytest.mark.postgres
+
+
+@pytest.fixture
+async def place(postgres_url: str) -> Place:
+    await emptied(postgres_url)
+    return place_of(postgres_url)
+
+
+@pytest.fixture
+async def stores(place: Place) -> AsyncIterator[tuple[PostgresStore, PostgresStore]]:
+    """Two hosts."""
+    async with opened(place) as one, opened(place) as two:
+        yield one, two
+
+
+@pytest.fixture
+async def proxy(postgres_server: Server) -> AsyncIterator[CuttingProxy]:
+    async with CuttingProxy(postgres_server.port).running() as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def cut_store(place: Place, proxy: CuttingProxy) -> AsyncIterator[PostgresStore]:
+    """A store whose connections the proxy can cut."""
+    async with opened(place_of(f"postgresql://buntime:secret@127.0.0.1:{proxy.port}/contracts")) as store:
+        yield store
+
+
+@pytest.fixture(scope="module")
+def own_server() -> Iterator[Server]:
+    """A server that tests may stop. It writes to the disk as it should."""
+    with postgres(free_port(), settings=()) as server:
+        server.create("own")
+        yield server
+
+
+@asynccontextmanager
+async def opened(place: Place) -> AsyncIterator[PostgresStore]:
+    store = await PostgresStore.open(place)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def outcomes(*calls: Awaitable[object]) -> list[object]:
+    """What each call returned or raised."""
+    found = await asyncio.gather(*calls, return_exceptions=True)
+    return [type(one) if isinstance(one, BaseException) else one for one in found]
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            if await condition():
+                return
+            await asyncio.sleep(REST)
+
+
+def happened(name: str, owner: str = "acc_one") -> AccountEvent:
+    return AccountEvent(name, owner, EventType.EXECUTION_COMPLETED, NOW, "ses_one", {})
+
+
+def reading(at: int) -> Reading:
+    return Reading(Moment(at * 1000, "boot", at * 1000))
+
+
+# two hosts
+
+
+async def test_twenty_adds_at_once_from_two_hosts_get_exactly_the_limit(
+    stores: tuple[PostgresStore, PostgresStore],
+) -> None:
+    adds = [stores[n % 2].add_session(session(f"ses_{n}"), None, 7) for n in range(20)]
+    found = await outcomes(*adds)
+    assert found.count(None) == 7
+    assert found.count(SessionLimitExceeded) == 13
+    assert [await store.count_sessions("acc_one") for store in stores] == [7, 7]
+
+
+async def test_one_of_many_adds_from_two_hosts_gets_the_name(stores: tuple[PostgresStore, PostgresStore]) -> None:
+    adds = [stores[n % 2].add_session(session(f"ses_{n}", called="x"), None, 99) for n in range(10)]
+    found = await outcomes(*adds)
+    assert (found.count(None), found.count(NameTaken)) == (1, 9)
+
+
+async def test_one_of_many_renames_on_two_hosts_gets_the_name(stores: tuple[PostgresStore, PostgresStore]) -> None:
+    old = [session(f"ses_{n}") for n in range(8)]
+    for one in old:
+        await stores[0].add_session(one, None, 99)
+    found = await outcomes(*(stores[n % 2].change_session(one, replace(one, name="x")) for n, one in enumerate(old)))
+    assert found.count(NameTaken) == 7
+
+
+async def test_an_idempotency_key_is_used_once_over_two_hosts(stores: tuple[PostgresStore, PostgresStore]) -> None:
+    adds = [stores[n % 2].add_session(session(f"ses_{n}"), answer("k"), 99) for n in range(10)]
+    found = await outcomes(*adds)
+    assert (found.count(None), found.count(IdempotencyInProgress)) == (1, 9)
+    assert await stores[0].count_sessions("acc_one") == 1
+
+
+async def test_of_many_changes_of_one_version_one_is_made(stores: tuple[PostgresStore, PostgresStore]) -> None:
+    old = session()
+    await stores[0].add_session(old, None, 1)
+    found = await outcomes(*(stores[n % 2].change_session(old, replace(old, files=n)) for n in range(10)))
+    assert found.count(StaleSession) == 9
+
+
+async def test_a_host_sees_what_another_one_has_changed(stores: tuple[PostgresStore, PostgresStore]) -> None:
+    one, two = stores
+    await one.add_session(session(), None, 1)
+    assert [found.id for found in await two.changed_sessions()] == ["ses_one"]
+    assert await two.changed_sessions() == []
+    await one.change_session(session(), replace(session(), state=State.IDLE))
+    assert [found.state for found in await two.changed_sessions()] == [State.IDLE]
+    assert await two.count_states() == {state: int(state is State.IDLE) for state in State}
+
+
+async def test_no_change_is_missed_however_late_it_commits(place: Place, postgres_url: str) -> None:
+    async with opened(place) as store, await psycopg.AsyncConnection.connect(postgres_url) as slow:
+        await store.add_session(session("ses_slow"), None, 9)
+        await store.changed_sessions()
+        await slow.execute("UPDATE sessions SET version = 2, changed = pg_current_xact_id() WHERE id = 'ses_slow'")
+        await store.add_session(session("ses_quick"), None, 9)
+        assert [one.id for one in await store.changed_sessions()] == ["ses_quick"]
+        await slow.commit()
+        assert [one.id for one in await store.changed_sessions()] == ["ses_slow"]
+        assert await store.changed_sessions() == []
+
+
+async def test_readers_of_events_never_miss_one_however_late_it_commits(
+    stores: tuple[PostgresStore, PostgresStore],
+) -> None:
+    written, read, numbers = 200, list[str](), [0]
+
+    async def write(store: PostgresStore, names: Sequence[int]) -> None:
+        for name in names:
+            await store.add_events([happened(f"evt_{name}")])
+
+    async def follow() -> None:
+        while len(read) < written:
+            for found in await stores[0].list_events(None, after=numbers[-1], limit=7):
+                numbers.append(found.number)
+                read.append(found.event.id)
+
+    writers = [write(stores[n % 2], range(n, written, 10)) for n in range(10)]
+    async with asyncio.timeout(60):
+        await asyncio.gather(follow(), *writers)
+    assert sorted(read) == sorted(f"evt_{name}" for name in range(written))
+    assert numbers == sorted(set(numbers))
+
+
+async def test_an_event_that_commits_late_is_numbered_above_those_that_were_read(
+    place: Place, postgres_url: str
+) -> None:
+    async with opened(place) as store, await psycopg.AsyncConnection.connect(postgres_url) as slow:
+        await slow.execute(
+            "INSERT INTO unnumbered_events (id, account, type, time, data, actor) "
+            "VALUES ('evt_slow', 'acc_one', 'execution.completed', 1, '{}', 'server')"
+        )
+        await store.add_events([happened("evt_quick")])
+        first = await store.list_events(None)
+        await slow.commit()
+        both = await store.list_events(None)
+    assert [found.event.id for found in first] == ["evt_quick"]
+    assert [found.event.id for found in both] == ["evt_quick", "evt_slow"]
+    assert both[0] == first[0]
+
+
+async def test_windows_of_two_hosts_have_places_without_a_gap(stores: tuple[PostgresStore, PostgresStore]) -> None:
+    async def live(store: PostgresStore, name: str) -> None:
+        now = session(name)
+        await store.add_session(now, None, 99, reading=reading(NOW))
+        for turn, state in enumerate((State.IDLE, State.ACTIVE) * 3, start=1):
+            now = await store.change_session(now, replace(now, state=state), reading=reading(NOW + turn))
+
+    seen, place = list[str](), 0
+
+    async def follow() -> None:
+        nonlocal place
+        while len(seen) < 60:
+            page, place = await stores[1].list_windows("acc_one", place, 7)
+            seen.extend(window.id for window in page)
+
+    async with asyncio.timeout(60):
+        await asyncio.gather(follow(), *(live(stores[n % 2], f"ses_{n}") for n in range(10)))
+    assert len(set(seen)) == 60
+    assert place == 60
+    ((_, amounts),) = await stores[0].usage_by_day("acc_one", NOW // 86400, NOW // 86400)
+    assert amounts.milliseconds == 60_000
+
+
+async def test_no_layer_is_condemned_that_a_snapshot_of_another_host_refers_to(
+    stores: tuple[PostgresStore, PostgresStore],
+) -> None:
+    await stores[0].add_session(session(), None, 1)
+    for turn in range(20):
+        kept = layer(f"lay_{turn}", fork="f")
+        await stores[0].add_layer(kept)
+        await stores[0].end_fork(kept.id)
+        taken = snapshot(f"snp_{turn}", layer=kept.id)
+        added, _ = await outcomes(stores[0].add_snapshot(taken, None, None, 99), stores[1].condemn_layers(NOW))
+        stored = await stores[1].get_layer(kept.id)
+        assert stored is not None
+        assert stored.is_condemned == (added is not None)
+
+
+async def test_a_host_hears_at_once_of_what_another_one_stores(stores: tuple[PostgresStore, PostgresStore]) -> None:
+    heard = asyncio.Event()
+    await asyncio.sleep(listening.GAP_SECONDS)
+    stores[1].on_stored(heard.set)
+    await stores[0].add_events([happened("evt_one")])
+    async with asyncio.timeout(PATIENCE):
+        await heard.wait()
+
+
+async def test_transactions_that_wait_for_each_other_are_both_made(place: Place) -> None:
+    async with opened(place) as store:
+        met = asyncio.Barrier(2)
+        meetings = 0
+
+        def work(first: str, second: str) -> Callable[[Transaction], Awaitable[None]]:
+            async def locking(transaction: Transaction) -> None:
+                nonlocal meetings
+                await transaction.first("lock_account", account=first)
+                if meetings < 2:
+                    meetings += 1
+                    await met.wait()
+                await transaction.first("lock_account", account=second)
+
+            return locking
+
+        await asyncio.gather(
+            store._transactions.change(work("acc_a", "acc_b")), store._transactions.change(work("acc_b", "acc_a"))
+        )
+
+
+# lost connections
+
+
+@pytest.mark.parametrize("cut", [Cut.BEFORE_COMMIT, Cut.AFTER_COMMIT, Cut.SILENCE])
+async def test_a_change_is_made_once_although_its_commit_is_cut(
+    cut: Cut, cut_store: PostgresStore, proxy: CuttingProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transactions, "ANSWER_SECONDS", 0.5)
+    for turn in range(3):
+        new = session(f"ses_{turn}")
+        proxy.armed = cut
+        await cut_store.add_session(new, answer(f"k{turn}"), 9, events=(of_new_session(new),))
+        old = await cut_store.get_session(new.id)
+        assert old == new
+        proxy.armed = cut
+        changed = await cut_store.change_session(new, replace(new, files=turn))
+        assert (changed.version, await cut_store.get_session(new.id)) == (2, changed)
+    assert proxy.cuts >= 6
+    assert len(await cut_store.list_events(None)) == 3
+
+
+async def test_a_refusal_stays_a_refusal_although_connections_are_cut(
+    cut_store: PostgresStore, proxy: CuttingProxy
+) -> None:
+    await cut_store.add_session(session(), None, 1)
+    proxy.armed = Cut.BEFORE_COMMIT
+    with pytest.raises(SessionLimitExceeded):
+        await cut_store.add_session(session("ses_two"), None, 1)
+
+
+async def test_a_commit_whose_outcome_is_not_known_is_unavailable(
+    cut_store: PostgresStore, proxy: CuttingProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transactions, "OUTCOME_SECONDS", 1.0)
+    proxy.armed, proxy.refuses = Cut.AFTER_COMMIT, True
+    with pytest.raises(Unavailable, match="lost its database while it stored this"):
+        await cut_store.add_session(session(), None, 1)
+    proxy.come_back()
+    await eventually(lambda: has(cut_store, "ses_one"))
+
+
+async def has(store: PostgresStore, session_id: str) -> bool:
+    try:
+        return await store.get_session(session_id) is not None
+    except Unavailable:
+        return False
+
+
+async def test_what_was_acknowledged_stays_while_connections_are_killed_at_random(
+    place: Place, postgres_server: Server
+) -> None:
+    known: dict[str, Session] = {}
+    doubtful = set[str]()
+    ended = asyncio.Event()
+
+    async def kill() -> None:
+        while not ended.is_set():
+            await asyncio.sleep(random.uniform(0.005, 0.05))
+            await asyncio.to_thread(
+                postgres_server.execute,
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = 'contracts' AND pid <> pg_backend_pid() ORDER BY random() LIMIT 2",
+            )
+
+    async def work(store: PostgresStore, name: str) -> None:
+        now = session(name)
+        try:
+            await store.add_session(now, answer(name), 99, events=(of_new_session(now),))
+            known[name] = now
+            for files in range(1, 12):
+                now = await store.change_session(now, replace(now, files=files), events=(happened(f"{name}_{files}"),))
+                known[name] = now
+        except Unavailable:
+            doubtful.add(name)
+
+    async with opened(place) as one, opened(place) as two:
+        killing = asyncio.create_task(kill())
+        await asyncio.gather(*(work((one, two)[n % 2], f"ses_{n}") for n in range(20)))
+        ended.set()
+        await killing
+        stored = {found.id: found for found in await one.all_sessions()}
+        told = [found.event.id for found in await two.list_events(None, limit=1000)]
+    for name, acknowledged in known.items():
+        assert stored[name].version >= acknowledged.version
+        assert name in doubtful or stored[name] == acknowledged
+    changes = sum(found.version for found in stored.values())
+    assert len(told) == len(set(told)) == changes
+
+
+async def test_a_database_that_stops_is_unavailable_and_comes_back(
+    own_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transactions, "PATIENCE_SECONDS", 1.0)
+    heard = asyncio.Event()
+    async with opened(place_of(own_server.url("own"))) as store:
+        await store.add_session(session(), None, 1)
+        await store.changed_sessions()
+        await asyncio.to_thread(own_server.stop)
+        began = time.monotonic()
+        for call in (store.get_session("ses_one"), store.remove_session("ses_one")):
+            with pytest.raises(Unavailable):
+                await call
+        assert time.monotonic() - began < PATIENCE
+        await store.touch_session("ses_one", NOW + 100)
+        store.note_events([happened("evt_away")])
+        store.on_stored(heard.set)
+        await asyncio.to_thread(own_server.start)
+        await eventually(lambda: has(store, "ses_one"))
+        assert [one.id for one in await store.changed_sessions()] == ["ses_one"]  # all, after another start
+        async with asyncio.timeout(PATIENCE):
+            await heard.wait()
+    async with opened(place_of(own_server.url("own"))) as store:
+        found = await store.get_session("ses_one")
+        assert found is not None
+        assert found.last_active == NOW + 100
+        assert [one.event.id for one in await store.list_events(None)] == ["evt_away"]
+
+
+async def test_what_was_acknowledged_outlives_a_crash_of_the_database(own_server: Server) -> None:
+    url = own_server.create("crashed")
+    async with opened(place_of(url)) as store:
+        await asyncio.gather(*(store.add_session(session(f"ses_{n}"), None, 99) for n in range(20)))
+        await asyncio.to_thread(own_server.crash)
+        await asyncio.to_thread(own_server.start)
+        await eventually(lambda: has(store, "ses_1"))
+        assert await store.count_sessions("acc_one") == len(await store.all_sessions()) == 20
+
+
+async def test_a_lost_notification_is_made_up_for(
+    stores: tuple[PostgresStore, PostgresStore], postgres_server: Server
+) -> None:
+    heard = asyncio.Event()
+    postgres_server.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' OR query = 'SELECT 1'"
+    )
+    stores[1].on_stored(heard.set)
+    async with asyncio.timeout(PATIENCE):
+        await heard.wait()
+
+
+async def test_behind_a_pooler_hosts_look_for_themselves(
+    place: Place, postgres_server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(listening, "PROBE_SECONDS", 0.3)
+    heard = asyncio.Event()
+    with pgbouncer(postgres_server, "contracts") as url:
+        async with opened(place_of(url)) as one, opened(place) as two:
+            await asyncio.gather(*(one.add_session(session(f"ses_{n}"), None, 99) for n in range(30)))
+            assert len(await two.all_sessions()) == 30
+            await eventually(lambda: _said(capsys, "store_not_notified"))
+            heard.clear()
+            one.on_stored(heard.set)
+            await two.add_events([happened("evt_one")])
+            async with asyncio.timeout(PATIENCE):
+                await heard.wait()
+
+
+async def _said(capsys: pytest.CaptureFixture[str], what: str) -> bool:
+    out, err = capsys.readouterr()
+    return what in out + err
+
+
+# opening
+
+
+async def test_two_hosts_can_make_the_tables_at_once(postgres_server: Server) -> None:
+    place = place_of(postgres_server.create("fresh"))
+    opening = [PostgresStore.open(place) for _ in range(4)]
+    for store in await asyncio.gather(*opening):
+        await store.close()
+    assert postgres_server.execute("SELECT count(*) FROM buntime_schema", "fresh") == [(len(migrations.steps()),)]
+
+
+async def test_a_schema_that_is_too_new_is_refused_and_one_that_is_fit_is_not(postgres_server: Server) -> None:
+    place = place_of(postgres_server.create("newer"))
+    await (await PostgresStore.open(place)).close()
+    postgres_server.execute("INSERT INTO buntime_schema (version, needs) VALUES (900, 1)", "newer")
+    await (await PostgresStore.open(place)).close()
+    postgres_server.execute("INSERT INTO buntime_schema (version, needs) VALUES (901, 900)", "newer")
+    with pytest.raises(StoreTooNew, match="version 901"):
+        await PostgresStore.open(place)
+
+
+async def test_a_second_server_is_refused_while_servers_do_not_share_sessions(place: Place, postgres_url: str) -> None:
+    config = Config(store=postgres_url)
+    async with opened_store(config):
+        with pytest.raises(StoreUnusable, match="Another buntime server"):
+            async with opened_store(config):
+                pass
+    async with opened_store(config):
+        pass
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://buntime:topsecret@127.0.0.1:PORT/contracts",
+        "postgresql://buntime:topsecret@127.0.0.1:PORT/none",
+        "postgresql://buntime:topsecret@127.0.0.1:1/x",
+        "postgresql://buntime:topsecret%zz@127.0.0.1/x",
+        "postgresql://buntime:topsecret@127.0.0.1/x?what=topsecret",
+    ],
+)
+async def test_a_database_that_cannot_be_used_is_named_without_its_password(url: str, postgres_server: Server) -> None:
+    with pytest.raises(StoreUnusable) as refused:
+        await PostgresStore.open(place_of(url.replace("PORT", str(postgres_server.port))))
+    assert "topsecret" not in str(refused.value)
+
+
+def test_the_settings_do_not_show_the_password() -> None:
+    assert "topsecret" not in repr(Config(store="postgresql://buntime:topsecret@db/x"))
+
+
+async def test_a_database_of_another_encoding_is_refused(postgres_server: Server) -> None:
+    postgres_server.execute("CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0 LOCALE 'C'")
+    with pytest.raises(StoreUnusable, match="LATIN1"):
+        await PostgresStore.open(place_of(postgres_server.url("latin")))
+
+
+# text
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\ud800", "\x1a", "\x1a0000", "\x1ad800\udfff\0", "Zoë ✨"])
+async def test_text_that_postgresql_refuses_comes_back_as_it_was(text: str, place: Place) -> None:
+    async with opened(place) as store:
+        await store.add_account(account())
+        await store.add_key(replace(key(), name=text))
+        assert [found.name for found in await store.list_keys()] == [text]
+        await store.add_session(replace(session(called=text), on_wake=text, metadata={text: text}), None, 1)
+        found = await store.named_session("acc_one", text)
+        assert found is not None
+        assert (found.name, found.on_wake, found.metadata) == (text, text, {text: text})
+
+
+async def test_an_id_that_postgresql_refuses_is_not_found(place: Place) -> None:
+    async with opened(place) as store:
+        assert await store.get_session("ses_\0") is None
+        assert await store.find_key("\ud800") is None
+        assert await store.list_events("\0") == []
+
+
+# ending
+
+
+async def test_a_closed_store_is_unavailable(place: Place) -> None:
+    store = await PostgresStore.open(place)
+    await store.close()
+    for call in (store.add_session(session(), None, 1), store.get_session("ses_one")):
+        with pytest.raises(BuntimeError) as refused:
+            await call
+        assert isinstance(refused.value, Unavailable)
