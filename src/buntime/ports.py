@@ -112,6 +112,9 @@ class Store(Protocol):
     only stops its waiting: the change is made whole or not at all. A read sees every change that was acknowledged
     before it. Another process (the command line) may change accounts, keys and images at any time; the next read sees
     that.
+
+    Where the store is another machine's, a read raises Unavailable while it cannot be reached. Then it may also stay
+    unknown whether a change was made: Unavailable says so.
     """
 
     async def close(self) -> None:

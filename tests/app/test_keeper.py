@@ -9,6 +9,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from buntime.account import AccountStatus
+from buntime.daemon.tasks import cancel_and_wait
+from buntime.errors import Unavailable
 from buntime.lifecycle.keeper import ENDS_A_TICK, HOLD_SECONDS, Keeper, Pace
 from buntime.ports import Run, RunResult
 from buntime.session import Session, State
@@ -53,6 +55,30 @@ async def test_a_session_whose_on_wake_hangs_keeps_no_other_awake(api: Api) -> N
         api.clock.now += 300
         await api.keep(keeper)
     assert await _states(api, hung) == [State.IDLE]
+
+
+@pytest.mark.parametrize("call", ["changed_sessions", "list_accounts", "get_session", "get_account"])
+async def test_a_store_that_is_away_for_a_while_delays_what_is_due_and_loses_nothing(api: Api, call: str) -> None:
+    quiet = await api.session(ttl=3600, sleepPolicy={"idleAfter": 200})
+    ends = await api.session(ttl=300)
+    works, failures = getattr(api.store, call), 0
+
+    async def away(*arguments: object) -> object:
+        nonlocal failures
+        if failures < 3:
+            failures += 1
+            raise Unavailable("away")
+        return await works(*arguments)
+
+    setattr(api.store, call, away)
+    keeper = api.keeper(tick=0.01, idle_after=300)
+    api.clock.now += 300
+    running = asyncio.create_task(keeper.run())
+    try:
+        await eventually(lambda: failures == 3 and api.store.sessions[quiet].state is State.IDLE)
+        await eventually(lambda: ends not in api.store.sessions)
+    finally:
+        await cancel_and_wait(running)
 
 
 async def test_a_failed_step_is_tried_for_ever_with_growing_waits(api: Api) -> None:

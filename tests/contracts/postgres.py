@@ -82,9 +82,9 @@ class Server:
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """Cuts all connections. Returns when the server has ended."""
-        assert self._process is not None
-        os.kill(self._process.pid, how)
-        self._process.wait(READY_SECONDS)
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(how)
+            self._process.wait(READY_SECONDS)
 
 
 @contextmanager

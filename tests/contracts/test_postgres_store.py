@@ -391,6 +391,39 @@ async def test_a_database_that_stops_is_unavailable_and_comes_back(
         assert [one.event.id for one in await store.list_events(None)] == ["evt_away"]
 
 
+async def test_a_database_that_has_become_read_only_is_unavailable(
+    place: Place, postgres_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transactions, "PATIENCE_SECONDS", 1.0)
+    async with opened(place) as store:
+        postgres_server.execute("ALTER DATABASE contracts SET default_transaction_read_only = on")
+        postgres_server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'contracts'")
+        with pytest.raises(Unavailable):
+            await store.add_session(session(), None, 1)
+        postgres_server.execute("ALTER DATABASE contracts RESET default_transaction_read_only")
+        await eventually(lambda: can_add(store, session()))
+
+
+async def can_add(store: PostgresStore, new: Session) -> bool:
+    try:
+        await store.add_session(new, None, 1)
+    except Unavailable:
+        return False
+    return True
+
+
+async def test_a_host_goes_on_while_a_newer_one_adds_a_column(place: Place, postgres_server: Server) -> None:
+    url = postgres_server.create("migrated")
+    async with opened(place_of(url)) as store:
+        await store.add_session(session(), None, 1)
+        for _ in range(40):  # on each connection
+            await asyncio.gather(*(store.get_session("ses_one") for _ in range(8)))
+        postgres_server.execute("ALTER TABLE sessions ADD COLUMN later text NOT NULL DEFAULT 'x'", "migrated")
+        found = await asyncio.gather(*(store.get_session("ses_one") for _ in range(40)))
+        assert found == [session()] * 40
+        await store.add_session(session("ses_two"), None, 2)
+
+
 async def test_what_was_acknowledged_outlives_a_crash_of_the_database(own_server: Server) -> None:
     url = own_server.create("crashed")
     async with opened(place_of(url)) as store:

@@ -17,6 +17,7 @@ from buntime.delivery.courier import Courier
 from buntime.delivery.lanes import Lanes
 from buntime.delivery.looking import Looks
 from buntime.delivery.posting import Post, posting
+from buntime.errors import BuntimeError
 from buntime.operations.signing import Signing
 from buntime.ports import News, Store
 from buntime.webhook import DeliveryState, Network
@@ -49,15 +50,22 @@ class Delivering:
         async with asyncio.TaskGroup() as group:
             while True:
                 self._stored.clear()
-                async with self._looks.look():
-                    waiting = await self._store.waiting_webhooks(int(self._clock()))
-                for webhook_id, news in waiting.items():
-                    if self._known.get(webhook_id) != news:
-                        self._send(group, webhook_id)
-                self._known = dict(waiting)
+                for webhook_id in await self._with_news():
+                    self._send(group, webhook_id)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_SECONDS):
                         await self._stored.wait()
+
+    async def _with_news(self) -> Sequence[str]:
+        """Webhooks whose courier does not know what is due."""
+        try:
+            async with self._looks.look():
+                waiting = await self._store.waiting_webhooks(int(self._clock()))
+        except BuntimeError as failed:  # the next look sees them
+            log.warning("webhooks_not_looked_for", reason=failed.message)
+            return ()
+        known, self._known = self._known, dict(waiting)
+        return [webhook_id for webhook_id, news in waiting.items() if known.get(webhook_id) != news]
 
     def _send(self, group: asyncio.TaskGroup, webhook_id: str) -> None:
         known = self._couriers.get(webhook_id)

@@ -68,6 +68,7 @@ class Keeper:
         self._pace = pace
         self._usual = Waits(pace.idle_after, pace.deep_sleep_after)
         self._deadlines = Deadlines()
+        self._changed: dict[str, Session] = {}  # that no tick has heeded yet
         self._busy: set[str] = set()  # sessions with a step under way
         self._failures: dict[str, int] = {}  # in a row
         self._kept: dict[str, int] = {}  # session that stays suspended → its last activity
@@ -87,9 +88,12 @@ class Keeper:
         return not self._busy and not self._relieving and all(part.at_rest for part in parts)
 
     async def run(self) -> None:
-        """Ticks for ever."""
+        """Ticks for ever. What a tick could not do because the store was away, a later one does."""
         while True:
-            await self.tick()
+            try:
+                await self.tick()
+            except BuntimeError as failed:
+                log.warning("tick_failed", reason=failed.message)
             await asyncio.sleep(self._pace.tick)
 
     async def watch_connections(self) -> None:
@@ -104,13 +108,15 @@ class Keeper:
         """Begins what is due. The work goes on in the background."""
         now = self._clock()
         await self._heed_the_clock(now)
-        for session in await self._store.changed_sessions():
+        self._changed |= {session.id: session for session in await self._store.changed_sessions()}
+        for session in list(self._changed.values()):
             waits = await self._waits(session)
             self._deadlines.put(session.id, self._due(session, waits))
             await self._lifecycle.checkpoints.note(session)
             self._lifecycle.metering.note(session)
             self._lifecycle.measuring.note(session)
             self._lifecycle.working.note(session, waits)
+            del self._changed[session.id]
         await self._heed_accounts(now)
         await self._begin_due(now)
         self._lifecycle.checkpoints.begin_due(now)
@@ -126,15 +132,21 @@ class Keeper:
             self._tasks.start(self._tidy(int(now)), "tidying")
 
     async def _begin_due(self, now: float) -> None:
-        ends = 0
-        for session_id in self._deadlines.take(now, STEPS_A_TICK):
-            found = await self._store.get_session(session_id)
+        ends, taken = 0, list(self._deadlines.take(now, STEPS_A_TICK))
+        for place, session_id in enumerate(taken):
+            try:
+                found = await self._store.get_session(session_id)
+                waits = self._usual if found is None else await self._waits(found)
+            except BuntimeError:
+                for left in taken[place:]:
+                    self._deadlines.put(left, now)
+                raise
             if found is None:
                 self._failures.pop(session_id, None)
                 self._kept.pop(session_id, None)
             if found is None or session_id in self._busy:
                 continue
-            session, waits = found, await self._waits(found)
+            session = found
             step = next_step(session, now, waits.idle_after, waits.deep_sleep_after, self._asleep(session))
             ends += step in (Step.EXPIRE, Step.FINISH_DELETE)
             if step is Step.NOTHING:  # it was active meanwhile
@@ -162,8 +174,9 @@ class Keeper:
     async def _heed_the_clock(self, now: float) -> None:
         """A clock that was set forward puts no session to sleep early, and ends none at once."""
         ahead = now - self._steady()
-        jump, self._ahead = ahead - self._ahead, ahead
+        jump = ahead - self._ahead
         if abs(jump) < JUMP_SECONDS:
+            self._ahead = ahead
             return
         log.warning("clock_was_set", seconds=round(jump))
         if jump > 0:
@@ -174,6 +187,7 @@ class Keeper:
             due = self._due(session, await self._waits(session))
             self._deadlines.put(session.id, due)  # its deadline may be by the old clock
             await self._lifecycle.checkpoints.note(session)
+        self._ahead = ahead  # not before: if the store is away, the next tick does it
 
     async def _heed_accounts(self, now: float) -> None:
         for account in await self._store.list_accounts():

@@ -206,10 +206,12 @@ class Layers:
 
     async def keep(self) -> None:
         """For ever: drops what has expired or is not referred to, and saves what is not in the archive."""
-        await self.sweep()
-        save_after = 0  # a killed server may have begun to save any of them
+        save_after, swept = 0, False  # a killed server may have begun to save any of them
         while True:
             try:
+                if not swept:
+                    await self.sweep()
+                swept = True
                 await self.tidy(save_after)
                 save_after = SAVE_AFTER
             except errors.BuntimeError as failed:

@@ -22,6 +22,7 @@ PREPARE_AFTER = 2  # uses of a statement on one connection
 _DEFAULTS: dict[str, Any] = {
     "application_name": "buntime",
     "connect_timeout": CONNECT_SECONDS,
+    "target_session_attrs": "read-write",  # of several hosts in the address, the one that is no standby
     "tcp_user_timeout": 8000,  # milliseconds
     "keepalives_idle": 5,
     "keepalives_interval": 2,

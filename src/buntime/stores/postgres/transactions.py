@@ -15,7 +15,13 @@ from contextlib import asynccontextmanager, suppress
 from uuid import UUID
 
 from psycopg import AsyncConnection, AsyncPipeline, Error, InterfaceError, OperationalError
-from psycopg.errors import DeadlockDetected, PipelineAborted, SerializationFailure
+from psycopg.errors import (
+    DeadlockDetected,
+    FeatureNotSupported,
+    PipelineAborted,
+    ReadOnlySqlTransaction,
+    SerializationFailure,
+)
 from psycopg.rows import DictRow
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
@@ -26,7 +32,10 @@ PATIENCE_SECONDS = 5.0  # for which a read or a change is tried again
 ANSWER_SECONDS = 8.0  # after which a connection that does not answer is cut
 OUTCOME_SECONDS = 10.0  # for which a lost commit is asked after; a transaction without a client ends after 5
 TRIES = 20  # of one change that conflicts with others
-SHORTAGES = ("53", "57", "58", "25006", "55P03")  # of disk, connections and so on; stopping; read-only; locked
+# of disk, connections and so on; stopping; failing; locked
+SHORTAGES = ("53", "57", "58", "55P03")
+# Prepared before a migration of another host, or to a server that has become a standby: another connection helps.
+OUTDATED = (FeatureNotSupported, ReadOnlySqlTransaction)
 
 BEGIN, COMMIT = b"BEGIN", b"COMMIT"
 
@@ -158,11 +167,16 @@ class Transactions:
                         yield connection
                 except (DeadlockDetected, SerializationFailure) as conflict:
                     raise Lost from conflict
-                except (OperationalError, InterfaceError) as failure:
+                except OUTDATED as failure:
+                    await connection.close()
+                    raise Lost from failure
+                except Error as failure:
                     if connection.closed or _is_ours(failure):
                         await connection.close()
                         raise Lost from _Cut(str(failure))
-                    raise _as_seen(failure) from failure
+                    if (failure.sqlstate or "").startswith(SHORTAGES):
+                        raise Unavailable(_AWAY) from failure
+                    raise
                 finally:
                     if not connection.closed:
                         await _end_transaction(connection)
@@ -180,13 +194,8 @@ _UNKNOWN = "The server lost its database while it stored this. Look whether it i
 
 def _is_ours(failure: Error) -> bool:
     """Whether the client's library has failed, and not the server: it may not know yet that the connection is gone."""
-    return failure.sqlstate is None and not isinstance(failure, PipelineAborted)
-
-
-def _as_seen(failure: Error) -> Exception:
-    """A temporary shortage becomes Unavailable. Other failures stay as they are."""
-    state = failure.sqlstate or ""
-    return Unavailable(_AWAY) if state.startswith(SHORTAGES) else failure
+    about_it = isinstance(failure, OperationalError | InterfaceError) and not isinstance(failure, PipelineAborted)
+    return about_it and failure.sqlstate is None
 
 
 async def _wait_to_try(end: float, failure: Exception, message: str = _AWAY) -> None:

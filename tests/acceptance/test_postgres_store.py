@@ -1,0 +1,74 @@
+"""A server whose store is in PostgreSQL, as a user starts it."""
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.acceptance.client import Client
+from tests.acceptance.conftest import Servers
+from tests.acceptance.server import Server
+from tests.contracts.postgres import Server as Database
+from tests.contracts.postgres import postgres
+from tests.ports import free_port
+from tests.waiting import until
+
+pytestmark = [pytest.mark.sandbox, pytest.mark.postgres]
+
+
+@pytest.fixture
+def database() -> Iterator[Database]:
+    with postgres(free_port(), settings=()) as database:
+        database.create("buntime")
+        yield database
+
+
+@pytest.fixture
+def server(servers: Servers, database: Database) -> Server:
+    return servers.start(BUNTIME_STORE=database.address("buntime"))
+
+
+def client_of(server: Server) -> Client:
+    return server.client(server.cli("keys", "create"))
+
+
+@pytest.mark.parametrize("end", ["SIGTERM", "SIGKILL"])
+def test_sessions_keys_and_answers_are_in_the_database(server: Server, end: str) -> None:
+    client = client_of(server)
+    session = client.open()
+    session.write("kept", "kept").done()
+    server.stop(signal.Signals[end])
+    assert not (server.config.data_dir / "buntime.db").exists()
+    server.start()
+    assert session.text("kept") == "kept"
+    assert [one["id"] for one in json.loads(server.cli("keys", "list", "--json"))]
+
+
+def test_a_database_that_is_away_is_503_and_sessions_go_on_when_it_is_back(server: Server, database: Database) -> None:
+    client = client_of(server)
+    session = client.open()
+    session.write("kept", "kept").done()
+    database.stop()
+    began = time.monotonic()
+    assert client.call("GET", "/sessions", timeout=60).status == 503
+    assert time.monotonic() - began < 30
+    database.start()
+    until(lambda: client.call("GET", "/sessions", timeout=60).status == 200, "the database to be back")
+    assert session.text("kept") == "kept"
+
+
+def test_the_password_is_told_to_nobody(server: Server, database: Database) -> None:
+    client_of(server)
+    database.stop()
+    refused = server.run_cli("keys", "list")
+    assert refused.returncode != 0
+    assert "cannot be reached" in refused.stderr
+    assert "secret@" not in refused.stdout + refused.stderr + server.said()
+
+
+def test_doctor_looks_at_the_database(server: Server, database: Database) -> None:
+    assert "the database of BUNTIME_STORE" in server.run_cli("doctor").stdout
+    database.stop()
+    assert "cannot be reached" in server.run_cli("doctor").stdout
