@@ -18,6 +18,7 @@ STORE_COMMANDS = {
     "keys": "keys",
     "images": "images",
     "webhooks": "webhooks",
+    "store": "moving",
 }  # → module of buntime.admin
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]

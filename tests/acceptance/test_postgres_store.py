@@ -72,3 +72,20 @@ def test_doctor_looks_at_the_database(server: Server, database: Database) -> Non
     assert "the database of BUNTIME_STORE" in server.run_cli("doctor").stdout
     database.stop()
     assert "cannot be reached" in server.run_cli("doctor").stdout
+
+
+def test_a_store_moves_while_sandboxes_run(servers: Servers, database: Database) -> None:
+    server = servers.start()
+    client = server.new_client()
+    session = client.open()
+    session.write("kept", "kept").done()
+    session.output("sleep 100000 &")
+    pid = session.output("pgrep -x sleep")
+    server.settings["BUNTIME_STORE"] = database.address("buntime")
+    refused = server.run_cli("store", "move")
+    assert refused.returncode != 0
+    assert "another server uses" in refused.stderr
+    server.stop()
+    assert "rows are in" in server.cli("store", "move")
+    server.start()
+    assert (session.text("kept"), session.output("pgrep -x sleep")) == ("kept", pid)

@@ -326,6 +326,7 @@ def test_help_shows_the_servers_commands_apart(shell: Shell) -> None:
         "purge",
         "backup",
         "accounts",
+        "store",
     ]
 
 
