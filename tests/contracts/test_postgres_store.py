@@ -362,6 +362,40 @@ async def test_what_was_acknowledged_stays_while_connections_are_killed_at_rando
     assert len(told) == len(set(told)) == changes
 
 
+async def test_a_host_that_stalls_in_a_change_holds_up_others_for_seconds_and_no_read(
+    place: Place, postgres_url: str
+) -> None:
+    async with opened(place) as store, await psycopg.AsyncConnection.connect(postgres_url) as stalled:
+        await store.add_session(session(), None, 99)
+        await stalled.execute("SELECT pg_advisory_xact_lock(hashtextextended('acc_one', 0))")
+        adds = [asyncio.create_task(store.add_session(session(f"ses_{n}"), None, 99)) for n in range(40)]
+        await asyncio.sleep(0.5)
+        began = time.monotonic()
+        assert await store.get_session("ses_one") == session()
+        assert time.monotonic() - began < 2.0
+        assert await outcomes(*adds) == [Unavailable] * 40
+        await stalled.rollback()
+        await store.add_session(session("ses_two"), None, 99)
+
+
+async def test_a_transaction_whose_host_has_stalled_is_ended(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transactions, "ANSWER_SECONDS", 600.0)  # the database alone must end it
+    async with opened(place) as one, opened(place) as two:
+        ended = asyncio.Event()
+        entered = asyncio.Event()
+
+        async def stall(transaction: Transaction) -> None:
+            await transaction.first("lock_account", account="acc_one")
+            entered.set()
+            await ended.wait()
+
+        stalling = asyncio.create_task(one._transactions.change(stall))
+        await entered.wait()
+        await eventually(lambda: can_add(two, session()))
+        ended.set()
+        await outcomes(stalling)
+
+
 async def test_a_database_that_stops_is_unavailable_and_comes_back(
     own_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

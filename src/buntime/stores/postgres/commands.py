@@ -70,7 +70,7 @@ class PostgresCommandStore:
     def add_events(self, events: Sequence[AccountEvent]) -> None:
         for row in rows_of(events):
             self._run("add_event", row)
-        self._run("tell_others", {})  # sent by the commit
+        self._run("tell_others", {"host": ""})  # sent by the commit
 
     def add_image(self, image: NamedImage) -> None:
         self._run("keep_references", {})

@@ -1,7 +1,8 @@
 """Changes: each is committed whole, also when its caller leaves. What is only noted is stored in groups."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
 
 import structlog
 
@@ -93,7 +94,7 @@ class Committing:
         self._has_stored()
         return value
 
-    async def _shielded[T](self, work: "asyncio._CoroutineLike[T]") -> T:
+    async def _shielded[T](self, work: Coroutine[Any, Any, T]) -> T:
         task = self._loop.create_task(work, name="store-change")
         self._under_way.add(task)
         task.add_done_callback(self._ended)

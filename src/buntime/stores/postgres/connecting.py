@@ -13,7 +13,7 @@ from buntime.stores.postgres.texts import adapters
 from buntime.stores.postgres.transactions import PATIENCE_SECONDS, Pool
 from buntime.stores.unusable import StoreUnusable
 
-POOL_SIZE = 16
+POOL_SIZE, LEAST_OPEN = 16, 4
 RECONNECT_SECONDS = 2.0  # for which a lost connection is made again without a request: longer pauses would grow
 CONNECT_SECONDS = 5
 OLDEST_SERVER = 150000
@@ -95,7 +95,7 @@ def pool_of(place: Place, *, is_pooled: bool) -> Pool:
         place.conninfo,
         connection_class=AsyncConnection[DictRow],
         kwargs=_settings(is_pooled=is_pooled),
-        min_size=2,
+        min_size=LEAST_OPEN,
         max_size=POOL_SIZE,
         open=False,
         timeout=PATIENCE_SECONDS,

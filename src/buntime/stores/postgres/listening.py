@@ -5,6 +5,7 @@ more often while no notification can come. A pooler that shares connections amon
 """
 
 import asyncio
+import os
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -34,6 +35,7 @@ class Listening:
         self._transactions = transactions
         self._heard = heard
         self._news = asyncio.Event()
+        self._name = os.urandom(8).hex()  # by which this host knows its own notifications
         self._loops = [
             asyncio.create_task(loop, name=f"store-{name}")
             for name, loop in (("listening", self._listen()), ("telling", self._tell()), ("cleaning", self._clean()))
@@ -77,24 +79,30 @@ class Listening:
     async def _can_hear(self, connection: AsyncConnection[DictRow]) -> bool:
         """Whether what one connection tells reaches this one, which listens from now on."""
         await connection.execute(f"LISTEN {CHANNEL}")
-        await self._transactions.all("tell_others")
+        await self._transactions.all("tell_others", host=self._name)
         async for _ in connection.notifies(timeout=PROBE_SECONDS, stop_after=1):
             return True
         return False
 
     async def _hear(self, connection: AsyncConnection[DictRow]) -> None:
         """Until the connection is lost."""
+        self._heard()
         while True:
-            self._heard()
-            async for _ in connection.notifies(timeout=LOOK_SECONDS, stop_after=1):
-                pass
-            await connection.execute("SELECT 1")  # a connection that was cut looks like a silent one
+            heard = False
+            async for told in connection.notifies(timeout=LOOK_SECONDS, stop_after=1):
+                heard = True
+                if told.payload != self._name:
+                    self._heard()
+                    await asyncio.sleep(GAP_SECONDS)  # what many hosts tell meanwhile is one occasion
+            if not heard:
+                self._heard()
+                await connection.execute("SELECT 1")  # a connection that was cut looks like a silent one
 
     async def _tell(self) -> None:
         while await self._news.wait():
             self._news.clear()
             with suppress(Unavailable):
-                await self._transactions.all("tell_others")
+                await self._transactions.all("tell_others", host=self._name)
             await asyncio.sleep(GAP_SECONDS)
 
     async def _clean(self) -> None:

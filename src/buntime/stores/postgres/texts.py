@@ -8,6 +8,7 @@ import re
 
 from psycopg import postgres
 from psycopg.adapt import AdaptersMap, Buffer
+from psycopg.types.numeric import Int8Dumper
 from psycopg.types.string import StrDumperUnknown, TextLoader
 
 ESCAPE = "\x1a"  # SUBSTITUTE, which hardly any text has
@@ -24,9 +25,10 @@ def original(text: str) -> str:
 
 
 def adapters() -> AdaptersMap:
-    """Those of psycopg, with these texts."""
+    """Those of psycopg, with these texts, and with integers of one size."""
     made = AdaptersMap(postgres.adapters)
     made.register_dumper(str, _Dumper)
+    made.register_dumper(int, Int8Dumper)  # by the size of each number, one statement would be prepared many times
     for name in ("text", "varchar"):
         made.register_loader(name, _Loader)
     return made

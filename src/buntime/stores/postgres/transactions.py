@@ -31,6 +31,8 @@ from buntime.stores.postgres.queries import query
 PATIENCE_SECONDS = 5.0  # for which a read or a change is tried again
 ANSWER_SECONDS = 8.0  # after which a connection that does not answer is cut
 OUTCOME_SECONDS = 10.0  # for which a lost commit is asked after; a transaction without a client ends after 5
+BOUNDS_TRANSACTIONS = 170000  # the first version of PostgreSQL with transaction_timeout
+KEPT_FOR_READS = 4  # connections
 TRIES = 20  # of one change that conflicts with others
 # of disk, connections and so on; stopping; failing; locked
 SHORTAGES = ("53", "57", "58", "55P03")
@@ -68,7 +70,8 @@ class Transaction:
         return cursor.rowcount
 
     async def first(self, name: str, /, **values: object) -> DictRow | None:
-        return await (await self._connection.execute(query(name), values)).fetchone()
+        rows = await self.all(name, **values)
+        return rows[0] if rows else None
 
     async def only(self, name: str, /, **values: object) -> DictRow:
         row = await self.first(name, **values)
@@ -76,7 +79,9 @@ class Transaction:
         return row
 
     async def all(self, name: str, /, **values: object) -> list[DictRow]:
-        return await (await self._connection.execute(query(name), values)).fetchall()
+        cursor = await self._connection.execute(query(name), values)
+        await self._pipeline.sync()  # not only a flush: then the server knows that it waits for us, and for how long
+        return await cursor.fetchall()
 
 
 type Work[T] = Callable[[Transaction], Awaitable[T]]
@@ -87,6 +92,7 @@ class Transactions:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+        self._places = asyncio.Semaphore(pool.max_size - KEPT_FOR_READS)
 
     async def all(self, name: str, /, **values: object) -> list[DictRow]:
         """The rows of one statement. Raises Unavailable."""
@@ -117,10 +123,24 @@ class Transactions:
         end, tries = time.monotonic() + PATIENCE_SECONDS, 0
         while True:
             try:
-                return await self._attempt(work, end)
+                async with self._place(end):
+                    return await self._attempt(work, end)
             except Lost as lost:
                 tries += 1
                 await _wait_to_try(end if tries < TRIES else 0, lost)
+
+    @asynccontextmanager
+    async def _place(self, end: float) -> AsyncIterator[None]:
+        """One of the connections for changes. Changes that wait for each other leave some for reads."""
+        try:
+            async with asyncio.timeout(max(0.1, end - time.monotonic())):
+                await self._places.acquire()
+        except TimeoutError:
+            raise Unavailable(_BUSY) from None
+        try:
+            yield
+        finally:
+            self._places.release()
 
     async def drop_marks(self) -> None:
         """Forgets marks that nobody asks after any more. Raises Unavailable."""
@@ -133,7 +153,7 @@ class Transactions:
                 async with connection.pipeline() as pipeline:
                     transaction = Transaction(connection, pipeline)
                     await connection.execute(BEGIN, prepare=False)
-                    await transaction.send("mark", change=mark)
+                    await transaction.send(_mark_for(connection), change=mark)
                     value = await work(transaction)
                     committing = True
                     await connection.execute(COMMIT, prepare=False)
@@ -189,6 +209,7 @@ class _Cut(Exception):
 
 
 _AWAY = "The server cannot reach its database right now. Try again shortly."
+_BUSY = "Too many changes wait for the database right now. Try again shortly."
 _UNKNOWN = "The server lost its database while it stored this. Look whether it is done before you try again."
 
 
@@ -226,6 +247,10 @@ class _cut_if_silent:  # noqa: N801
     def _cut(self) -> None:
         with suppress(Error, OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as same:
             same.shutdown(socket.SHUT_RDWR)
+
+
+def _mark_for(connection: AsyncConnection[DictRow]) -> str:
+    return "mark_and_bound" if connection.info.server_version >= BOUNDS_TRANSACTIONS else "mark"
 
 
 def _new_mark() -> UUID:

@@ -3,6 +3,12 @@
 INSERT INTO changes (id, made) VALUES (%(change)s, true)
 RETURNING set_config('lock_timeout', '5s', true), set_config('idle_in_transaction_session_timeout', '5s', true)
 
+-- name: mark_and_bound
+-- The second bound ends also what stalls between two statements that are sent together.
+INSERT INTO changes (id, made) VALUES (%(change)s, true)
+RETURNING set_config('lock_timeout', '5s', true), set_config('idle_in_transaction_session_timeout', '5s', true),
+          set_config('transaction_timeout', '15s', true)
+
 -- name: outcome
 -- Waits for a transaction with this mark that is still under way. If there is none, none can commit any more.
 INSERT INTO changes (id, made) VALUES (%(change)s, false)
@@ -29,4 +35,4 @@ SELECT pg_advisory_xact_lock(7097014860201002)
 SET LOCAL synchronous_commit = off
 
 -- name: tell_others
-SELECT pg_notify('buntime_stored', '')
+SELECT pg_notify('buntime_stored', %(host)s)
