@@ -363,8 +363,9 @@ async def test_what_was_acknowledged_stays_while_connections_are_killed_at_rando
 
 
 async def test_a_host_that_stalls_in_a_change_holds_up_others_for_seconds_and_no_read(
-    place: Place, postgres_url: str
+    place: Place, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(transactions, "QUEUE_SECONDS", 1.0)
     async with opened(place) as store, await psycopg.AsyncConnection.connect(postgres_url) as stalled:
         await store.add_session(session(), None, 99)
         await stalled.execute("SELECT pg_advisory_xact_lock(hashtextextended('acc_one', 0))")

@@ -30,6 +30,7 @@ from buntime.stores.postgres.queries import query
 
 PATIENCE_SECONDS = 5.0  # for which a read or a change is tried again
 ANSWER_SECONDS = 8.0  # after which a connection that does not answer is cut
+QUEUE_SECONDS = 30.0  # for which a change waits for others
 OUTCOME_SECONDS = 10.0  # for which a lost commit is asked after; a transaction without a client ends after 5
 BOUNDS_TRANSACTIONS = 170000  # the first version of PostgreSQL with transaction_timeout
 KEPT_FOR_READS = 4  # connections
@@ -92,6 +93,7 @@ class Transactions:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+        self._is_away = False  # as the last call has seen it
         self._places = asyncio.Semaphore(pool.max_size - KEPT_FOR_READS)
 
     async def all(self, name: str, /, **values: object) -> list[DictRow]:
@@ -120,20 +122,20 @@ class Transactions:
 
         Raises Unavailable, also where it stays unknown whether the work was committed.
         """
-        end, tries = time.monotonic() + PATIENCE_SECONDS, 0
-        while True:
-            try:
-                async with self._place(end):
+        async with self._place():
+            end, tries = time.monotonic() + PATIENCE_SECONDS, 0
+            while True:
+                try:
                     return await self._attempt(work, end)
-            except Lost as lost:
-                tries += 1
-                await _wait_to_try(end if tries < TRIES else 0, lost)
+                except Lost as lost:
+                    tries += 1
+                    await _wait_to_try(end if tries < TRIES else 0, lost)
 
     @asynccontextmanager
-    async def _place(self, end: float) -> AsyncIterator[None]:
+    async def _place(self) -> AsyncIterator[None]:
         """One of the connections for changes. Changes that wait for each other leave some for reads."""
         try:
-            async with asyncio.timeout(max(0.1, end - time.monotonic())):
+            async with asyncio.timeout(PATIENCE_SECONDS if self._is_away else QUEUE_SECONDS):
                 await self._places.acquire()
         except TimeoutError:
             raise Unavailable(_BUSY) from None
@@ -182,6 +184,7 @@ class Transactions:
         gone."""
         try:
             async with self._pool.connection(timeout=max(0.1, end - time.monotonic())) as connection:
+                self._is_away = False
                 try:
                     with _cut_if_silent(connection):
                         yield connection
@@ -201,6 +204,7 @@ class Transactions:
                     if not connection.closed:
                         await _end_transaction(connection)
         except (PoolTimeout, PoolClosed) as failure:
+            self._is_away = True
             raise Unavailable(_AWAY) from failure
 
 
