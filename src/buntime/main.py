@@ -5,6 +5,7 @@ Starting is recovering; there is no other way to start. Stopping leaves sessions
 
 import asyncio
 import math
+import os
 import signal
 import sys
 import time
@@ -157,6 +158,7 @@ def serve(config: Config) -> None:
     if refused:
         raise BadSetting("this host lacks something:\n" + "\n".join(f"  - {line}" for line in refused))
     configure_logs(config.log_level)
+    os.environ.pop("BUNTIME_STORE", None)  # programs that the server starts must not get the password
     # the lock is held until the last thread has ended: a purge that comes then finds nothing at work
     with only_server(config), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:

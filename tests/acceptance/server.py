@@ -70,6 +70,11 @@ class Server:
                 pass
             time.sleep(0.02)
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def wait_end(self) -> int:
         """Waits until the server ends. Returns its exit code, which is negative for a signal."""
         assert self._process is not None
