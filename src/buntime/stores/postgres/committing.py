@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -22,6 +23,14 @@ DROP_AT_ONCE = 500  # rows deleted in one commit, so that other changes can run 
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """Events that are not written yet, and what to call when they are."""
+
+    rows: Sequence[Values]
+    stored: Callable[[], None] | None
+
+
 class Committing:
     def __init__(self, transactions: Transactions) -> None:
         self._transactions = transactions
@@ -30,7 +39,7 @@ class Committing:
         self._closing: asyncio.Task[None] | None = None
         self._touched: dict[str, int] = {}  # activity that is not written yet
         self._touching: dict[str, int] = {}  # activity that is being written
-        self._noted: list[Values] = []  # events that are not written yet
+        self._noted: list[Noted] = []
         self._flushing = asyncio.Lock()
         self._flush_at: asyncio.TimerHandle | None = None
 
@@ -95,7 +104,8 @@ class Committing:
         return value
 
     async def _shielded[T](self, work: Coroutine[Any, Any, T]) -> T:
-        task = self._loop.create_task(work, name="store-change")
+        # it begins at once, so that only what was noted before comes before it
+        task = asyncio.Task(work, loop=self._loop, name="store-change", eager_start=True)
         self._under_way.add(task)
         task.add_done_callback(self._ended)
         return await asyncio.shield(task)
@@ -116,8 +126,8 @@ class Committing:
         if self._touched.pop(session_id, None) is not None or session_id in self._touching:
             await self._flush()
 
-    def _note_rows(self, rows: Sequence[Values]) -> None:
-        self._noted = [*self._noted, *rows][-MOST_NOTED:]
+    def _note_rows(self, rows: Sequence[Values], stored: Callable[[], None] | None) -> None:
+        self._noted = newest([*self._noted, Noted(rows, stored)])
         self._flush_later(NOTED_SECONDS)
 
     def _activity(self, session_id: str) -> int:
@@ -132,7 +142,12 @@ class Committing:
         try:
             await self._flush()
         except Unavailable as failure:
-            log.warning("store_lost_activity", sessions=len(self._touched), events=len(self._noted), why=str(failure))
+            log.warning(
+                "store_lost_activity",
+                sessions=len(self._touched),
+                events=sum(len(one.rows) for one in self._noted),
+                why=str(failure),
+            )
 
     def _flush_later(self, seconds: float) -> None:
         due = self._loop.time() + seconds
@@ -160,19 +175,41 @@ class Committing:
             async def work(transaction: Transaction) -> None:
                 await transaction.send("later_on_disk")
                 await transaction.send("touch_sessions", ids=ids, times=times)
-                await transaction.send_many("add_event", noted)
+                await transaction.send_many("note_event", [row for one in noted for row in one.rows])
 
             try:
                 await self._transactions.change(work)
             except BaseException:
                 self._touched = self._touching | self._touched
-                self._noted = (noted + self._noted)[-MOST_NOTED:]
+                self._noted = newest(noted + self._noted)
                 self._flush_later(TOUCH_SECONDS)
                 raise
             finally:
                 self._touching = {}
-            if noted:
+            if any(one.rows for one in noted):
                 self._has_stored()
+            if calls := [one.stored for one in noted if one.stored is not None]:
+                await asyncio.to_thread(_call_each, calls)
+
+
+def newest(noted: Sequence[Noted]) -> list[Noted]:
+    """As many as may wait. What is dropped is not called: it was not stored."""
+    kept, count = list[Noted](), 0
+    for one in reversed(noted):
+        count += len(one.rows)
+        if count > MOST_NOTED:
+            break
+        kept.append(one)
+    return kept[::-1]
+
+
+def _call_each(calls: Sequence[Callable[[], None]]) -> None:
+    """Blocking."""
+    for call in calls:
+        try:
+            call()
+        except Exception:  # the boundary of a caller: one that fails must not keep the others from being called
+            log.exception("not_told_that_it_is_stored")
 
 
 def rows_of(events: Sequence[AccountEvent]) -> list[Values]:

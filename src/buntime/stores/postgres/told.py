@@ -1,6 +1,6 @@
 """Events, webhooks and deliveries: what is told of the changes."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import asdict
 
 from psycopg.errors import IntegrityError
@@ -19,6 +19,7 @@ from buntime.stores.rows.webhooks import event_delivery_of, webhook_of, webhook_
 from buntime.webhook import MOST_LISTED, Delivery, DeliveryState, Webhook
 
 LOOKED_AT = 500  # deliveries that are due, in one look for those that can go
+NEWEST = 2_000  # events of a session, among which `stored_events` looks
 MOST_COUNTED = 100_000  # pending ones
 
 
@@ -39,10 +40,15 @@ class Told(Committing):
     def on_stored(self, call: Callable[[], None]) -> None:
         self._stored = call
 
-    def note_events(self, events: Sequence[AccountEvent]) -> None:
+    def note_events(self, events: Sequence[AccountEvent], stored: Callable[[], None] | None = None) -> None:
         rows = rows_of(events)
         if self._closing is None:
-            self._note_rows(rows)
+            self._note_rows(rows, stored)
+
+    async def stored_events(self, session_id: str, ids: Collection[str]) -> Set[str]:
+        await self._number()
+        rows = await self._transactions.all("stored_events", session=session_id, most=NEWEST)
+        return {row["id"] for row in rows} & set(ids)
 
     async def add_events(self, events: Sequence[AccountEvent]) -> None:
         await self._change(_do_nothing, events)
@@ -127,8 +133,7 @@ class Told(Committing):
     async def drop_removed_webhooks(self) -> None:
         async def work(transaction: Transaction) -> int:
             dropped = await transaction.run("drop_removed", most=DROP_AT_ONCE)
-            await transaction.send("drop_emptied")
-            return dropped
+            return max(dropped, await transaction.run("drop_emptied", most=DROP_AT_ONCE))
 
         await self._drop(lambda: self._change(work))
 

@@ -83,4 +83,7 @@ DELETE FROM deliveries WHERE id IN (
 )
 
 -- name: drop_emptied
-DELETE FROM webhooks WHERE removed AND NOT EXISTS (SELECT FROM deliveries WHERE webhook = webhooks.id)
+DELETE FROM webhooks WHERE id IN (
+  SELECT id FROM webhooks
+  WHERE removed AND NOT EXISTS (SELECT FROM deliveries WHERE webhook = webhooks.id) LIMIT %(most)s
+)

@@ -3,6 +3,22 @@ INSERT INTO unnumbered_events (id, account, type, time, session, data, actor, re
 VALUES (%(id)s, %(account)s, %(type)s, %(time)s, %(session)s, %(data)s, %(actor)s, %(request)s, %(key)s, %(address)s,
         %(sole)s)
 
+-- name: note_event
+-- The end of a process does not come after that of its session. The locks keep both as they are until the commit.
+WITH session AS MATERIALIZED (
+  SELECT id FROM sessions WHERE id = %(session)s AND state <> 'deleting' FOR SHARE
+), account AS MATERIALIZED (
+  SELECT status FROM accounts WHERE id = %(account)s FOR SHARE
+)
+INSERT INTO unnumbered_events (id, account, type, time, session, data, actor, request, key, address, sole)
+SELECT %(id)s, %(account)s, %(type)s, %(time)s, %(session)s, %(data)s, %(actor)s, %(request)s, %(key)s, %(address)s,
+       %(sole)s
+WHERE %(type)s::text <> 'process.exited'
+   OR (EXISTS (SELECT FROM session) AND NOT EXISTS (SELECT FROM account WHERE status = 'deleted'))
+
+-- name: stored_events
+SELECT id FROM events WHERE session = %(session)s ORDER BY seq DESC LIMIT %(most)s
+
 -- name: has_unnumbered
 SELECT EXISTS (SELECT FROM unnumbered_events) AS has
 

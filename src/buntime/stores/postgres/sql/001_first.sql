@@ -305,7 +305,10 @@ CREATE TABLE webhooks (
   removed       boolean NOT NULL DEFAULT false -- off for good, only its id is left, and it goes after its deliveries
 );
 
-CREATE INDEX webhooks_by_account ON webhooks (account, created_at, id);
+CREATE INDEX webhooks_by_account ON webhooks (account, created_at, id) WHERE NOT removed;
+CREATE INDEX webhooks_that_get ON webhooks (account) WHERE off IS NULL; -- an event of the account
+CREATE INDEX webhooks_on ON webhooks (created_at, id) WHERE off IS NULL;
+CREATE INDEX webhooks_off ON webhooks (off) WHERE off IS NOT NULL AND NOT removed;
 CREATE INDEX webhooks_removed ON webhooks (id) WHERE removed;
 
 -- Events as changes store them. `number_events` moves them to `events`. `sole`: the one webhook that gets a test.
