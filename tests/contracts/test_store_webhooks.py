@@ -11,7 +11,8 @@ from buntime.errors import IdempotencyInProgress, ResourceLimitExceeded, Unautho
 from buntime.event import AccountEvent, EventType, of_new_session
 from buntime.ports import BEGINNING, DeliveryNumbers, EventDelivery, Store
 from buntime.session import Session
-from buntime.stores import deliveries as stored
+from buntime.stores.postgres import told as in_postgres
+from buntime.stores.sqlite import deliveries as in_sqlite
 from buntime.testing import events as testing
 from buntime.webhook import EVERYONE, DeliveryState, SigningSecret, Webhook
 from tests.contracts.examples import NOW, answer, session
@@ -362,8 +363,8 @@ async def test_a_pending_delivery_that_is_asked_for_again_stays_before_later_one
 
 
 async def test_no_page_of_deliveries_goes_past_the_total(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(testing, "MOST_LISTED", 3)
-    monkeypatch.setattr(stored, "MOST_LISTED", 3)
+    for module in (testing, in_sqlite, in_postgres):
+        monkeypatch.setattr(module, "MOST_LISTED", 3)
     await store.add_webhook(webhook(), None, 1)
     events = [await happens(store, session(f"ses_{number}")) for number in range(5)]
     for offset, shown in ((0, [4, 3, 2]), (2, [2]), (3, []), (4, [])):

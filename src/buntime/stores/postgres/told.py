@@ -179,7 +179,8 @@ class Told(Committing):
         (counted,) = await self._transactions.all("count_deliveries", webhook=webhook_id, most=MOST_LISTED)
         if not counted["total"]:
             return [], 0
-        rows = await self._transactions.all("list_deliveries", webhook=webhook_id, limit=limit, offset=offset)
+        shown = max(0, min(limit, MOST_LISTED - offset))
+        rows = await self._transactions.all("list_deliveries", webhook=webhook_id, limit=shown, offset=offset)
         return [event_delivery_of(row) for row in rows], int(counted["total"])
 
     async def redeliver(self, webhook_id: str, delivery_id: str, now: int) -> bool:

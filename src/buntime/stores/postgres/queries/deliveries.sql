@@ -39,6 +39,7 @@ UPDATE deliveries
 SET state = %(state)s, attempts = %(attempts)s, due_at = %(due_at)s, tried_at = %(tried_at)s, status = %(status)s,
     failure = %(failure)s
 WHERE id = %(id)s AND redelivery = %(redelivery)s
+  AND EXISTS (SELECT FROM webhooks WHERE webhooks.id = deliveries.webhook AND NOT removed)
 
 -- name: count_deliveries
 -- NULL: there is no such webhook.
@@ -60,8 +61,11 @@ ORDER BY page.event DESC
 SELECT id FROM webhooks WHERE id = %(webhook)s FOR NO KEY UPDATE
 
 -- name: redeliver
+-- One that is pending keeps its place before the later events of its session, which an attempt would hold back.
 UPDATE deliveries
-SET state = 'pending', attempts = 0, due_at = %(now)s,
+SET state = 'pending', attempts = 0,
+    due_at = CASE state WHEN 'pending' THEN least(%(now)s, (SELECT time FROM events WHERE seq = event))
+             ELSE %(now)s END,
     redelivery = 1 + (SELECT redeliveries FROM webhooks WHERE id = %(webhook)s)
 WHERE id = %(id)s AND webhook = %(webhook)s
 
