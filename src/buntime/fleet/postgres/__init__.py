@@ -1,0 +1,1 @@
+"""The fleet in PostgreSQL. Imported only where the store is there too."""

@@ -1,0 +1,123 @@
+"""`Members` in PostgreSQL 15 or later."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection, AsyncCursor
+from psycopg.rows import DictRow, dict_row
+from psycopg.types.json import Jsonb
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from buntime.errors import Unavailable
+from buntime.fleet.budget import BUDGET
+from buntime.fleet.members import Description, Fenced, HostState, IdTaken, Member, Membership
+from buntime.fleet.postgres.statements import IDLE, statements_of
+
+SQL = statements_of("members.sql")
+AWAY = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.ReadOnlySqlTransaction,  # another machine becomes the primary
+    PoolTimeout,
+)
+LEASE = timedelta(seconds=BUDGET.lease)
+
+
+class PostgresMembers:
+    """`pool`: a renewal waits for a free connection, so it is best a pool of its own."""
+
+    def __init__(self, pool: AsyncConnectionPool[AsyncConnection[Any]]) -> None:
+        self._pool = pool
+
+    async def join(self, host: str, description: Description, after: int = 0) -> Membership:
+        said = {"id": host, "after": after, "lease": LEASE, **_said(description)}
+        async with self._transaction() as cursor:
+            await cursor.execute(SQL["add"], said)
+            added = await cursor.fetchone()
+            if added is None:
+                before = (await _lock(cursor, host))[host]
+                if before["runs"] and before["address"] != description.address:
+                    raise IdTaken
+                await cursor.execute(SQL["join_again"], said)
+                added = await anext(cursor)
+        return Membership(host, added["incarnation"])
+
+    async def renew(self, me: Membership, capacity: Mapping[str, object]) -> HostState:
+        given = {"id": me.host, "incarnation": me.incarnation, "lease": LEASE, "capacity": Jsonb(dict(capacity))}
+        async with self._transaction() as cursor:
+            await cursor.execute(SQL["renew"], given)
+            row = await cursor.fetchone()
+        if row is None:
+            raise Fenced
+        return HostState(row["state"])
+
+    async def leave(self, me: Membership) -> None:
+        async with self._transaction() as cursor:
+            _require(await _lock(cursor, me.host), me)
+            await cursor.execute(SQL["give_up"], {"id": me.host})
+
+    async def take_over(self, me: Membership, lost: Member) -> bool:
+        async with self._transaction() as cursor:
+            rows = await _lock(cursor, me.host, lost.id)
+            _require(rows, me)
+            row = rows.get(lost.id)
+            if row is None or row["taken_over"] or row["runs"]:
+                return False
+            if (row["incarnation"], row["renewals"]) != (lost.incarnation, lost.renewals):
+                return False
+            await cursor.execute(SQL["give_up"], {"id": lost.id})
+            return True
+
+    async def list(self) -> Sequence[Member]:
+        async with self._transaction() as cursor:
+            await cursor.execute(SQL["list"])
+            return [_member(row) async for row in cursor]
+
+    async def mark(self, host: str, state: HostState) -> bool:
+        async with self._transaction() as cursor:
+            await cursor.execute(SQL["mark"], {"id": host, "state": state})
+            return cursor.rowcount == 1
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[AsyncCursor[DictRow]]:
+        """Commits the block, or nothing. Raises Unavailable."""
+        try:
+            async with (
+                self._pool.connection() as connection,
+                connection.transaction(),
+                connection.cursor(row_factory=dict_row) as cursor,
+            ):
+                yield cursor
+        except AWAY as failed:
+            raise Unavailable("The database cannot be asked now.", 1) from failed
+
+
+async def _lock(cursor: AsyncCursor[DictRow], *hosts: str) -> dict[str, DictRow]:
+    await cursor.execute(SQL["lock"], {"ids": list(hosts), "lease": LEASE, "idle": IDLE})
+    return {row["id"]: row async for row in cursor}
+
+
+def _require(rows: Mapping[str, DictRow], me: Membership) -> None:
+    row = rows.get(me.host)
+    if row is None or row["incarnation"] != me.incarnation or not row["is_leased"]:
+        raise Fenced
+
+
+def _said(description: Description) -> dict[str, object]:
+    capacity = Jsonb(dict(description.capacity))
+    return {"address": description.address, "version": description.version, "capacity": capacity}
+
+
+def _member(row: DictRow) -> Member:
+    return Member(
+        row["id"],
+        row["incarnation"],
+        row["renewals"],
+        row["lease_left"],
+        row["taken_over"],
+        HostState(row["state"]),
+        Description(row["address"], row["version"], row["capacity"]),
+    )

@@ -1,0 +1,44 @@
+-- Each statement of members.py, by its name.
+--
+-- A host's row is locked in two strengths. What a member writes holds FOR KEY SHARE on the row of each host that it
+-- relies on (see ownership.sql). A renewal does not wait for that. What changes an incarnation takes FOR UPDATE, and so
+-- waits until such writes are committed; those that come after it see the new incarnation. A host that is lost in the
+-- middle of a transaction must hold no lock for long: therefore the limit on idle transactions.
+
+-- name: lock
+-- Rows in one order, so two hosts that take over from each other cannot block each other.
+SELECT id, incarnation, renewals, taken_over, address,
+  lease_until > clock_timestamp() AS is_leased,
+  -- a lease that ends later than one that begins now is of a clock that was set back
+  lease_until > clock_timestamp() AND lease_until <= clock_timestamp() + %(lease)s AS runs,
+  set_config('idle_in_transaction_session_timeout', %(idle)s, true)
+FROM hosts WHERE id = ANY(%(ids)s) ORDER BY id FOR UPDATE
+
+-- name: add
+INSERT INTO hosts (id, incarnation, renewals, lease_until, taken_over, state, address, version, capacity)
+VALUES (%(id)s, %(after)s::bigint + 1, 0, clock_timestamp() + %(lease)s, false, 'active', %(address)s, %(version)s, %(capacity)s)
+ON CONFLICT (id) DO NOTHING
+RETURNING incarnation
+
+-- name: join_again
+UPDATE hosts SET incarnation = greatest(incarnation, %(after)s::bigint) + 1, renewals = 0,
+  lease_until = clock_timestamp() + %(lease)s, taken_over = false, address = %(address)s, version = %(version)s, capacity = %(capacity)s
+WHERE id = %(id)s
+RETURNING incarnation
+
+-- name: renew
+UPDATE hosts SET lease_until = clock_timestamp() + %(lease)s, renewals = renewals + 1, capacity = %(capacity)s
+WHERE id = %(id)s AND incarnation = %(incarnation)s AND lease_until > clock_timestamp()
+RETURNING state
+
+-- name: give_up
+UPDATE hosts SET incarnation = incarnation + 1, taken_over = true, lease_until = clock_timestamp()
+WHERE id = %(id)s
+
+-- name: list
+SELECT id, incarnation, renewals, EXTRACT(EPOCH FROM lease_until - clock_timestamp())::float8 AS lease_left, taken_over,
+  state, address, version, capacity
+FROM hosts ORDER BY id
+
+-- name: mark
+UPDATE hosts SET state = %(state)s WHERE id = %(id)s

@@ -1,0 +1,239 @@
+"""Who owns a session in PostgreSQL, also when two transactions meet."""
+
+import asyncio
+
+import psycopg
+import pytest
+from psycopg_pool import AsyncConnectionPool
+
+from buntime.errors import Unavailable
+from buntime.fleet.members import Description, Fenced, Membership
+from buntime.fleet.ownership import Ownership
+from buntime.fleet.postgres.members import PostgresMembers
+from buntime.fleet.postgres.ownership import OWNED, Whereabouts, claim, look, report, require_member
+from buntime.session import State
+from tests.fleet.conftest import Pool
+
+pytestmark = pytest.mark.postgres
+
+ASLEEP, AWAKE = "deep-sleep", "active"
+LATER = 0.3  # seconds, in which a call that does not wait would be done
+
+
+class Fleet:
+    """Two hosts: `a` has the sessions, `b` is well."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool, self.members = pool, PostgresMembers(pool)
+
+    async def join(self, host: str) -> Membership:
+        return await self.members.join(host, Description(f"{host}:7000", "1"))
+
+    async def add(self, session: str, host: str | None = "a", state: str = ASLEEP, archived: bool = True) -> None:
+        async with self.pool.connection() as connection:
+            row = (session, host, state, archived)
+            await connection.execute("INSERT INTO sessions VALUES (%s, %s, 1, 1, %s, %s)", row)
+
+    async def claim(self, me: Membership, session: str) -> int | None:
+        async with self.pool.connection() as connection:
+            return await claim(connection, me, session)
+
+    async def end_leases(self) -> None:
+        async with self.pool.connection() as connection:
+            await connection.execute("UPDATE clock SET at = at + interval '10 seconds'")
+
+    async def lose_a(self) -> Membership:
+        """Returns the membership of `b`, which has taken over from `a`."""
+        await self.join("a")
+        await self.end_leases()
+        me = await self.join("b")
+        assert await self.members.take_over(me, (await self.members.list())[0])
+        return me
+
+
+@pytest.fixture
+def fleet(clocked: Pool) -> Fleet:
+    return Fleet(clocked)
+
+
+async def test_a_sleeping_session_of_nobody_is_claimed_once(fleet: Fleet) -> None:
+    a, b = await fleet.join("a"), await fleet.join("b")
+    await fleet.add("ses_1", host=None)
+    assert await fleet.claim(a, "ses_1") == 2
+    assert await fleet.claim(b, "ses_1") is None
+    assert await fleet.claim(a, "ses_1") == 3, "a host may claim what it owns: the epoch tells its claims apart"
+
+
+async def test_a_session_of_a_host_that_is_well_is_not_claimed(fleet: Fleet) -> None:
+    await fleet.join("a")
+    me = await fleet.join("b")
+    await fleet.add("ses_1")
+    await fleet.end_leases()  # it is lost only when somebody has taken over
+    me = await fleet.join("b")
+    assert await fleet.claim(me, "ses_1") is None
+
+
+@pytest.mark.parametrize(("state", "archived"), [(AWAKE, True), ("idle", True), (ASLEEP, False), ("deleting", True)])
+async def test_a_session_with_newer_files_on_its_lost_host_is_not_claimed(
+    fleet: Fleet, state: str, archived: bool
+) -> None:
+    me = await fleet.lose_a()
+    await fleet.add("ses_1", state=state, archived=archived)
+    await fleet.add("ses_2")
+    assert await fleet.claim(me, "ses_1") is None
+    assert await fleet.claim(me, "ses_2") == 2
+
+
+async def test_a_session_of_a_host_without_a_row_is_not_claimed(fleet: Fleet) -> None:
+    me = await fleet.join("b")
+    await fleet.add("ses_1", host="unknown")
+    assert await fleet.claim(me, "ses_1") is None
+
+
+async def test_a_host_whose_lease_is_over_claims_nothing(fleet: Fleet) -> None:
+    me = await fleet.join("b")
+    await fleet.add("ses_1", host=None)
+    await fleet.end_leases()
+    with pytest.raises(Fenced):
+        await fleet.claim(me, "ses_1")
+
+
+async def test_two_hosts_that_claim_at_once_get_one_session(fleet: Fleet) -> None:
+    b = await fleet.lose_a()
+    c = await fleet.join("c")
+    await fleet.add("ses_1")
+    async with fleet.pool.connection() as first:
+        assert await claim(first, b, "ses_1") == 2
+        second = asyncio.create_task(fleet.claim(c, "ses_1"))
+        await _waits(second)
+    assert await second is None
+
+
+async def test_a_host_that_joins_again_waits_for_claims_of_what_it_had(fleet: Fleet) -> None:
+    b = await fleet.lose_a()
+    await fleet.add("ses_1")
+    async with fleet.pool.connection() as claiming:
+        assert await claim(claiming, b, "ses_1") == 2
+        joining = asyncio.create_task(fleet.join("a"))
+        await _waits(joining)
+    a = await joining
+    async with fleet.pool.connection() as connection:
+        assert await report(connection, a, ["ses_1"]) == [Ownership("ses_1", "b", 2, State.DEEP_SLEEP)]
+
+
+async def test_what_a_host_had_is_its_own_from_the_moment_it_joins_again(fleet: Fleet) -> None:
+    b = await fleet.lose_a()
+    await fleet.add("ses_1")
+    async with fleet.pool.connection() as connection:
+        await connection.execute("SELECT FROM hosts WHERE id = 'a' FOR UPDATE")  # as a join does
+        claiming = asyncio.create_task(fleet.claim(b, "ses_1"))
+        await _waits(claiming)
+        await connection.execute("UPDATE hosts SET taken_over = false WHERE id = 'a'")
+    assert await claiming is None
+
+
+async def test_a_host_is_not_taken_over_in_the_middle_of_what_it_stores(fleet: Fleet) -> None:
+    a = await fleet.join("a")
+    async with fleet.pool.connection() as storing:
+        await require_member(storing, a)
+        await fleet.end_leases()
+        b = await fleet.join("b")
+        taking = asyncio.create_task(fleet.members.take_over(b, (await fleet.members.list())[0]))
+        await _waits(taking)
+    assert await taking
+    async with fleet.pool.connection() as connection:
+        with pytest.raises(Fenced):
+            await require_member(connection, a)
+
+
+async def test_a_host_that_is_lost_in_the_middle_of_a_transaction_is_taken_over(fleet: Fleet) -> None:
+    a = await fleet.join("a")
+    lost = await fleet.pool.getconn()
+    await require_member(lost, a)
+    await fleet.end_leases()
+    b = await fleet.join("b")
+    assert await fleet.members.take_over(b, (await fleet.members.list())[0])
+    assert lost.pgconn.socket, "and never said a word"
+    await lost.close()
+    await fleet.pool.putconn(lost)
+
+
+async def test_a_renewal_does_not_wait_for_what_the_host_stores(fleet: Fleet) -> None:
+    a = await fleet.join("a")
+    async with fleet.pool.connection() as storing:
+        await require_member(storing, a)
+        await fleet.members.renew(a, {})
+
+
+async def test_two_hosts_take_over_a_third_at_once_and_one_does(fleet: Fleet) -> None:
+    await fleet.join("a")
+    await fleet.end_leases()
+    b, c = await fleet.join("b"), await fleet.join("c")
+    seen = (await fleet.members.list())[0]
+    took = await asyncio.gather(fleet.members.take_over(b, seen), fleet.members.take_over(c, seen))
+    assert sorted(took) == [False, True]
+
+
+async def test_a_write_of_an_earlier_epoch_changes_nothing(fleet: Fleet) -> None:
+    me = await fleet.lose_a()
+    await fleet.add("ses_1")
+    assert await fleet.claim(me, "ses_1") == 2
+    for host, epoch, rows in (("a", 1, 0), ("a", 2, 0), ("b", 1, 0), ("b", 2, 1)):
+        async with fleet.pool.connection() as connection:
+            statement = f"UPDATE sessions SET state = 'active' WHERE id = 'ses_1' AND {OWNED}".encode()
+            changed = await connection.execute(statement, {"host": host, "epoch": epoch})
+            assert changed.rowcount == rows
+
+
+async def test_a_report_shows_what_moved_and_what_should_be_awake_here(fleet: Fleet) -> None:
+    b = await fleet.lose_a()
+    await fleet.add("ses_moved")
+    await fleet.add("ses_kept")
+    await fleet.add("ses_missing", state=AWAKE)
+    await fleet.add("ses_asleep_elsewhere", host="b")
+    await fleet.claim(b, "ses_moved")
+    a = await fleet.join("a")
+    async with fleet.pool.connection() as connection:
+        rows = await report(connection, a, ["ses_moved", "ses_kept", "ses_gone"])
+    assert {row.session: (row.host, row.epoch) for row in rows} == {
+        "ses_moved": ("b", 2),
+        "ses_kept": ("a", 1),
+        "ses_missing": ("a", 1),
+    }
+
+
+async def test_a_look_tells_where_a_session_is(fleet: Fleet) -> None:
+    await fleet.lose_a()
+    await fleet.add("ses_1", state=AWAKE, archived=False)
+    await fleet.add("ses_2", host=None)
+    async with fleet.pool.connection() as connection:
+        found = await look(connection, "ses_1")
+        assert found == Whereabouts("a", 1, "a:7000", State.ACTIVE, archived=False, taken_over=True)
+        found = await look(connection, "ses_2")
+        assert found == Whereabouts(None, 1, None, State.DEEP_SLEEP, archived=True, taken_over=False)
+        assert await look(connection, "ses_3") is None
+
+
+async def test_a_database_that_is_away_is_unavailable(fleet: Fleet, tables: str) -> None:
+    me = await fleet.join("a")
+    with psycopg.connect(tables, autocommit=True) as connection:
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+    with pytest.raises(Unavailable):
+        await fleet.members.renew(me, {})
+
+
+async def test_a_database_that_is_no_primary_any_more_is_unavailable(fleet: Fleet, tables: str) -> None:
+    me = await fleet.join("a")
+    standby = f"{tables} options='-c default_transaction_read_only=on'"
+    async with AsyncConnectionPool(standby, min_size=1, open=False) as pool:
+        members = PostgresMembers(pool)
+        with pytest.raises(Unavailable):
+            await members.renew(me, {})
+        with pytest.raises(Unavailable):
+            await members.join("a", Description("a:7000", "1"))
+
+
+async def _waits(task: asyncio.Task[object]) -> None:
+    """Fails if the task does not wait for a lock."""
+    done, _ = await asyncio.wait({task}, timeout=LATER)
+    assert not done
