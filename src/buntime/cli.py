@@ -85,6 +85,17 @@ def purge_command(
         _print_json({"purged": True, "dataDir": str(config.data_dir)})
 
 
+@app.command("watchdog", cls=ServerCommand, hidden=True)  # until a server can be a member of a fleet
+def watchdog_command() -> None:
+    """Fence this host when its server shows no renewal. A server of a fleet starts it.
+
+    Example: buntime watchdog
+    """
+    from buntime.admin.watchdog import run
+
+    run(from_environment(os.environ))
+
+
 @app.command("backup", cls=ServerCommand)
 def backup_command(
     directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="The directory to create.")],

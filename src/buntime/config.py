@@ -103,6 +103,11 @@ class Config:
         return SHARED_RUN_DIR / f"{self.instance}.lock"
 
     @property
+    def lease_file(self) -> Path:
+        """Where the server of a fleet tells its watchdog until when it may act."""
+        return SHARED_RUN_DIR / f"{self.instance}.lease"
+
+    @property
     def metrics_socket(self) -> Path:
         """Root alone reads the numbers for Prometheus here."""
         return SHARED_RUN_DIR / f"{self.instance}-metrics.sock"

@@ -14,6 +14,7 @@ ACCEPTANCE = "tests/acceptance/test_"
 ROWS: Sequence[tuple[str, str]] = (
     # regular expression, names of tests: `a` for tests/acceptance/test_a.py
     (r"testing", ""),  # the fakes: `collect` sees all of it
+    (r"fleet|fenc|freezing|watchdog", "tests/fleet"),
     (r"doctor", "tests/unit/test_doctor.py operations"),
     (r"commands/|dashes", "tests/clients/test_command_line.py tests/clients/test_documented_code.py"),
     (
@@ -63,9 +64,9 @@ ROWS: Sequence[tuple[str, str]] = (
     (r"", "execution tests/contracts/test_sandboxes.py streaming hostile_streams files sessions prepared sleep"),
 )
 # Run by nobody else at the same time: they use fixed names on the host.
-ALONE = ("tests/network", "tests/attack")
+ALONE = ("tests/network", "tests/attack", "tests/fleet")
 # Such tests run the server's code in pytest's own process, so `collect` sees which lines each executes.
-TRACED = ("tests/contracts", "tests/sandboxes", "tests/network")
+TRACED = ("tests/contracts", "tests/sandboxes", "tests/network", "tests/fleet")
 
 
 def tests_of(checkout: Path, file: str) -> list[str]:

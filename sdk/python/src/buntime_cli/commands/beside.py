@@ -28,6 +28,7 @@ def server_command(context: Any, name: str) -> Any:
 
 
 def write_section(formatter: Any, head: str, named: Sequence[tuple[str, Any]]) -> None:
-    width = formatter.width - 6 - max(len(name) for name, _ in named)
+    shown = [(name, command) for name, command in named if not command.hidden]
+    width = formatter.width - 6 - max(len(name) for name, _ in shown)
     with formatter.section(head):
-        formatter.write_dl([(name, command.get_short_help_str(width)) for name, command in named])
+        formatter.write_dl([(name, command.get_short_help_str(width)) for name, command in shown])
