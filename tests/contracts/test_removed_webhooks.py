@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from buntime.account import Account, AccountStatus
+from buntime.stores.rows.webhooks import webhook_row
 from buntime.stores.sqlite import database, deliveries, events, told, webhooks
 from buntime.stores.sqlite.accounts import set_account_status
 from buntime.stores.sqlite.store import SqliteStore
@@ -123,7 +124,7 @@ async def test_a_store_of_version_16_keeps_its_webhooks_and_deliveries(
         patch.setattr(database, "MIGRATIONS", migrations_until(16, tmp_path / "old"))
         with file(store_path) as connection:
             assert connection.execute("PRAGMA user_version").fetchone()[0] == 16
-            connection.execute(webhooks._ADD, webhooks._to_row(webhook()))
+            connection.execute(webhooks._ADD, webhook_row(webhook()))
             events.add_events(connection, [event_of("evt_one"), event_of("evt_two")])
     store = await SqliteStore.open(store_path)
     assert await store.get_webhook("whk_one") == webhook()
