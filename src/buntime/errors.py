@@ -383,6 +383,10 @@ class Unavailable(BuntimeError):
         super().__init__(message, retryAfter=retry_after, **details)
 
 
+class OutcomeUnknown(Unavailable):
+    """The store was lost during a commit: what was to be stored may be there or not. It must not be undone."""
+
+
 class StillWaking(Unavailable):
     """A wake takes longer than a request waits for it. The wake goes on; the request did nothing.
 

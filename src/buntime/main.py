@@ -50,6 +50,7 @@ from buntime.sandboxes.kernel.image import ImageFailed, ensure_image
 from buntime.sandboxes.kernel.oci import CORE
 from buntime.sandboxes.local import LocalSandboxes
 from buntime.sandboxes.opening import keep_names, opened
+from buntime.stores.belonging import require_own, require_same
 from buntime.stores.history import history_of
 from buntime.stores.opening import opened_store
 from buntime.stores.unusable import StoreUnusable
@@ -85,7 +86,9 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         image = await ensure_image(config.images, say)
+        require_own(config)
         store = await enter(opened_store(config))
+        await asyncio.to_thread(require_same, config)
         links, tasks = await enter(Links()), await enter(Tasks())
         sessions = await store.all_sessions()
         await _prune_images(config, store)

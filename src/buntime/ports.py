@@ -114,7 +114,7 @@ class Store(Protocol):
     that.
 
     Where the store is another machine's, a read raises Unavailable while it cannot be reached. Then it may also stay
-    unknown whether a change was made: Unavailable says so.
+    unknown whether a change was made: OutcomeUnknown says so, and what was made for it must stay.
     """
 
     async def close(self) -> None:

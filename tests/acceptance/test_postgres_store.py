@@ -100,6 +100,10 @@ def test_a_store_moves_while_sandboxes_run(servers: Servers, database: Database)
     assert refused.returncode != 0
     assert "another server uses" in refused.stderr
     server.stop()
+    assert "buntime store move" in server.run_cli("serve").stderr, "not with an empty database"
     assert "rows are in" in server.cli("store", "move")
+    url = server.settings.pop("BUNTIME_STORE")
+    assert "set BUNTIME_STORE" in server.run_cli("serve").stderr, "nor with an empty file"
+    server.settings["BUNTIME_STORE"] = url
     server.start()
     assert (session.text("kept"), session.output("pgrep -x sleep")) == ("kept", pid)

@@ -15,6 +15,7 @@ from buntime.errors import (
     BuntimeError,
     IdempotencyInProgress,
     NameTaken,
+    OutcomeUnknown,
     SessionLimitExceeded,
     StaleSession,
     Unavailable,
@@ -308,7 +309,7 @@ async def test_a_commit_whose_outcome_is_not_known_is_unavailable(
 ) -> None:
     monkeypatch.setattr(transactions, "OUTCOME_SECONDS", 1.0)
     proxy.armed, proxy.refuses = Cut.AFTER_COMMIT, True
-    with pytest.raises(Unavailable, match="lost its database while it stored this"):
+    with pytest.raises(OutcomeUnknown, match="lost its database while it stored this"):
         await cut_store.add_session(session(), None, 1)
     proxy.come_back()
     await eventually(lambda: has(cut_store, "ses_one"))

@@ -10,6 +10,7 @@ from buntime.admin.refusals import CommandRefused, ServerGroup
 from buntime.config import from_environment
 from buntime.daemon.only_server import only_server
 from buntime.stores import store_file
+from buntime.stores.belonging import MOVED
 from buntime.stores.opening import opened_store, place_of
 from buntime.stores.unusable import StoreUnusable
 
@@ -34,7 +35,7 @@ def move_store(as_json: AsJson = False) -> None:
         raise CommandRefused("Set BUNTIME_STORE to the database to move to.")
     try:
         place, file = place_of(config), store_file(config)
-        from buntime.stores.moving import MOVED, move
+        from buntime.stores.moving import move
 
         if not file.exists() and not file.with_name(file.name + MOVED).exists():
             raise CommandRefused(f"{config.data_dir} has no store to move.")

@@ -14,6 +14,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import DictRow
 
+from buntime.stores.belonging import MOVED
 from buntime.stores.postgres.alone import LOCK
 from buntime.stores.postgres.connecting import Place, check_blocking, connect_blocking
 from buntime.stores.sqlite import database
@@ -31,7 +32,6 @@ BOOLEANS: Mapping[str, Sequence[str]] = {
     "answers": ["packed"],
     "webhooks": ["removed"],
 }
-MOVED = ".moved"  # the end of the file's name, once its rows are in PostgreSQL
 
 
 def move(file: Path, place: Place) -> int:

@@ -25,7 +25,7 @@ from psycopg.errors import (
 from psycopg.rows import DictRow
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
-from buntime.errors import Unavailable
+from buntime.errors import OutcomeUnknown, Unavailable
 from buntime.stores.postgres.queries import query
 
 PATIENCE_SECONDS = 5.0  # for which a read or a change is tried again
@@ -120,7 +120,7 @@ class Transactions:
     async def change[T](self, work: Work[T]) -> T:
         """Commits the work whole or not at all, and returns what it returned. The work may be done several times.
 
-        Raises Unavailable, also where it stays unknown whether the work was committed.
+        Raises Unavailable: OutcomeUnknown where it stays unknown whether the work was committed.
         """
         async with self._place():
             end, tries = time.monotonic() + PATIENCE_SECONDS, 0
@@ -176,7 +176,7 @@ class Transactions:
                     row = await (await connection.execute(query("outcome"), {"change": mark})).fetchone()
                     return row is not None and bool(row["made"])
             except (Lost, Unavailable) as failure:
-                await _wait_to_try(end, failure, _UNKNOWN)
+                await _wait_to_try(end, failure, OutcomeUnknown(_UNKNOWN))
 
     @asynccontextmanager
     async def _connection(self, end: float) -> AsyncIterator[AsyncConnection[DictRow]]:
@@ -223,11 +223,11 @@ def _is_ours(failure: Error) -> bool:
     return about_it and failure.sqlstate is None
 
 
-async def _wait_to_try(end: float, failure: Exception, message: str = _AWAY) -> None:
-    """Waits a little, at random. Raises Unavailable when the time is over."""
+async def _wait_to_try(end: float, failure: Exception, late: Unavailable | None = None) -> None:
+    """Waits a little, at random. Raises Unavailable, or `late`, when the time is over."""
     pause = random.uniform(0.005, 0.1)
     if time.monotonic() + pause > end:
-        raise Unavailable(message) from failure
+        raise late or Unavailable(_AWAY) from failure
     await asyncio.sleep(pause)
 
 
