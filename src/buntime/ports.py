@@ -224,6 +224,10 @@ class Store(Protocol):
         """Every session of one account, including DELETING ones."""
         ...
 
+    async def account_sandboxes(self, account_id: str) -> Sequence[str]:
+        """The ids of the sandboxes of the account's sessions that are not in deep sleep."""
+        ...
+
     async def count_states(self) -> Mapping[State, int]:
         """How many sessions of all accounts are in each state, for every state. The cost does not grow with the number
         of sessions."""

@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from buntime.errors import Unavailable
 from buntime.lifecycle import chains
 from buntime.lifecycle.keeper import Keeper
-from buntime.session import SavedVolume
+from buntime.session import SavedVolume, Session
 from tests.app.serving import Api, serving
 from tests.app.sleeping import Gate, content_of, deep_sleep, opened_at_the_end, stored_of, write
 from tests.waiting import eventually
@@ -393,6 +394,58 @@ async def test_while_the_archive_is_away_sessions_go_on_and_are_archived_later(a
     await pass_time(api, keeper)
     assert (await saved_of(api, session)).below == (before.name,)
     assert "buntime_checkpoint_late_seconds 0.0" in (await api.metrics()).body.decode()
+
+
+async def test_sessions_are_archived_after_the_store_was_away_when_they_were_due(
+    api: Api, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions = [await opened(api) for _ in range(3)]
+    get, reads = api.store.get_session, 0
+
+    async def away(session_id: str) -> Session | None:
+        nonlocal reads
+        reads += 1
+        if reads == 2:
+            raise Unavailable("The server cannot reach its database right now.")
+        return await get(session_id)
+
+    await api.keep(keeper)
+    api.clock.now += EVERY
+    with monkeypatch.context() as patch:
+        patch.setattr(api.store, "get_session", away)
+        api.lifecycle.checkpoints.begin_due(api.clock.now)
+        await eventually(lambda: api.lifecycle.checkpoints.at_rest)
+    for _ in range(3):
+        await pass_time(api, keeper, 5)
+    assert {name.split("/")[0] for name in api.archive.objects} == set(sessions)
+
+
+async def test_a_session_is_archived_again_although_the_store_was_away_after_a_checkpoint(
+    api: Api, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = await opened(api)
+    checkpoint = api.lifecycle.checkpoints._checkpoint
+
+    async def away(_: str) -> Session | None:
+        raise Unavailable("The server cannot reach its database right now.")
+
+    with monkeypatch.context() as patch:
+
+        async def and_then_away(session_id: str) -> bool:
+            done = await checkpoint(session_id)
+            await keeper.tick()  # it hears of the checkpoint while that is under way
+            patch.setattr(api.store, "get_session", away)
+            return done
+
+        patch.setattr(api.lifecycle.checkpoints, "_checkpoint", and_then_away)
+        await api.keep(keeper)
+        api.clock.now += EVERY
+        api.lifecycle.checkpoints.begin_due(api.clock.now)
+        await eventually(lambda: api.lifecycle.checkpoints.at_rest)
+    before = await saved_of(api, session)
+    await write(api, session, "two")
+    await pass_time(api, keeper, EVERY + 5)
+    assert await saved_of(api, session) != before
 
 
 async def test_an_object_that_cannot_be_read_back_is_not_named_and_does_not_stay(api: Api, keeper: Keeper) -> None:

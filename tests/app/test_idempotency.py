@@ -46,6 +46,31 @@ async def test_two_accounts_may_use_the_same_key(api: Api) -> None:
     assert one.json["sessionId"] != two.json["sessionId"]
 
 
+async def test_of_two_requests_at_once_one_does_the_work(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    session, find, reads = await api.session(), api.store.find_answer, 0
+    read, answered = asyncio.Event(), asyncio.Event()
+
+    async def slow(account_id: str, key: str) -> object:
+        nonlocal reads
+        reads += 1
+        found = await find(account_id, key)
+        if reads == 1:
+            read.set()
+            await answered.wait()
+        return found
+
+    monkeypatch.setattr(api.store, "find_answer", slow)
+    start = ("POST", "/processes/start", {"sessionId": session, "command": "sleep 100"})
+    first = asyncio.create_task(api.call(*start, Idempotency_Key="k"))
+    await read.wait()
+    second = await api.call(*start, Idempotency_Key="k")
+    answered.set()
+    assert ((await first).status, second.status) == (200, 409)
+    assert len((await api.call("GET", f"/processes/list?sessionId={session}")).json["processes"]) == 1
+    answers = await asyncio.gather(*(api.call(*start, Idempotency_Key="k") for _ in range(2)))
+    assert [answer.status for answer in answers] == [200, 200]
+
+
 async def test_while_the_first_request_runs_the_second_is_told_to_wait(api: Api) -> None:
     api.sandboxes.open_for_claims.clear()
     first = asyncio.create_task(api.call("POST", CREATE, Idempotency_Key="k"))

@@ -1,7 +1,8 @@
 """The keeper continues whatever a session or the clock does."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -317,6 +318,29 @@ async def test_active_sessions_of_a_suspended_account_go_to_sleep_and_stay_aslee
     await api.store.set_account_status(account.id, AccountStatus.ACTIVE)
     await api.keep(keeper)
     assert (await api.call("POST", f"/sessions/{active}/wake")).json["state"] == "active"
+
+
+async def test_accounts_without_sessions_cost_no_question_in_each_tick(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(50):
+        await api.account(name=f"gone{number:02}")
+        status = AccountStatus.DELETED if number % 2 else AccountStatus.SUSPENDED
+        await api.store.set_account_status(f"acc_gone{number:02}0000000000", status)
+    asked, read = list[str](), api.store.account_sessions
+
+    async def counted(account_id: str) -> Sequence[Session]:
+        asked.append(account_id)
+        return await read(account_id)
+
+    monkeypatch.setattr(api.store, "account_sessions", counted)
+    keeper = api.keeper()
+    await _keep(api, keeper, 5)
+    assert len(asked) == 50
+    late = replace(api.store.sessions[await api.session()], id="ses_late", account="acc_gone010000000000")
+    await api.store.add_session(late, None, 9)
+    await _keep(api, keeper, 2)
+    assert "ses_late" not in api.store.sessions
 
 
 async def _keep(api: Api, keeper: Keeper, ticks: int) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -284,6 +284,21 @@ async def test_processes_are_limited_by_session_and_account(api: Api) -> None:
     assert refused.error["details"]["scope"] == "session"
     refused = await api.call("POST", "/processes/start", {"sessionId": two, "command": "run"})
     assert refused.error["details"] == {"resource": "processes", "limit": 3, "scope": "account", "plan": "paid"}
+
+
+async def test_two_starts_at_once_do_not_exceed_the_limit(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    api.key = await api.account(name="few", processes_per_session=1)
+    session, read = await api.session(), api.store.account_sandboxes
+
+    async def slow(account_id: str) -> Sequence[str]:
+        found = await read(account_id)
+        await asyncio.sleep(0.05)
+        return found
+
+    monkeypatch.setattr(api.store, "account_sandboxes", slow)
+    body = {"sessionId": session, "command": "run"}
+    answers = await asyncio.gather(*(api.call("POST", "/processes/start", body) for _ in range(2)))
+    assert sorted(answer.status for answer in answers) == [200, 429]
 
 
 async def test_open_streams_are_limited(api: Api) -> None:

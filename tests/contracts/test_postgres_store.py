@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -23,7 +23,7 @@ from buntime.errors import (
 from buntime.event import AccountEvent, EventType, of_new_session
 from buntime.session import Session, State
 from buntime.stores.opening import opened_store
-from buntime.stores.postgres import listening, migrations, transactions
+from buntime.stores.postgres import committing, listening, migrations, transactions
 from buntime.stores.postgres.connecting import Place, place_of
 from buntime.stores.postgres.store import PostgresStore
 from buntime.stores.postgres.transactions import Transaction
@@ -251,6 +251,52 @@ async def test_a_host_hears_at_once_of_what_another_one_stores(stores: tuple[Pos
     await stores[0].add_events([happened("evt_one")])
     async with asyncio.timeout(PATIENCE):
         await heard.wait()
+
+
+async def test_a_host_goes_on_listening_and_telling_after_any_failure(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for pause in ("BLIND_SECONDS", "CLEAN_SECONDS"):
+        monkeypatch.setattr(listening, pause, 0.05)
+    failures: list[Exception] = [Unavailable("away"), psycopg.errors.InternalError("broken")] * 2
+    async with opened(place) as store:
+        ask = store._transactions.all
+
+        async def failing(name: str, /, **values: object) -> list[dict[str, object]]:
+            if failures:
+                raise failures.pop()
+            return await ask(name, **values)
+
+        monkeypatch.setattr(store._transactions, "all", failing)
+        listener = listening.Listening(place, store._transactions, lambda: None)
+
+        async def told_all() -> bool:
+            listener.stored()
+            return not failures
+
+        await eventually(told_all)
+        assert not any(loop.done() for loop in listener._loops)
+        await listener.close()
+
+
+async def test_many_noted_events_are_stored_in_order_by_several_commits(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits = list[int]()
+    send_many = Transaction.send_many
+
+    async def counted(self: Transaction, name: str, /, rows: Sequence[Mapping[str, object]]) -> None:
+        commits.append(len(rows))
+        await send_many(self, name, rows)
+
+    async with opened(place) as store:
+        monkeypatch.setattr(Transaction, "send_many", counted)
+        for n in range(1200):
+            store.note_events([happened(f"evt_{n}")])
+        await store.add_events([happened("evt_last")])  # behind all that was noted before
+        assert max(commits) <= committing.NOTE_AT_ONCE
+        names = [found.event.id for found in await store.list_events(None, limit=2000)]
+    assert names == [*(f"evt_{n}" for n in range(1200)), "evt_last"]
 
 
 async def test_transactions_that_wait_for_each_other_are_both_made(place: Place) -> None:

@@ -553,6 +553,8 @@ async def test_the_sessions_of_one_account_are_found_in_whatever_state(store: St
     found = sorted(await store.account_sessions("acc_one"), key=lambda one: one.id)
     assert found == [deleting, session("ses_b", state=State.DEEP_SLEEP, expires_at=NOW)]
     assert await store.account_sessions("acc_none") == []
+    assert await store.account_sandboxes("acc_one") == [deleting.sandbox]
+    assert await store.account_sandboxes("acc_none") == []
 
 
 async def changed(store: Store) -> list[Session]:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from buntime.cause import SERVER, Cause, cause_for, caused_by
 from buntime.daemon.tasks import Tasks
+from buntime.errors import Unavailable
 from buntime.inside import Ended
 from buntime.ports import Exits, SandboxGone
 from buntime.sandboxes.guest.client import Answer, Guest
@@ -72,6 +73,7 @@ class Host:
     def __init__(self, directory: Path, guest: Guest, tasks: Tasks) -> None:
         self.directory = directory
         self.told: list[Exits] = []
+        self.away = 0  # times that the store is away
         self.causes: list[Cause] = []
         self.launcher = Launcher()
         machinery: Any = SimpleNamespace(tasks=tasks, reports=SimpleNamespace(exits=self._tell))
@@ -79,6 +81,9 @@ class Host:
         self.ends = Ends(directory, lambda: SESSION, guest, launcher, machinery)
 
     async def _tell(self, exits: Exits) -> None:
+        if self.away:
+            self.away -= 1
+            raise Unavailable("The server cannot reach its database right now.")
         self.told.append(exits)
         self.causes.append(cause_for("acc"))
 
@@ -273,6 +278,28 @@ async def test_a_stream_that_breaks_off_is_asked_for_again(tmp_path: Path) -> No
         one.start(ONE)
         await one.over()
     assert (len(asked), one.ended) == (4, [Ended(ONE, None, 0, None)])
+
+
+async def test_an_end_is_told_when_the_store_is_back(tmp_path: Path) -> None:
+    script, asked = scripted(streamed(told_by_guest(end(ONE, 3))))
+    async with host(script, tmp_path) as one:
+        one.away = 2
+        one.start(ONE)
+        await one.over()
+        assert one.ended == [Ended(ONE, None, 3, None)]
+        assert asked == [[ONE]] * 3
+
+
+async def test_an_end_that_was_looked_for_while_the_store_was_away_is_told_later(tmp_path: Path) -> None:
+    script, asked = scripted(silent, whole(told_by_guest(end(ONE, 3))))
+    async with host(script, tmp_path) as one:
+        one.start(ONE)
+        await eventually(lambda: bool(asked), "the stream")
+        one.away = 1
+        with pytest.raises(Unavailable):
+            await one.ends.look()
+        await one.ends.look()
+        assert one.ended == [Ended(ONE, None, 3, None)]
 
 
 async def test_a_frozen_guest_is_asked_again_after_the_thaw(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ wake uses.
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -144,9 +145,9 @@ class Checkpoints:
 
     async def _look(self, now: float) -> None:
         """At sessions that are due: begins checkpoints of those that have changed, the longest overdue first."""
-        due: dict[str, Session] = {}
+        due, taken = dict[str, Session](), self._deadlines.take(now, LOOKS_A_TICK)
         try:
-            for session_id in self._deadlines.take(now, LOOKS_A_TICK):
+            for session_id in taken:
                 session = await self._store.get_session(session_id)
                 if session is not None and _is_awake(session) and session_id not in self._under_way:
                     due[session_id] = session
@@ -160,7 +161,7 @@ class Checkpoints:
                     await self._leave(session, now)
         except Exception:  # the sessions must not be forgotten
             log.exception("checkpoints_not_begun")
-            for session_id in due:
+            for session_id in taken:
                 self._deadlines.put(session_id, self._clock() + SHORTEST_WAIT)
         finally:
             self._looking = False
@@ -199,10 +200,12 @@ class Checkpoints:
             log.exception("checkpoint_failed", session=session_id)
         finally:
             self._under_way.discard(session_id)
-        await self._look_again(session_id, now() - began if done else None)
+        with suppress(errors.Unavailable):  # it is looked at soon
+            await self._look_again(session_id, now() - began if done else None)
 
     async def _look_again(self, session_id: str, took: float | None) -> None:
         """`took`: seconds; None: it failed. Each failure in a row doubles the wait."""
+        self._deadlines.put(session_id, self._clock() + SHORTEST_WAIT)  # should the store be away
         session = await self._store.get_session(session_id)
         if session is None:
             self.forget(session_id)

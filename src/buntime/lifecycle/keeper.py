@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from buntime.account import AccountStatus
+from buntime.account import Account, AccountStatus
 from buntime.daemon.tasks import Tasks
 from buntime.errors import BuntimeError, SessionNotFound
 from buntime.event import KEPT_SECONDS, MOST_KEPT
@@ -79,6 +79,7 @@ class Keeper:
         self._relieving = False
         self._next_tidy = 0.0
         self._emptied: set[str] = set()  # deleted accounts whose snapshots and images are gone
+        self._quiet: dict[str, AccountStatus] = {}  # accounts with nothing to end until one of their sessions changes
 
     @property
     def at_rest(self) -> bool:
@@ -116,6 +117,7 @@ class Keeper:
             self._lifecycle.metering.note(session)
             self._lifecycle.measuring.note(session)
             self._lifecycle.working.note(session, waits)
+            self._quiet.pop(session.account, None)
             del self._changed[session.id]
         await self._heed_accounts(now)
         await self._begin_due(now)
@@ -192,16 +194,20 @@ class Keeper:
     async def _heed_accounts(self, now: float) -> None:
         for account in await self._store.list_accounts():
             if account.status is AccountStatus.ACTIVE:
+                self._quiet.pop(account.id, None)
+                continue
+            if self._quiet.get(account.id) is account.status:
                 continue
             if account.status is AccountStatus.DELETED and account.id not in self._emptied:
                 await self._empty(account.id)
+            is_quiet = account.status is not AccountStatus.DELETED or account.id in self._emptied
             for session in await self._store.account_sessions(account.id):
-                if session.id in self._busy:
-                    continue
-                if account.status is AccountStatus.DELETED and session.state is not State.DELETING:
-                    self._begin(session, Step.EXPIRE, now)
-                elif session.state in (State.ACTIVE, State.IDLE):
-                    self._begin(session, Step.DEEP_SLEEP, now)
+                step = _step_of(account, session)
+                is_quiet = is_quiet and step is Step.NOTHING and session.id not in self._busy
+                if step is not Step.NOTHING and session.id not in self._busy:
+                    self._begin(session, step, now)
+            if is_quiet:
+                self._quiet[account.id] = account.status
 
     async def _empty(self, account_id: str) -> None:
         """Drops the snapshots and images of a deleted account. The next tick tries again if the store cannot."""
@@ -303,6 +309,13 @@ class Keeper:
             await self._store.drop_usage(min(now, ended // 1000) // DAY - KEPT_DAYS)
         await self._store.drop_events(min(now, happened or now) - KEPT_SECONDS, MOST_KEPT)
         await self._store.drop_removed_webhooks()
+
+
+def _step_of(account: Account, session: Session) -> Step:
+    """What ends a session of an account that is not active."""
+    if account.status is AccountStatus.DELETED and session.state is not State.DELETING:
+        return Step.EXPIRE
+    return Step.DEEP_SLEEP if session.state in (State.ACTIVE, State.IDLE) else Step.NOTHING
 
 
 def _quiet_since(step: Step, now: float, waits: Waits | None) -> float | None:

@@ -110,7 +110,7 @@ class Entrance:
         """Reserves a place for one more of the kind, which the block starts. Raises ResourceLimitExceeded."""
         names = ((session.id, kind), (session.account, kind))
         await self.check_place(caller, session, sandbox, kind)
-        self._starting.update(names)
+        self._starting.update(names)  # nothing is awaited since the check
         try:
             yield
         finally:
@@ -122,15 +122,17 @@ class Entrance:
     ) -> None:
         """Raises ResourceLimitExceeded when there is no place for one more of the kind, `without` so many of the
         session's that are about to end."""
-        plan = caller.plan
+        plan, others = caller.plan, await self._sandboxes_of(session.account)
+        # nothing is awaited from here on: a place that another request takes meanwhile must count
         here = sandbox.live(kind) + self._starting[session.id, kind] - without
         self._check(kind, here, getattr(plan, f"{kind}_per_session"), "session", caller)
-        everywhere = await self._live(session.account, kind) + self._starting[session.account, kind] - without
+        everywhere = sum(other.live(kind) for other in others) + self._starting[session.account, kind] - without
         self._check(kind, everywhere, getattr(plan, f"{kind}_per_account"), "account", caller)
 
-    async def _live(self, account: str, kind: Kind) -> int:
-        found = [await self._sandboxes.get(s.sandbox) for s in await self._store.account_sessions(account)]
-        return sum(sandbox.live(kind) for sandbox in found if sandbox is not None)
+    async def _sandboxes_of(self, account: str) -> Sequence[Sandbox]:
+        """Those that run on this host."""
+        found = [await self._sandboxes.get(name) for name in await self._store.account_sandboxes(account)]
+        return [sandbox for sandbox in found if sandbox is not None]
 
     @staticmethod
     def _check(what: str, there: int, limit: int, scope: str, caller: Caller) -> None:

@@ -45,19 +45,18 @@ class Idempotency:
         used for a different request.
         """
         mark = (account, key)
-        stored = await self._store.find_answer(account, key)
-        if stored is not None:
-            if stored.fingerprint != fingerprint:
-                raise IdempotencyKeyReused("This Idempotency-Key was used for another request.")
-            yield stored
-            return
-        if mark in self._running:
-            raise IdempotencyInProgress("The first request with this Idempotency-Key is still running.")
-        self._running.add(mark)
+        is_first = mark not in self._running
+        self._running.add(mark)  # before the store is asked: of two requests at once, one is the first
         try:
-            yield None
+            stored = await self._store.find_answer(account, key)
+            if stored is not None and stored.fingerprint != fingerprint:
+                raise IdempotencyKeyReused("This Idempotency-Key was used for another request.")
+            if stored is None and not is_first:
+                raise IdempotencyInProgress("The first request with this Idempotency-Key is still running.")
+            yield stored
         finally:
-            self._running.discard(mark)
+            if is_first:
+                self._running.discard(mark)
 
     def sealed(self, answer: Answer) -> Answer:
         """The answer with its body sealed, for a body that has a secret."""

@@ -157,6 +157,9 @@ class FakeStore(FakeUsage):
     async def account_sessions(self, account_id: str) -> Sequence[Session]:
         return [session for session in self.sessions.values() if session.account == account_id]
 
+    async def account_sandboxes(self, account_id: str) -> Sequence[str]:
+        return [one.sandbox for one in await self.account_sessions(account_id) if one.state is not State.DEEP_SLEEP]
+
     async def count_states(self) -> Mapping[State, int]:
         states = [session.state for session in self.sessions.values()]
         return {state: states.count(state) for state in State}

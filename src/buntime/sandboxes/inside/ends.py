@@ -219,7 +219,12 @@ class Ends:
         session, ids = self._session(), [ended.id for ended in told]
         if told and session is not None:
             again = not self._before.isdisjoint(ids)
-            await self._machinery.reports.exits(Exits(session, told, partial(self._stored, ids), again=again))
+            try:
+                await self._machinery.reports.exits(Exits(session, told, partial(self._stored, ids), again=again))
+            except BaseException:  # the store is away: the guest is asked again
+                self._awaited |= {process_id: names[process_id] for process_id in ids}
+                self.listen()
+                raise
 
     def _note(self, process_id: str, name: str | None) -> bool:
         """False when the host cannot store it: the sandbox is being removed, or the disk is full."""

@@ -18,6 +18,7 @@ from buntime.stores.rows.row import Values
 TOUCH_SECONDS = 2.0  # how long noted activity may stay unwritten
 NOTED_SECONDS = 1.0  # the same for noted events
 MOST_NOTED = 10_000  # events that wait; the oldest go when the database is away
+NOTE_AT_ONCE = 500  # noted events stored in one commit, which must end before a connection is cut
 DROP_AT_ONCE = 500  # rows deleted in one commit, so that other changes can run in between
 
 log = structlog.get_logger()
@@ -164,32 +165,49 @@ class Committing:
         task.add_done_callback(self._ended)
 
     async def _flush(self) -> None:
-        """Stores what was noted. Raises Unavailable, and keeps it for the next time."""
+        """Stores what was noted until now. Raises Unavailable, and keeps the rest for the next time."""
         async with self._flushing:
-            noted, self._noted = self._noted, []
-            self._touching, self._touched = self._touched, {}
-            if not noted and not self._touching:
-                return
-            ids, times = list(self._touching), list(self._touching.values())
+            last = self._noted[-1] if self._noted else None
+            await self._flush_some()
+            while any(one is last for one in self._noted):
+                await self._flush_some()
 
-            async def work(transaction: Transaction) -> None:
-                await transaction.send("later_on_disk")
-                await transaction.send("touch_sessions", ids=ids, times=times)
-                await transaction.send_many("note_event", [row for one in noted for row in one.rows])
+    async def _flush_some(self) -> None:
+        """Stores the activity, and the oldest events."""
+        noted, self._noted = _first(self._noted)
+        self._touching, self._touched = self._touched, {}
+        if not noted and not self._touching:
+            return
+        ids, times = list(self._touching), list(self._touching.values())
 
-            try:
-                await self._transactions.change(work)
-            except BaseException:
-                self._touched = self._touching | self._touched
-                self._noted = newest(noted + self._noted)
-                self._flush_later(TOUCH_SECONDS)
-                raise
-            finally:
-                self._touching = {}
-            if any(one.rows for one in noted):
-                self._has_stored()
-            if calls := [one.stored for one in noted if one.stored is not None]:
-                await asyncio.to_thread(_call_each, calls)
+        async def work(transaction: Transaction) -> None:
+            await transaction.send("later_on_disk")
+            await transaction.send("touch_sessions", ids=ids, times=times)
+            await transaction.send_many("note_event", [row for one in noted for row in one.rows])
+
+        try:
+            await self._transactions.change(work)
+        except BaseException:
+            self._touched = self._touching | self._touched
+            self._noted = newest(noted + self._noted)
+            self._flush_later(TOUCH_SECONDS)
+            raise
+        finally:
+            self._touching = {}
+        if any(one.rows for one in noted):
+            self._has_stored()
+        if calls := [one.stored for one in noted if one.stored is not None]:
+            await asyncio.to_thread(_call_each, calls)
+
+
+def _first(noted: Sequence[Noted]) -> tuple[list[Noted], list[Noted]]:
+    """As many as one commit takes, at least one, and the others."""
+    count = 0
+    for place, one in enumerate(noted):
+        count += len(one.rows)
+        if place and count > NOTE_AT_ONCE:
+            return list(noted[:place]), list(noted[place:])
+    return list(noted), []
 
 
 def newest(noted: Sequence[Noted]) -> list[Noted]:

@@ -7,7 +7,6 @@ more often while no notification can come. A pooler that shares connections amon
 import asyncio
 import os
 from collections.abc import Callable
-from contextlib import suppress
 
 import structlog
 from psycopg import AsyncConnection, Error
@@ -66,13 +65,15 @@ class Listening:
                 is_away = False
                 log.info("store_back")
             async with connection:
-                with suppress(Error):
+                try:
                     if await self._can_hear(connection):
                         told = False
                         await self._hear(connection)
                     elif not told:
                         told = True
                         log.warning("store_not_notified", pooler=await probe(connection), looks_every=BLIND_SECONDS)
+                except (Error, Unavailable) as failure:
+                    _tell_of(failure)
             self._heard()
             await asyncio.sleep(BLIND_SECONDS)
 
@@ -101,12 +102,22 @@ class Listening:
     async def _tell(self) -> None:
         while await self._news.wait():
             self._news.clear()
-            with suppress(Unavailable):
+            try:
                 await self._transactions.all("tell_others", host=self._name)
+            except (Error, Unavailable) as failure:
+                _tell_of(failure)
             await asyncio.sleep(GAP_SECONDS)
 
     async def _clean(self) -> None:
         while True:
             await asyncio.sleep(CLEAN_SECONDS)
-            with suppress(Unavailable):
+            try:
                 await self._transactions.drop_marks()
+            except (Error, Unavailable) as failure:
+                _tell_of(failure)
+
+
+def _tell_of(failure: Exception) -> None:
+    """A loop goes on. Calls by the pool fail while the database is away, which `_listen` says once."""
+    if isinstance(failure, Error):
+        log.warning("store_not_notified", why=" ".join(str(failure).split()))

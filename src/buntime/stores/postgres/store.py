@@ -201,6 +201,9 @@ class PostgresStore(NotedUsage):
     async def account_sessions(self, account_id: str) -> Sequence[Session]:
         return await self._sessions("account_sessions", account=account_id)
 
+    async def account_sandboxes(self, account_id: str) -> Sequence[str]:
+        return [row["sandbox"] for row in await self._transactions.all("account_sandboxes", account=account_id)]
+
     async def count_states(self) -> Mapping[State, int]:
         (row,) = await self._transactions.all("count_states")
         return {state: int(row[state.value]) for state in State}

@@ -148,6 +148,9 @@ class SqliteStore(NotedUsage):
     async def account_sessions(self, account_id: str) -> Sequence[Session]:
         return self._index.of_account(account_id)
 
+    async def account_sandboxes(self, account_id: str) -> Sequence[str]:
+        return [one.sandbox for one in self._index.of_account(account_id) if one.state is not State.DEEP_SLEEP]
+
     async def count_states(self) -> Mapping[State, int]:
         return self._index.states()
 

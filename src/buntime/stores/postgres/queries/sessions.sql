@@ -58,6 +58,9 @@ SELECT * FROM sessions
 -- name: account_sessions
 SELECT * FROM sessions WHERE account = %(account)s
 
+-- name: account_sandboxes
+SELECT sandbox FROM sessions WHERE account = %(account)s AND state <> 'deep-sleep'
+
 -- name: count_sessions
 SELECT coalesce((SELECT sessions FROM session_counts WHERE account = %(account)s), 0) AS sessions
 
