@@ -130,6 +130,10 @@ class Store(Protocol):
         """The account in any status, including DELETED."""
         ...
 
+    async def inactive_accounts(self) -> Sequence[Account]:
+        """Those that are suspended or deleted, in the order of `list_accounts`."""
+        ...
+
     async def list_accounts(self) -> Sequence[Account]:
         """Accounts in any status, oldest first (ties by id)."""
         ...

@@ -190,9 +190,7 @@ class Keeper:
         self._ahead = ahead  # not before: if the store is away, the next tick does it
 
     async def _heed_accounts(self, now: float) -> None:
-        for account in await self._store.list_accounts():
-            if account.status is AccountStatus.ACTIVE:
-                continue
+        for account in await self._store.inactive_accounts():
             if account.status is AccountStatus.DELETED and account.id not in self._emptied:
                 await self._empty(account.id)
             for session in await self._store.account_sessions(account.id):
