@@ -857,6 +857,7 @@ class Claimed:
     sandbox: "Sandbox"
     volume: str  # id
     image: str  # id
+    used: Used | None = None  # what was counted before, for nobody. None: ask `Sandboxes.used`
 
 
 class Sandboxes(Protocol):
