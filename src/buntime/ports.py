@@ -130,6 +130,10 @@ class Store(Protocol):
         """The account in any status, including DELETED."""
         ...
 
+    async def inactive_accounts(self) -> Sequence[Account]:
+        """Those that are suspended or deleted, in the order of `list_accounts`."""
+        ...
+
     async def list_accounts(self) -> Sequence[Account]:
         """Accounts in any status, oldest first (ties by id)."""
         ...
@@ -857,6 +861,7 @@ class Claimed:
     sandbox: "Sandbox"
     volume: str  # id
     image: str  # id
+    used: Used | None = None  # what was counted before, for nobody. None: ask `Sandboxes.used`
 
 
 class Sandboxes(Protocol):

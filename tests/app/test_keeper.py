@@ -58,7 +58,7 @@ async def test_a_session_whose_on_wake_hangs_keeps_no_other_awake(api: Api) -> N
     assert await _states(api, hung) == [State.IDLE]
 
 
-@pytest.mark.parametrize("call", ["changed_sessions", "list_accounts", "get_session", "get_account"])
+@pytest.mark.parametrize("call", ["changed_sessions", "inactive_accounts", "get_session", "get_account"])
 async def test_a_store_that_is_away_for_a_while_delays_what_is_due_and_loses_nothing(api: Api, call: str) -> None:
     quiet = await api.session(ttl=3600, sleepPolicy={"idleAfter": 200})
     ends = await api.session(ttl=300)

@@ -1,6 +1,8 @@
 """What sessions used is in the store after each change of state, and between two changes after each note."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from buntime.daemon.moments import moments_of
@@ -8,7 +10,7 @@ from buntime.lifecycle.keeper import Keeper
 from buntime.lifecycle.metering import Metering
 from buntime.session import State
 from buntime.testing.sandboxes import FakeSandbox
-from buntime.usage import NOTHING, Amounts, Window
+from buntime.usage import NOTHING, Amounts, Reading, Window
 from tests.app.serving import Api
 from tests.app.sleeping import deep_sleep, stored_of
 from tests.waiting import eventually
@@ -87,6 +89,17 @@ async def test_what_a_sandbox_used_before_the_session_had_it_is_not_counted(api:
     assert (used.cpu, used.bytes_out) == (730, 73)
 
 
+async def test_a_new_session_starts_from_what_its_sandbox_had_used_ahead(api: Api) -> None:
+    api.sandboxes.used_ahead = 500, 50
+    session = await api.session()
+    sandbox = await sandbox_of(api, session)
+    assert sandbox.cpu == 500
+    sandbox.cpu, sandbox.bytes_out = 730, 73
+    await api.call("DELETE", f"/sessions/{session}")
+    used = await total(api)
+    assert (used.cpu, used.bytes_out) == (230, 23)
+
+
 async def test_executions_count_when_they_begin(api: Api) -> None:
     session = await api.session()
     for _ in range(3):
@@ -129,6 +142,26 @@ async def test_a_server_that_starts_every_quarter_of_an_hour_still_closes_window
             await eventually(lambda: metering.at_rest)  # noqa: B023  # is awaited here
     closed = [window for window in await windows(api) if window.state is State.DEEP_SLEEP]
     assert {window.session for window in closed} == set(asleep)
+
+
+async def test_after_a_start_each_of_many_sessions_is_noted_within_minutes(api: Api) -> None:
+    one = await stored_of(api, await api.session())
+    asleep = [replace(one, id=f"ses_{number:018}", state=State.DEEP_SLEEP) for number in range(1000)]
+    noted = Counter[str]()
+
+    async def note(readings: Mapping[str, Reading]) -> None:
+        noted.update(readings.keys())
+
+    api.store.note_usage = note  # type: ignore[method-assign]
+    metering = Metering(api.store, api.sandboxes, api.tasks, moments_of(api.clock))
+    for session in asleep:
+        metering.note(session)
+    metering.note(replace(asleep[0], state=State.DELETING))
+    for _ in range(605):
+        metering.begin_due()
+        await eventually(lambda: metering.at_rest)
+        api.clock.now += 1
+    assert noted == Counter(session.id for session in asleep[1:])
 
 
 async def test_a_session_whose_sandbox_ended_with_the_host_loses_no_more_than_since_its_last_note(api: Api) -> None:

@@ -972,6 +972,19 @@ async def test_a_run_reports_its_timeout(sandbox: Sandbox) -> None:
     assert (result.timed_out, result.exit_code) == (True, 124)
 
 
+async def test_a_claim_says_what_the_sandbox_had_used_before(host: Host) -> None:
+    claimed = await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS)
+    assert claimed.used
+    assert claimed.used.counters
+    assert claimed.used.counters.sandbox == claimed.sandbox.id
+    await claimed.sandbox.run(Run(30, command="echo hello"))
+    session = _session(claimed)
+    after = (await host.sandboxes.used([session]))[session.id]
+    assert after.counters
+    assert after.counters.cpu >= claimed.used.counters.cpu
+    assert after.counters.bytes_out >= claimed.used.counters.bytes_out
+
+
 async def test_what_a_session_used_grows_with_what_it_does(host: Host) -> None:
     session = _session(await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS))
     before = (await host.sandboxes.used([session]))[session.id]

@@ -50,6 +50,17 @@ async def test_accounts_are_listed_oldest_first_in_whatever_status(store: Store)
     assert [found.id for found in await store.list_accounts()] == ["acc_a", "acc_b", "acc_c"]
 
 
+async def test_inactive_accounts_are_listed_oldest_first(store: Store) -> None:
+    for name, created_at in (("acc_d", NOW), ("acc_c", NOW + 1), ("acc_b", NOW), ("acc_a", NOW)):
+        await store.add_account(account(name, created_at))
+    assert await store.inactive_accounts() == []
+    for name, status in (("acc_c", AccountStatus.SUSPENDED), ("acc_b", AccountStatus.DELETED), ("acc_a", "suspended")):
+        await store.set_account_status(name, AccountStatus(status))
+    assert [found.id for found in await store.inactive_accounts()] == ["acc_a", "acc_b", "acc_c"]
+    await store.set_account_status("acc_a", AccountStatus.ACTIVE)
+    assert [found.id for found in await store.inactive_accounts()] == ["acc_b", "acc_c"]
+
+
 async def test_an_account_can_be_suspended_and_resumed(store: Store) -> None:
     await store.add_account(account())
     assert await store.set_account_status("acc_one", AccountStatus.SUSPENDED)

@@ -24,6 +24,7 @@ from buntime.webhook import DeliveryState, Network
 
 log = structlog.get_logger()
 
+LATER_SECONDS = 0.003  # after news, so that the answer to the request that made them comes first
 LOOK_SECONDS = 1.0  # between two looks without news: attempts that are due again, and events of other processes
 PAUSE_SECONDS = 5.0  # of a webhook after an error of our own, such as a store that cannot write; doubles with each
 LONGEST_PAUSE = 600.0
@@ -44,7 +45,8 @@ class Delivering:
         self._couriers: dict[str, Courier] = {}  # webhook id → who delivers to it
         self._known: dict[str, News] = {}  # webhook id → news that a courier was told
         self._failures: dict[str, int] = {}  # webhook id → errors of our own in a row
-        store.on_stored(self._stored.set)
+        self._later: asyncio.TimerHandle | None = None  # sets `_stored`
+        store.on_stored(self._has_news)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -55,6 +57,14 @@ class Delivering:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_SECONDS):
                         await self._stored.wait()
+
+    def _has_news(self) -> None:
+        if self._later is None:
+            self._later = asyncio.get_running_loop().call_later(LATER_SECONDS, self._look)
+
+    def _look(self) -> None:
+        self._later = None
+        self._stored.set()
 
     async def _with_news(self) -> Sequence[str]:
         """Webhooks whose courier does not know what is due."""

@@ -6,6 +6,8 @@ from buntime.daemon.tasks import Tasks
 from buntime.lifecycle.deadlines import Deadlines
 from buntime.usage import Moment
 
+TOGETHER_SECONDS = 5.0
+
 
 class Batches:
     """Takes the sessions that are due, at most `most`, and has `work` done on them in the background, one batch at a
@@ -35,9 +37,11 @@ class Batches:
     def at_rest(self) -> bool:
         return not self._at_work
 
-    def put(self, session_id: str, seconds: float) -> None:
-        """The session is due in so many seconds, and not before."""
-        self._deadlines.put(session_id, self._steady() + seconds)
+    def put(self, session_id: str, seconds: float, *, together: bool = False) -> None:
+        """The session is due in so many seconds, and not before. `together`: with others that are due up to
+        TOGETHER_SECONDS earlier, so that few batches do the work of many."""
+        due = self._steady() + seconds
+        self._deadlines.put(session_id, due + -due % TOGETHER_SECONDS if together else due)
 
     def drop(self, session_id: str) -> None:
         """The session is not due any more. Idempotent."""
@@ -45,7 +49,7 @@ class Batches:
 
     def begin_due(self) -> None:
         """Begins what is due. Its cost depends on how many are due."""
-        if not self._at_work and self._deadlines.is_due(self._steady()):
+        if not self._at_work and not self._deadlines.is_empty and self._deadlines.is_due(self._steady()):
             self._at_work = True
             self._tasks.start(self._do(self._deadlines.take(self._steady(), self._most)), self._name)
 

@@ -19,6 +19,11 @@ class Deadlines:
             self._heap = [(due, session_id) for session_id, due in self._due.items()]
             heapq.heapify(self._heap)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing can be due, whatever the time."""
+        return not self._heap
+
     def drop(self, session_id: str) -> None:
         """Idempotent."""
         self._due.pop(session_id, None)

@@ -192,10 +192,10 @@ class Keeper:
         self._ahead = ahead  # not before: if the store is away, the next tick does it
 
     async def _heed_accounts(self, now: float) -> None:
-        for account in await self._store.list_accounts():
-            if account.status is AccountStatus.ACTIVE:
-                self._quiet.pop(account.id, None)
-                continue
+        inactive = await self._store.inactive_accounts()
+        ids = {account.id for account in inactive}
+        self._quiet = {account: status for account, status in self._quiet.items() if account in ids}
+        for account in inactive:
             if self._quiet.get(account.id) is account.status:
                 continue
             if account.status is AccountStatus.DELETED and account.id not in self._emptied:

@@ -68,7 +68,7 @@ class Measuring:
         elif before is not None and session.state is State.IDLE and session.sandbox == before.sandbox:
             self._sessions[session.id] = session  # what it did until then can still be read
             self._batches.put(session.id, 0)
-        else:
+        elif before is not None:
             self.forget(session.id)
 
     def begin_due(self) -> None:

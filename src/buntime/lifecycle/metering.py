@@ -5,10 +5,10 @@ changes, sessions are noted when `usage.NOTE_SECONDS` have passed, many in one b
 sampled once a minute while it is awake, and a server that is killed loses at most what was used since the last note.
 """
 
-from collections import Counter
+import asyncio
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from zlib import crc32
 
 import structlog
 
@@ -16,13 +16,15 @@ from buntime.daemon.tasks import Tasks
 from buntime.errors import BuntimeError
 from buntime.ids import new_id
 from buntime.lifecycle.batches import Batches
-from buntime.ports import Sandbox, Sandboxes, Store
+from buntime.ports import Sandbox, Sandboxes, Store, Used
 from buntime.session import Session, State
 from buntime.usage import NOTE_SECONDS, Moment, Reading, Runs
 
 log = structlog.get_logger()
 
 FIRST_NOTES_SECONDS = 600  # after a start, within which every session is noted
+PLACED_AT_ONCE, PLACING_PAUSE = 100, 0.005  # sessions that are new; seconds
+GOLDEN = (5**0.5 - 1) / 2
 NOTES_AT_ONCE = 500  # sessions in one batch; the rest is due at the next tick
 
 
@@ -30,15 +32,19 @@ class Metering:
     def __init__(self, store: Store, sandboxes: Sandboxes, tasks: Tasks, moment: Callable[[], Moment]) -> None:
         self._store = store
         self._sandboxes = sandboxes
+        self._tasks = tasks
         self._moment = moment
         self._server = new_id("", 12)  # names this run of the server
         self._runs: Counter[str] = Counter()  # session → executions since the server started
         self._batches = Batches("notes of usage", NOTES_AT_ONCE, self._note_usage, tasks, moment)
         self._sessions: dict[str, Session] = {}  # as of their last change
+        self._new = deque[str]()  # sessions that have no time for their first note yet
+        self._placing = False
+        self._place = 0.0  # of the last session that got one
 
     @property
     def at_rest(self) -> bool:
-        return self._batches.at_rest
+        return self._batches.at_rest and not self._new
 
     def ran(self, session_id: str) -> None:
         """An execution of the session begins."""
@@ -48,8 +54,14 @@ class Metering:
         """A reading of the time alone. The kernel's counters keep what they have for the next one."""
         return Reading(self._moment(), runs=Runs(self._server, self._runs[session_id]))
 
+    async def first(self, session: Session, used: Used | None) -> Reading:
+        """What a new session starts with. `used`: see `ports.Claimed`."""
+        if used is None:
+            return await self.read(session)
+        return replace(self.now(session.id), counters=used.counters, disk=used.disk)
+
     async def read(self, session: Session) -> Reading:
-        """A reading of the session with its sandbox, if that runs. A new session starts with this."""
+        """A reading of the session with its sandbox, if that runs."""
         reading = self.now(session.id)  # before the counters: what they count meanwhile is later
         used = (await self._sandboxes.used([session])).get(session.id)
         return replace(reading, counters=used.counters, disk=used.disk) if used else reading
@@ -67,13 +79,17 @@ class Metering:
             return
         before = self._sessions.get(session.id)
         self._sessions[session.id] = session
-        if before is None or before.state is not session.state:
-            every = NOTE_SECONDS[session.state]
-            # after a start, sessions are noted one after another, and soon: the next start may come before an hour
-            self._batches.put(session.id, every if before else min(every, FIRST_NOTES_SECONDS) * _place(session.id))
+        if before is None:
+            self._new.append(session.id)
+        elif before.state is not session.state:
+            self._put(session, NOTE_SECONDS[session.state])
 
     def begin_due(self) -> None:
         """Begins what is due, in the background. Its cost depends on how many are due."""
+        self._place_some()
+        if self._new and not self._placing:
+            self._placing = True
+            self._tasks.start(self._place_all(), "times of notes")
         self._batches.begin_due()
 
     def forget(self, session_id: str) -> None:
@@ -82,19 +98,38 @@ class Metering:
         self._sessions.pop(session_id, None)
         self._runs.pop(session_id, None)
 
+    def _put(self, session: Session, seconds: float) -> None:
+        self._batches.put(session.id, seconds, together=session.state is State.DEEP_SLEEP)
+
+    def _place_some(self) -> None:
+        """After a start, sessions are noted one after another, and soon: the next start may come before an hour."""
+        for _ in range(min(PLACED_AT_ONCE, len(self._new))):
+            session = self._sessions.get(self._new.popleft())
+            if session is not None:
+                self._put(session, min(NOTE_SECONDS[session.state], FIRST_NOTES_SECONDS) * self._next_place())
+
+    async def _place_all(self) -> None:
+        """Between what requests wait for: a start has a time to find for every session."""
+        try:
+            while self._new:
+                await asyncio.sleep(PLACING_PAUSE)
+                self._place_some()
+        finally:
+            self._placing = False
+
+    def _next_place(self) -> float:
+        """From 0 to 1, spread evenly over any number of sessions that come one after another."""
+        self._place = (self._place + GOLDEN) % 1
+        return self._place
+
     async def _note_usage(self, due: Sequence[str]) -> None:
         try:
             sessions = [self._sessions[session_id] for session_id in due if session_id in self._sessions]
             for session in sessions:
-                self._batches.put(session.id, NOTE_SECONDS[session.state])
+                self._put(session, NOTE_SECONDS[session.state])
             readings = {session.id: self.now(session.id) for session in sessions}
             for session_id, used in (await self._sandboxes.used(sessions)).items():
                 readings[session_id] = replace(readings[session_id], counters=used.counters, disk=used.disk)
             await self._store.note_usage(readings)
         except BuntimeError as failed:  # nothing is lost: the next note has it too
             log.warning("usage_not_noted", sessions=len(due), reason=failed.message)
-
-
-def _place(session_id: str) -> float:
-    """From 0 to 1, and different for most sessions."""
-    return crc32(session_id.encode()) / (1 << 32)

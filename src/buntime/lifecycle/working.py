@@ -55,7 +55,8 @@ class Working:
     def note(self, session: Session, waits: Waits) -> None:
         """The stored session is new, or has changed."""
         if session.state is not State.ACTIVE or not waits.awaits_processes:
-            self.forget(session.id)
+            if session.id in self._sessions or session.id in self._looks:
+                self.forget(session.id)
             return
         every = max(SHORTEST_LOOK, min(LONGEST_LOOK, waits.idle_after / 2))
         before = self._sessions.get(session.id)

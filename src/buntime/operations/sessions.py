@@ -28,7 +28,7 @@ from buntime.operations.kept import Kept
 from buntime.operations.names import Names
 from buntime.operations.visitors import Visitors
 from buntime.plan import Limits
-from buntime.ports import Answer, Claimed, Observed, Sandbox, Sandboxes, Store, VolumeLost
+from buntime.ports import Answer, Claimed, Observed, Sandboxes, Store, VolumeLost
 from buntime.preview import open_ports
 from buntime.requests import NewSession, Patch, Unset
 from buntime.session import DEFAULT_NETWORK, Session, State, end_after
@@ -211,7 +211,7 @@ class Sessions:
             epoch=1,
             version=1,
         )
-        await self._add(caller, session, claimed.sandbox, answer)
+        await self._add(caller, session, claimed, answer)
         reached("create: stored")
         self._lifecycle.services.look(session, claimed.sandbox)
         return session
@@ -241,13 +241,13 @@ class Sessions:
                 raise
         return await self._sandboxes.claim(session_id, limits, image, layer)
 
-    async def _add(self, caller: Caller, session: Session, sandbox: Sandbox, answer: AnswerTo | None) -> None:
+    async def _add(self, caller: Caller, session: Session, claimed: Claimed, answer: AnswerTo | None) -> None:
         """Stores the session, or destroys its sandbox."""
         plan = caller.plan
         try:
             if session.network != DEFAULT_NETWORK:
-                await sandbox.restrict(session.network)
-            created, used = (of_new_session(session),), await self._lifecycle.metering.read(session)
+                await claimed.sandbox.restrict(session.network)
+            created, used = (of_new_session(session),), await self._lifecycle.metering.first(session, claimed.used)
             await self._store.add_session(
                 session, answer and answer(session), plan.sessions, events=created, reading=used
             )

@@ -53,7 +53,7 @@ from buntime.sandboxes.network.disconnecting import end_connections
 from buntime.sandboxes.pool import Pool
 from buntime.sandboxes.removing import Removing
 from buntime.sandboxes.sandbox import LocalSandbox
-from buntime.sandboxes.used import Metered, Read, count_all, metered, read_all, read_work, with_packets
+from buntime.sandboxes.used import Metered, Read, count_all, metered, read_all, read_new, read_work, with_packets
 from buntime.session import Session, State
 from buntime.snapshot import MadeImage
 
@@ -165,6 +165,7 @@ class LocalSandboxes:
             self._removing.note(sandbox.record)
             records.write(self._containers.directory(sandbox.id), sandbox.record)
             reached("claim: recorded")
+            used = read_new(self._machinery.cgroups, sandbox.id, self._part.interface(sandbox.record.slot))
             sandbox.begin()
             sandbox.claimed(looks_the_same=look_alike(limits, self._settings.parked_limits))
             if limits != self._settings.parked_limits:
@@ -174,7 +175,7 @@ class LocalSandboxes:
             with suppress(Unavailable):  # it is in the log
                 await self._discard(sandbox.id)
             raise
-        return Claimed(sandbox, sandbox.record.volume, sandbox.record.image)
+        return Claimed(sandbox, sandbox.record.volume, sandbox.record.image, used)
 
     async def _claim_on(self, purpose: Purpose, layer: str) -> Claimed:
         await self._grounds.require(purpose.image)

@@ -3,8 +3,10 @@
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import msgspec
 
 NO_SLOT = -1  # an earlier version stopped the sandbox, and left this record of its volume
 # The version of how sandboxes are made. Raise it when a sandbox of an earlier version must not go on: the next start of
@@ -12,6 +14,8 @@ NO_SLOT = -1  # an earlier version stopped the sandbox, and left this record of 
 # 1: no open file of the host; a user namespace that the host counts for the session alone
 # 2: a guest that speaks in frames
 GENERATION = 2
+SIZE = 512  # bytes of a file, with spaces at its end; a disk writes so many at once
+MOST = 4096  # bytes that the kernel takes at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +30,36 @@ class Record:
 
 
 def write(directory: Path, record: Record) -> None:
-    """Writes the record atomically."""
+    """Writes the record atomically: a server that is killed leaves the old one or the new one.
+
+    Over the old one, of which the new one leaves nothing. A file that is put in its place by a rename would be written
+    to the disk at once, and each create would wait for that.
+    """
+    content = msgspec.json.encode(record)
+    try:
+        file = os.open(f"{directory}/record.json", os.O_WRONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        _put(directory, content)
+        return
+    try:
+        size = max(os.fstat(file).st_size, _whole(len(content)))
+        if size <= MOST:
+            os.pwrite(file, content.ljust(size), 0)
+    finally:
+        os.close(file)
+    if size > MOST:
+        _put(directory, content)
+
+
+def _put(directory: Path, content: bytes) -> None:
     fresh = directory / "record.new"
     fresh.touch(mode=0o600)
-    fresh.write_text(json.dumps(asdict(record)))
+    fresh.write_bytes(content.ljust(_whole(len(content))))
     fresh.rename(directory / "record.json")
+
+
+def _whole(size: int) -> int:
+    return -(-size // SIZE) * SIZE
 
 
 def read(directory: Path) -> Record | None:

@@ -130,6 +130,10 @@ class FakeSandbox:
         """This machine. A test that listens here plays a program of the session."""
         return "127.0.0.1"
 
+    @property
+    def counters(self) -> Counters:
+        return Counters(self._id, self.cpu, self.bytes_out, self.memory)
+
     async def forget_records(self) -> None:
         self._check()
         self.volume.remove_below(RECORDS)
@@ -197,6 +201,7 @@ class FakeSandboxes:
         self.volumes = FakeVolumes(self._used, self._is_stood_on)
         self.short = Strain(memory=0, disk=0)  # for tests to set, like the next one
         self.got_bytes: set[str] = set()  # ids of sessions
+        self.used_ahead = 0, 0  # what a sandbox has of `cpu` and `bytes_out` before a session claims it
         self.disconnected: list[str] = []  # ids of sandboxes, in order
         self.parked = self.wanted = self.prepared = 0  # a test may set them; nothing fills the pool
         self.claims = self.misses = self.refused = 0
@@ -231,7 +236,10 @@ class FakeSandboxes:
             if layers:
                 self.volumes[volume_id].stand_on(self.volumes[layers[0]])
         self.volumes[volume_id].remove_below(RECORDS)
-        return Claimed(self._run(volume_id, image, session_id), volume_id, image or IMAGE)
+        sandbox = self._run(volume_id, image, session_id)
+        sandbox.cpu, sandbox.bytes_out = self.used_ahead
+        used = None if image or layer else Used(sandbox.counters, 0)
+        return Claimed(sandbox, volume_id, image or IMAGE, used)
 
     async def get(self, sandbox_id: str) -> Sandbox | None:
         return self.running.get(sandbox_id)
@@ -313,8 +321,7 @@ class FakeSandboxes:
 
     def _used_by(self, session: Session) -> Used:
         sandbox, volume = self.running.get(session.sandbox), self.volumes.get(session.volume)
-        counters = Counters(sandbox.id, sandbox.cpu, sandbox.bytes_out, sandbox.memory) if sandbox else None
-        return Used(counters, volume.used if volume else 0)
+        return Used(sandbox.counters if sandbox else None, volume.used if volume else 0)
 
     async def counted(self, sessions: Sequence[Session]) -> Mapping[str, Counted]:
         found = {}

@@ -44,6 +44,9 @@ class FakeStore(FakeUsage):
     async def get_account(self, account_id: str) -> Account | None:
         return self.accounts.get(account_id)
 
+    async def inactive_accounts(self) -> Sequence[Account]:
+        return [account for account in await self.list_accounts() if account.status is not AccountStatus.ACTIVE]
+
     async def list_accounts(self) -> Sequence[Account]:
         return sorted(self.accounts.values(), key=lambda account: (account.created_at, account.id))
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from buntime.config import SHARED_RUN_DIR, BadSetting, Config
 from buntime.errors import Unavailable
+from buntime.sandboxes.kernel.cgroup_tree import text_of
 
 BLOCK_PREFIX = 20
 BLOCK = 1 << 32 - BLOCK_PREFIX  # addresses in a block, and ranges of user ids
@@ -252,7 +253,5 @@ def total_memory() -> int:
 
 
 def _memory(name: str) -> int:
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) * 1024
-    return 0
+    _, _, rest = ("\n" + text_of("/proc/meminfo")).partition(f"\n{name}:")
+    return int(rest.split(maxsplit=1)[0]) * 1024 if rest else 0

@@ -14,7 +14,7 @@ from buntime.sandboxes.network.namespaces import Network
 
 log = structlog.get_logger()
 
-LATER = 0.05  # seconds: what a request waits for comes first
+LATER = 0.25  # seconds: what a request waits for comes first, and the requests after it
 
 
 class Clearing:
@@ -33,7 +33,7 @@ class Clearing:
         self._wanted = often
         if CAN_CLEAR and often != self._often and not self._changing:
             self._changing = True
-            self._tasks.start(self._change(), "clearing of unanswered connections")
+            self._tasks.listen(self._change(), "clearing of unanswered connections")
 
     async def _change(self) -> None:
         try:
@@ -41,7 +41,7 @@ class Clearing:
                 await asyncio.sleep(LATER)
                 often = self._wanted
                 with self._init() as init:
-                    await to_its_end(asyncio.to_thread(self._network.clear, init, often=often))
+                    await to_its_end(self._network.clear(init, often=often))
                 self._often = often
         except SandboxGone:
             pass

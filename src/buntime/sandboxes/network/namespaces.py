@@ -233,11 +233,11 @@ class Network:
         with _kernel("the network of a sandbox"):
             return self._namespaces.make(slot)
 
-    def clear(self, init: int, *, often: bool) -> None:
+    async def clear(self, init: int, *, often: bool) -> None:
         """See `Namespaces.clear`. Raises HostCommandFailed."""
         assert self._namespaces is not None, "the network is not open"
         with _kernel("the ports of a sandbox"):
-            self._namespaces.clear(init, often=often)
+            await self._namespaces.clear(init, often=often)
 
 
 def edge_user() -> int | None:

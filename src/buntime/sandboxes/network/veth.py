@@ -1,4 +1,4 @@
-"""A sandbox's network namespace, and the routed veth pair that connects it to the host. Blocking.
+"""A sandbox's network namespace, and the routed veth pair that connects it to the host. Blocking, but for `clear`.
 
 A namespace has no name and no mount. The server's file descriptor keeps it alive, and later the processes of its
 container do. The pair ends with it, so no namespace is ever left behind. The host's end has no address: the gateway
@@ -8,6 +8,7 @@ One more costs the same whatever the number of live ones, as far as the kernel a
 that needs.
 """
 
+import asyncio
 import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -73,14 +74,14 @@ class Namespaces:
         """With its `eth0`, connected to the host. Raises OSError and HostCommandFailed."""
         return self._thread.submit(self._make, slot).result()
 
-    def clear(self, init: int, *, often: bool) -> None:
+    async def clear(self, init: int, *, often: bool) -> None:
         """Says how often the kernel clears the set of `local_ports` in the namespace of a process. `init`: its pidfd.
         Changes nothing after `close`. Raises OSError."""
         try:
             clearing = self._clearing.submit(self._clear, init, often)
         except RuntimeError:
             return
-        clearing.result()
+        await asyncio.wrap_future(clearing)
 
     def _clear(self, init: int, often: bool) -> None:
         os.setns(init, os.CLONE_NEWNET)

@@ -89,6 +89,9 @@ class PostgresStore(NotedUsage):
         row = await self._transactions.first("get_account", id=account_id)
         return None if row is None else account_of(row)
 
+    async def inactive_accounts(self) -> Sequence[Account]:
+        return [account_of(row) for row in await self._transactions.all("inactive_accounts")]
+
     async def list_accounts(self) -> Sequence[Account]:
         return [account_of(row) for row in await self._transactions.all("list_accounts")]
 

@@ -30,10 +30,10 @@ def session_row(session: Session) -> Values:
         "epoch": session.epoch,
         "version": session.version,
         "on_wake": session.on_wake,
-        "limits": json.dumps(asdict(session.limits)),
+        "limits": _to_text(session.limits),
         "metadata": json.dumps(session.metadata, default=dict),
-        "preview": json.dumps(asdict(session.preview)),
-        "network": json.dumps(asdict(session.network)),
+        "preview": _to_text(session.preview),
+        "network": _to_text(session.network),
         "env": json.dumps(dict(session.env)),
         "files": session.files,
         "processes": session.processes,
@@ -123,7 +123,12 @@ def _session_of(row: Row) -> Session:
     )
 
 
-# Most sessions have the same limits and rules, so each value is parsed and stored only once.
+# Most sessions have the same limits and rules, so each value is written, parsed and stored only once.
+
+
+@lru_cache
+def _to_text(part: Limits | Preview | Network) -> str:
+    return json.dumps(asdict(part))
 
 
 @lru_cache

@@ -1,7 +1,6 @@
 """Windows of usage."""
 
 import json
-from dataclasses import astuple
 
 from buntime.session import State
 from buntime.stores.rows.row import Row, Values
@@ -51,12 +50,16 @@ def open_row(window: OpenWindow) -> Values:
         "boot": window.noted.boot,
         "steady": window.noted.steady,
         "amounts": json.dumps(window.amounts.values),
-        "counters": json.dumps(astuple(window.counters)) if window.counters else None,
+        "counters": _counters_text(window.counters) if window.counters else None,
         "disk": window.disk,
         "archived": window.archived,
         "server": window.runs.server,
         "runs": window.runs.count,
     }
+
+
+def _counters_text(counters: Counters) -> str:
+    return json.dumps((counters.sandbox, counters.cpu, counters.bytes_out, counters.memory))
 
 
 def open_of(row: Row) -> OpenWindow:

@@ -14,6 +14,8 @@ _ADD_ACCOUNT = """
 INSERT INTO accounts (id, plan, created_at, status, overrides) VALUES (:id, :plan, :created_at, :status, :overrides)
 """
 
+_INACTIVE = "SELECT * FROM accounts WHERE status <> 'active' ORDER BY created_at, id"
+
 _COLUMNS = "id, account, hash, hint, created_at, revoked_at, name, scopes, expires_at, maker"
 _ADD_KEY = f"""
 INSERT INTO keys ({_COLUMNS})
@@ -45,6 +47,10 @@ def get_account(connection: sqlite3.Connection, account_id: str) -> Account | No
 def list_accounts(connection: sqlite3.Connection) -> Sequence[Account]:
     """Oldest first, ties by id."""
     return [account_of(row) for row in connection.execute("SELECT * FROM accounts ORDER BY created_at, id")]
+
+
+def inactive_accounts(connection: sqlite3.Connection) -> Sequence[Account]:
+    return [account_of(row) for row in connection.execute(_INACTIVE)]
 
 
 def set_account_status(connection: sqlite3.Connection, account_id: str, status: AccountStatus) -> bool:

@@ -56,6 +56,10 @@ ORDER BY deliveries.event DESC
 
 _COUNT = "SELECT count(*) FROM (SELECT 1 FROM deliveries WHERE webhook = ? LIMIT ?)"
 
+# Most settle nothing about the webhook, and then write nothing.
+_WORKS = "UPDATE webhooks SET failing_since = NULL WHERE id = :webhook AND failing_since IS NOT NULL"
+_FAILS = "UPDATE webhooks SET failing_since = :tried_at WHERE id = :webhook AND failing_since IS NULL"
+
 _SETTLE = """
 UPDATE deliveries
 SET state = :state, attempts = :attempts, due_at = :due_at, tried_at = :tried_at, status = :status, failure = :failure
@@ -119,10 +123,9 @@ def due_deliveries(
 
 
 def settle_delivery(connection: sqlite3.Connection, delivery: Delivery) -> bool:
-    worked = delivery.state is DeliveryState.DELIVERED
-    since = "NULL" if worked else "coalesce(failing_since, :tried_at)"
-    connection.execute(f"UPDATE webhooks SET failing_since = {since} WHERE id = :webhook", asdict(delivery))
-    return connection.execute(_SETTLE, asdict(delivery)).rowcount == 1
+    row = asdict(delivery)
+    connection.execute(_WORKS if delivery.state is DeliveryState.DELIVERED else _FAILS, row)
+    return connection.execute(_SETTLE, row).rowcount == 1
 
 
 def list_deliveries(

@@ -76,6 +76,9 @@ class SqliteStore(NotedUsage):
             self._accounts[account_id] = account
         return account
 
+    async def inactive_accounts(self) -> Sequence[Account]:
+        return accounts.inactive_accounts(self._reader)
+
     async def list_accounts(self) -> Sequence[Account]:
         return accounts.list_accounts(self._reader)
 

@@ -5,6 +5,9 @@ VALUES (%(id)s, %(plan)s, %(created_at)s, %(status)s, %(overrides)s)
 -- name: get_account
 SELECT * FROM accounts WHERE id = %(id)s
 
+-- name: inactive_accounts
+SELECT * FROM accounts WHERE status <> 'active' ORDER BY created_at, id
+
 -- name: list_accounts
 SELECT * FROM accounts ORDER BY created_at, id
 
