@@ -52,7 +52,7 @@ from buntime.sandboxes.local import LocalSandboxes
 from buntime.sandboxes.opening import keep_names, opened
 from buntime.stores.belonging import require_own, require_same
 from buntime.stores.history import history_of
-from buntime.stores.opening import opened_store
+from buntime.stores.opening import opened_store, with_password
 from buntime.stores.unusable import StoreUnusable
 from buntime.web.assembly import web
 from buntime.web.built_clients import are_built, client_files
@@ -161,7 +161,12 @@ def serve(config: Config) -> None:
     if refused:
         raise BadSetting("this host lacks something:\n" + "\n".join(f"  - {line}" for line in refused))
     configure_logs(config.log_level)
-    os.environ.pop("BUNTIME_STORE", None)  # programs that the server starts must not get the password
+    try:
+        config = with_password(config, os.environ)
+    except StoreUnusable as refusal:
+        raise BadSetting(str(refusal)) from refusal
+    for name in ("BUNTIME_STORE", "PGPASSWORD"):  # programs that the server starts must not get the password
+        os.environ.pop(name, None)
     # the lock is held until the last thread has ended: a purge that comes then finds nothing at work
     with only_server(config), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:

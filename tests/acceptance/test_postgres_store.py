@@ -82,6 +82,17 @@ def test_the_password_is_told_to_nobody(server: Server, database: Database) -> N
     assert "secret@" not in refused.stdout + refused.stderr + server.said()
 
 
+def test_no_child_gets_a_password_of_the_environment(servers: Servers, database: Database) -> None:
+    url = database.address("buntime").replace(":secret@", "@")
+    client_of(servers.start(BUNTIME_STORE=url, PGPASSWORD="secret")).open()
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if b"PGPASSWORD=secret" in (process / "environ").read_bytes():
+                found.add(process.name)
+    assert len(found) == 1
+
+
 def test_doctor_looks_at_the_database(server: Server, database: Database) -> None:
     assert "the database of BUNTIME_STORE" in server.run_cli("doctor").stdout
     database.stop()

@@ -1,11 +1,13 @@
 """A proxy before PostgreSQL that cuts connections at the worst moments."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from enum import Enum
 
 CHUNK = 1 << 16
+COMMIT = re.compile(rb"COMMIT(?!TED)")
 
 
 class Cut(Enum):
@@ -21,6 +23,7 @@ class CuttingProxy:
     def __init__(self, port: int) -> None:
         self.armed = Cut.NOTHING
         self.cuts = 0
+        self.is_silent = False  # nothing arrives any more, of any connection
         self.refuses = False  # from the next cut on, no connection is left or made, as when the server is away
         self._is_away = False
         self._clients = set[asyncio.StreamWriter]()
@@ -45,7 +48,7 @@ class CuttingProxy:
         back = asyncio.create_task(_copy(server_reader, writer))
         try:
             while data := await reader.read(CHUNK):
-                cut, self.armed = (self.armed, Cut.NOTHING) if b"COMMIT" in data else (Cut.NOTHING, self.armed)
+                cut, self.armed = (self.armed, Cut.NOTHING) if COMMIT.search(data) else (Cut.NOTHING, self.armed)
                 self.cuts += cut is not Cut.NOTHING
                 if cut is Cut.BEFORE_COMMIT:
                     break
@@ -53,6 +56,8 @@ class CuttingProxy:
                     back.cancel()
                     with suppress(asyncio.CancelledError):
                         await back
+                if self.is_silent:
+                    continue
                 server_writer.write(data)
                 if cut is Cut.AFTER_COMMIT:
                     await server_reader.read(CHUNK)

@@ -22,7 +22,7 @@ from buntime.errors import (
 )
 from buntime.event import AccountEvent, EventType, of_new_session
 from buntime.session import Session, State
-from buntime.stores.opening import opened_store
+from buntime.stores.opening import opened_store, with_password
 from buntime.stores.postgres import committing, listening, migrations, transactions
 from buntime.stores.postgres.connecting import Place, place_of
 from buntime.stores.postgres.store import PostgresStore
@@ -115,6 +115,15 @@ async def test_twenty_adds_at_once_from_two_hosts_get_exactly_the_limit(
     assert found.count(None) == 7
     assert found.count(SessionLimitExceeded) == 13
     assert [await store.count_sessions("acc_one") for store in stores] == [7, 7]
+
+
+async def test_checks_hold_whatever_the_databases_default_isolation_is(postgres_server: Server) -> None:
+    place = place_of(postgres_server.create("isolated"))
+    postgres_server.execute("ALTER DATABASE isolated SET default_transaction_isolation = 'repeatable read'")
+    async with opened(place) as one, opened(place) as two:
+        found = await outcomes(*((one, two)[n % 2].add_session(session(f"ses_{n}"), None, 7) for n in range(20)))
+        assert (found.count(None), found.count(SessionLimitExceeded)) == (7, 13)
+        await _no_layer_in_use_is_condemned((one, two))
 
 
 async def test_one_of_many_adds_from_two_hosts_gets_the_name(stores: tuple[PostgresStore, PostgresStore]) -> None:
@@ -233,6 +242,10 @@ async def test_no_layer_is_condemned_that_a_snapshot_of_another_host_refers_to(
     stores: tuple[PostgresStore, PostgresStore],
 ) -> None:
     await stores[0].add_session(session(), None, 1)
+    await _no_layer_in_use_is_condemned(stores)
+
+
+async def _no_layer_in_use_is_condemned(stores: tuple[PostgresStore, PostgresStore]) -> None:
     for turn in range(20):
         kept = layer(f"lay_{turn}", fork="f")
         await stores[0].add_layer(kept)
@@ -358,6 +371,20 @@ async def test_a_commit_whose_outcome_is_not_known_is_unavailable(
     with pytest.raises(OutcomeUnknown, match="lost its database while it stored this"):
         await cut_store.add_session(session(), None, 1)
     proxy.come_back()
+    await eventually(lambda: has(cut_store, "ses_one"))
+
+
+async def test_a_read_is_not_awaited_for_longer_than_it_is_tried(
+    cut_store: PostgresStore, proxy: CuttingProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transactions, "ANSWER_SECONDS", 10 * PATIENCE)
+    monkeypatch.setattr(transactions, "PATIENCE_SECONDS", 1.0)
+    await cut_store.add_session(session(), None, 1)
+    proxy.is_silent = True
+    async with asyncio.timeout(PATIENCE):
+        with pytest.raises(Unavailable):
+            await cut_store.get_session("ses_one")
+    proxy.is_silent = False
     await eventually(lambda: has(cut_store, "ses_one"))
 
 
@@ -599,6 +626,14 @@ async def test_a_database_that_cannot_be_used_is_named_without_its_password(url:
 
 def test_the_settings_do_not_show_the_password() -> None:
     assert "topsecret" not in repr(Config(store="postgresql://buntime:topsecret@db/x"))
+
+
+def test_a_password_of_the_environment_is_used_unless_the_address_has_one() -> None:
+    for url, expected in (("postgresql://buntime@db/x", "fromenv"), ("postgresql://buntime:inurl@db/x", "inurl")):
+        config = with_password(Config(store=url), {"PGPASSWORD": "fromenv"})
+        assert f"password={expected}" in place_of(config.store).conninfo
+        assert place_of(config.store).shown == "postgresql://db/x"
+        assert expected not in repr(config)
 
 
 async def test_a_database_of_another_encoding_is_refused(postgres_server: Server) -> None:

@@ -3,8 +3,9 @@
 psycopg is imported only where it is used: a server with SQLite needs it neither on its disk nor in its memory.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from buntime.config import Config
@@ -71,6 +72,16 @@ def check(config: Config) -> None:
         from buntime.stores.postgres.connecting import check_blocking
 
         check_blocking(place)
+
+
+def with_password(config: Config, environment: Mapping[str, str]) -> Config:
+    """With what PGPASSWORD says, so that the variable can be removed. Raises StoreUnusable."""
+    if not config.store or not environment.get("PGPASSWORD"):
+        return config
+    place_of(config)  # refuses what is no address
+    from buntime.stores.postgres import connecting
+
+    return replace(config, store=connecting.with_password(config.store, environment["PGPASSWORD"]))
 
 
 def place_of(config: Config) -> "Place":

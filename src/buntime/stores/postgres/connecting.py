@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from psycopg import AsyncConnection, Connection, ConnectionInfo, Error, ProgrammingError
+from psycopg import AsyncConnection, Connection, ConnectionInfo, Error, IsolationLevel, ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
@@ -50,10 +50,17 @@ def place_of(url: str) -> Place:
         raise StoreUnusable("BUNTIME_STORE is not an address of PostgreSQL: postgresql://USER@HOST/DATABASE.") from None
 
 
+def with_password(url: str, password: str) -> str:
+    """The address with the password, unless it has one."""
+    return url if "password" in conninfo_to_dict(url) else make_conninfo(url, password=password)
+
+
 async def connect(place: Place, *, is_pooled: bool = False) -> AsyncConnection[DictRow]:
     """One connection. Raises StoreUnusable."""
     try:
-        return await AsyncConnection[DictRow].connect(place.conninfo, **_settings(is_pooled=is_pooled))
+        connection = await AsyncConnection[DictRow].connect(place.conninfo, **_settings(is_pooled=is_pooled))
+        await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
+        return connection
     except Error as failure:
         raise StoreUnusable(f"The store {place.shown} cannot be reached: {_line(failure)}.") from failure
 
@@ -62,6 +69,7 @@ def connect_blocking(place: Place) -> Connection[DictRow]:
     """The same for a command: a `with` block closes it. Raises StoreUnusable, also when there are no tables."""
     try:
         connection = Connection[DictRow].connect(place.conninfo, **_settings(is_pooled=True))
+        connection.isolation_level = IsolationLevel.READ_COMMITTED
         if connection.execute("SELECT to_regclass('buntime_schema') AS found").fetchone() == {"found": None}:
             connection.close()
             raise StoreUnusable(f"No server ever ran on the store {place.shown}. Start one with `buntime serve`.")

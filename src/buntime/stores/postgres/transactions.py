@@ -6,6 +6,7 @@ the mark is there. If it has not, the new mark keeps it from ever committing.
 """
 
 import asyncio
+import math
 import os
 import random
 import socket
@@ -30,6 +31,7 @@ from buntime.stores.postgres.queries import query
 
 PATIENCE_SECONDS = 5.0  # for which a read or a change is tried again
 ANSWER_SECONDS = 8.0  # after which a connection that does not answer is cut
+LEAST_SECONDS = 0.2  # to answer, for a connection that came late
 QUEUE_SECONDS = 30.0  # for which a change waits for others
 OUTCOME_SECONDS = 10.0  # for which a lost commit is asked after; a transaction without a client ends after 5
 BOUNDS_TRANSACTIONS = 170000  # the first version of PostgreSQL with transaction_timeout
@@ -40,7 +42,8 @@ SHORTAGES = ("53", "57", "58", "55P03")
 # Prepared before a migration of another host, or to a server that has become a standby: another connection helps.
 OUTDATED = (FeatureNotSupported, ReadOnlySqlTransaction)
 
-BEGIN, COMMIT = b"BEGIN", b"COMMIT"
+# Whatever the database's default is: later statements must see what was committed while earlier ones waited for locks.
+BEGIN, COMMIT = b"BEGIN ISOLATION LEVEL READ COMMITTED", b"COMMIT"
 
 type Pool = AsyncConnectionPool[AsyncConnection[DictRow]]
 
@@ -108,7 +111,7 @@ class Transactions:
         end = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
-                async with self._connection(end) as connection:
+                async with self._connection(end, until_end=True) as connection:
                     return await (await connection.execute(query(name), values, prepare=prepare)).fetchall()
             except Lost as lost:
                 await _wait_to_try(end, lost)
@@ -172,37 +175,40 @@ class Transactions:
         end = time.monotonic() + OUTCOME_SECONDS
         while True:
             try:
-                async with self._connection(end) as connection:
+                async with self._connection(end, until_end=True) as connection:
                     row = await (await connection.execute(query("outcome"), {"change": mark})).fetchone()
                     return row is not None and bool(row["made"])
             except (Lost, Unavailable) as failure:
                 await _wait_to_try(end, failure, OutcomeUnknown(_UNKNOWN))
 
     @asynccontextmanager
-    async def _connection(self, end: float) -> AsyncIterator[AsyncConnection[DictRow]]:
-        """Raises Lost and Unavailable for failures of the database within the block; Lost by _Cut if the connection is
-        gone."""
+    async def _connection(self, end: float, *, until_end: bool = False) -> AsyncIterator[AsyncConnection[DictRow]]:
+        """Waits for one until `end`. It is cut when the block takes too long; with `until_end`, also at the end.
+
+        Raises Lost and Unavailable for failures of the database within the block; Lost by _Cut if the connection is
+        gone.
+        """
         try:
             async with self._pool.connection(timeout=max(0.1, end - time.monotonic())) as connection:
                 self._is_away = False
-                try:
-                    with _cut_if_silent(connection):
+                with _cut_if_silent(connection, _time_to_answer(end if until_end else math.inf)):
+                    try:
                         yield connection
-                except (DeadlockDetected, SerializationFailure) as conflict:
-                    raise Lost from conflict
-                except OUTDATED as failure:
-                    await connection.close()
-                    raise Lost from failure
-                except Error as failure:
-                    if connection.closed or _is_ours(failure):
+                    except (DeadlockDetected, SerializationFailure) as conflict:
+                        raise Lost from conflict
+                    except OUTDATED as failure:
                         await connection.close()
-                        raise Lost from _Cut(str(failure))
-                    if (failure.sqlstate or "").startswith(SHORTAGES):
-                        raise Unavailable(_AWAY) from failure
-                    raise
-                finally:
-                    if not connection.closed:
-                        await _end_transaction(connection)
+                        raise Lost from failure
+                    except Error as failure:
+                        if connection.closed or _is_ours(failure):
+                            await connection.close()
+                            raise Lost from _Cut(str(failure))
+                        if (failure.sqlstate or "").startswith(SHORTAGES):
+                            raise Unavailable(_AWAY) from failure
+                        raise
+                    finally:
+                        if not connection.closed:
+                            await _end_transaction(connection)
         except (PoolTimeout, PoolClosed) as failure:
             self._is_away = True
             raise Unavailable(_AWAY) from failure
@@ -231,6 +237,10 @@ async def _wait_to_try(end: float, failure: Exception, late: Unavailable | None 
     await asyncio.sleep(pause)
 
 
+def _time_to_answer(end: float) -> float:
+    return min(ANSWER_SECONDS, max(LEAST_SECONDS, end - time.monotonic()))
+
+
 async def _end_transaction(connection: AsyncConnection[DictRow]) -> None:
     with suppress(Error):
         await connection.rollback()
@@ -239,11 +249,12 @@ async def _end_transaction(connection: AsyncConnection[DictRow]) -> None:
 class _cut_if_silent:  # noqa: N801
     """Cuts the connection when the block takes too long, so that what waits for an answer fails."""
 
-    def __init__(self, connection: AsyncConnection[DictRow]) -> None:
+    def __init__(self, connection: AsyncConnection[DictRow], seconds: float) -> None:
         self._connection = connection
+        self._seconds = seconds
 
     def __enter__(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(ANSWER_SECONDS, self._cut)
+        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._cut)
 
     def __exit__(self, *_: object) -> None:
         self._timer.cancel()
