@@ -58,9 +58,7 @@ def with_password(url: str, password: str) -> str:
 async def connect(place: Place, *, is_pooled: bool = False) -> AsyncConnection[DictRow]:
     """One connection. Raises StoreUnusable."""
     try:
-        connection = await AsyncConnection[DictRow].connect(place.conninfo, **_settings(is_pooled=is_pooled))
-        await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
-        return connection
+        return await AsyncConnection[DictRow].connect(place.conninfo, **_settings(is_pooled=is_pooled))
     except Error as failure:
         raise StoreUnusable(f"The store {place.shown} cannot be reached: {_line(failure)}.") from failure
 
