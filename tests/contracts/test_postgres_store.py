@@ -164,6 +164,25 @@ async def test_a_host_sees_what_another_one_has_changed(stores: tuple[PostgresSt
     assert await two.count_states() == {state: int(state is State.IDLE) for state in State}
 
 
+async def test_sessions_of_a_restored_dump_do_not_look_changed_for_ever(place: Place, postgres_server: Server) -> None:
+    async with opened(place) as store:
+        await store.add_session(session(), None, 1)
+    postgres_server.execute("UPDATE sessions SET changed = '999999999999'", "contracts")
+    async with opened(place) as store:
+        assert [one.id for one in await store.changed_sessions()] == ["ses_one"]
+        above = "SELECT count(*) FROM sessions WHERE changed > pg_current_xact_id()"
+        assert postgres_server.execute(above, "contracts") == [(0,)]
+
+
+async def test_all_is_read_again_when_numbers_of_transactions_went_back(place: Place) -> None:
+    async with opened(place) as store:
+        await store.add_session(session(), None, 1)
+        await store.changed_sessions()
+        since, server = store._horizon
+        store._horizon, store._seen = (since + 1_000_000, server), {}
+        assert [one.id for one in await store.changed_sessions()] == ["ses_one"]
+
+
 async def test_no_change_is_missed_however_late_it_commits(place: Place, postgres_url: str) -> None:
     async with opened(place) as store, await psycopg.AsyncConnection.connect(postgres_url) as slow:
         await store.add_session(session("ses_slow"), None, 9)

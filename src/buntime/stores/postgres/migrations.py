@@ -19,6 +19,9 @@ from buntime.stores.unusable import StoreTooNew
 _FILES = Path(__file__).with_name("sql")
 _NEEDS = re.compile(r"-- needs: (\d+)\n")
 _LOCK = 7097014860201003
+# A dump that was restored has numbers of another cluster's transactions, which may be above all of this one: then these
+# sessions would look changed for ever.
+_OF_THIS_CLUSTER = "UPDATE sessions SET changed = pg_current_xact_id() WHERE changed > pg_current_xact_id()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,7 @@ async def migrate(connection: AsyncConnection[DictRow], where: str) -> None:
     require_fit(connection.info, where)
     newest = max(steps())
     async with connection.transaction():
+        await connection.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")  # whatever the default is
         await connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
         version, needs = await _stored(connection)
         if needs > newest:
@@ -42,6 +46,7 @@ async def migrate(connection: AsyncConnection[DictRow], where: str) -> None:
                 await connection.execute(
                     "INSERT INTO buntime_schema (version, needs) VALUES (%s, %s)", [number, step.needs]
                 )
+        await connection.execute(_OF_THIS_CLUSTER)
 
 
 @cache

@@ -216,7 +216,7 @@ class PostgresStore(NotedUsage):
         since, known = self._horizon
         rows = await self._transactions.all("changed_sessions", since=str(since))
         server = rows[0]["server"]
-        if server != known and since:
+        if since and (server != known or rows[0]["horizon"] < since):  # a crash restart keeps the time of the start
             self._horizon, self._seen = (0, ""), {}
             return await self.changed_sessions()
         found = [row for row in rows if row["id"] is not None]
