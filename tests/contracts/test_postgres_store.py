@@ -24,7 +24,7 @@ from buntime.event import AccountEvent, EventType, of_new_session
 from buntime.session import Session, State
 from buntime.stores.opening import opened_store, with_password
 from buntime.stores.postgres import committing, listening, migrations, transactions
-from buntime.stores.postgres.connecting import Place, place_of
+from buntime.stores.postgres.connecting import Place, connect, place_of
 from buntime.stores.postgres.store import PostgresStore
 from buntime.stores.postgres.transactions import Transaction
 from buntime.stores.unusable import StoreTooNew, StoreUnusable
@@ -645,6 +645,14 @@ async def test_a_database_that_cannot_be_used_is_named_without_its_password(url:
 
 def test_the_settings_do_not_show_the_password() -> None:
     assert "topsecret" not in repr(Config(store="postgresql://buntime:topsecret@db/x"))
+
+
+async def test_a_single_connection_prepares_nothing_that_a_pooler_would_lose(place: Place) -> None:
+    async with await connect(place) as connection:
+        for _ in range(9):
+            await connection.execute("SELECT 1")
+        found = await (await connection.execute("SELECT count(*) AS prepared FROM pg_prepared_statements")).fetchone()
+        assert found == {"prepared": 0}
 
 
 def test_a_password_of_the_environment_is_used_unless_the_address_has_one() -> None:

@@ -55,10 +55,10 @@ def with_password(url: str, password: str) -> str:
     return url if "password" in conninfo_to_dict(url) else make_conninfo(url, password=password)
 
 
-async def connect(place: Place, *, is_pooled: bool = False) -> AsyncConnection[DictRow]:
-    """One connection. Raises StoreUnusable."""
+async def connect(place: Place) -> AsyncConnection[DictRow]:
+    """One connection, also through a pooler: it prepares no statements. Raises StoreUnusable."""
     try:
-        return await AsyncConnection[DictRow].connect(place.conninfo, **_settings(is_pooled=is_pooled))
+        return await AsyncConnection[DictRow].connect(place.conninfo, **_settings(is_pooled=True))
     except Error as failure:
         raise StoreUnusable(f"The store {place.shown} cannot be reached: {_line(failure)}.") from failure
 
