@@ -1,6 +1,5 @@
 """`buntime store move`: from the SQLite file into the database of BUNTIME_STORE."""
 
-import asyncio
 import os
 
 import typer
@@ -35,6 +34,8 @@ def move_store(as_json: AsJson = False) -> None:
         raise CommandRefused("Set BUNTIME_STORE to the database to move to.")
     try:
         place, file = place_of(config), store_file(config)
+        import asyncio  # not above: the help of all commands would wait for it
+
         from buntime.stores.moving import move
 
         if not file.exists() and not file.with_name(file.name + MOVED).exists():
