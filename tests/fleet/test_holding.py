@@ -138,7 +138,7 @@ async def test_a_host_that_is_refused_joins_anew(scene: Scene) -> None:
 async def test_a_comparison_that_cannot_be_made_now_is_made_again(scene: Scene) -> None:
     scene.failures = [Unavailable("Not now."), Unavailable("Not now.")]
     async with scene.running() as held:
-        await eventually(held.may_act, "the host to act")
+        await eventually(lambda: held.may_act() and "thaw" in scene.done, "the host to act")
     assert scene.done[:5] == ["prepare", *["compare 1"] * 3, "thaw"]
 
 
