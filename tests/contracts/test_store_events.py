@@ -24,7 +24,8 @@ from buntime.errors import (
 from buntime.event import AccountEvent, EventType, of_change, of_new_key, of_new_session, of_revoked_key, of_snapshot
 from buntime.ports import NumberedEvent, Store
 from buntime.session import Event, State
-from buntime.stores.sqlite import committing, database, events
+from buntime.stores import waiting
+from buntime.stores.sqlite import database, events
 from buntime.stores.sqlite.store import SqliteStore
 from tests.contracts.examples import NOW, account, answer, key, layer, session, snapshot
 from tests.waiting import PATIENCE, REST, eventually
@@ -298,7 +299,7 @@ async def test_what_is_dropped_while_nothing_can_be_stored_is_not_called_stored(
     store_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database, "BUSY_SECONDS", 0.02)
-    monkeypatch.setattr(committing, "MOST_NOTED", 2)
+    monkeypatch.setattr(waiting, "MOST_NOTED", 2)
     stored: list[str] = []
     store = await SqliteStore.open(store_path)
     try:

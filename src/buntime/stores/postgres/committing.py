@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -14,22 +13,14 @@ from buntime.stores.postgres.transactions import Transaction, Transactions, Work
 from buntime.stores.rows.answers import PackedAnswer, pack_aside
 from buntime.stores.rows.events import event_row
 from buntime.stores.rows.row import Values
+from buntime.stores.waiting import Noted, call_each, newest
 
 TOUCH_SECONDS = 2.0  # how long noted activity may stay unwritten
 NOTED_SECONDS = 1.0  # the same for noted events
-MOST_NOTED = 10_000  # events that wait; the oldest go when the database is away
 NOTE_AT_ONCE = 500  # noted events stored in one commit, which must end before a connection is cut
 DROP_AT_ONCE = 500  # rows deleted in one commit, so that other changes can run in between
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Noted:
-    """Events that are not written yet, and what to call when they are."""
-
-    rows: Sequence[Values]
-    stored: Callable[[], None] | None
 
 
 class Committing:
@@ -197,7 +188,7 @@ class Committing:
         if any(one.rows for one in noted):
             self._has_stored()
         if calls := [one.stored for one in noted if one.stored is not None]:
-            await asyncio.to_thread(_call_each, calls)
+            await asyncio.to_thread(call_each, calls)
 
 
 def _first(noted: Sequence[Noted]) -> tuple[list[Noted], list[Noted]]:
@@ -208,26 +199,6 @@ def _first(noted: Sequence[Noted]) -> tuple[list[Noted], list[Noted]]:
         if place and count > NOTE_AT_ONCE:
             return list(noted[:place]), list(noted[place:])
     return list(noted), []
-
-
-def newest(noted: Sequence[Noted]) -> list[Noted]:
-    """As many as may wait. What is dropped is not called: it was not stored."""
-    kept, count = list[Noted](), 0
-    for one in reversed(noted):
-        count += len(one.rows)
-        if count > MOST_NOTED:
-            break
-        kept.append(one)
-    return kept[::-1]
-
-
-def _call_each(calls: Sequence[Callable[[], None]]) -> None:
-    """Blocking."""
-    for call in calls:
-        try:
-            call()
-        except Exception:  # the boundary of a caller: one that fails must not keep the others from being called
-            log.exception("not_told_that_it_is_stored")
 
 
 def rows_of(events: Sequence[AccountEvent]) -> list[Values]:

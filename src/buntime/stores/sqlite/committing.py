@@ -3,34 +3,19 @@
 import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import cast
-
-import structlog
 
 from buntime.errors import IdempotencyInProgress
 from buntime.event import AccountEvent
 from buntime.ports import Answer
 from buntime.stores.rows.answers import pack_aside
 from buntime.stores.rows.events import event_row
-from buntime.stores.rows.row import Values
 from buntime.stores.sqlite import answers, events, sessions
 from buntime.stores.sqlite.writer import Outcome, Writer
+from buntime.stores.waiting import Noted, call_each, newest
 
 TOUCH_SECONDS = 2.0  # how long noted activity may stay unwritten
 NOTED_SECONDS = 1.0  # the same for noted events
-MOST_NOTED = 10_000  # events that wait; the oldest go when the file cannot be written
-
-
-log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class _Noted:
-    """Events that the writer does not have yet, and what to call when they are stored."""
-
-    rows: Sequence[Values]
-    stored: Callable[[], None] | None
 
 
 class Committing:
@@ -40,7 +25,7 @@ class Committing:
         self._writer = writer
         self._loop = asyncio.get_running_loop()
         self._touched: dict[str, int] = {}  # activity that the writer does not have yet
-        self._noted: list[_Noted] = []
+        self._noted: list[Noted] = []
         self._told: asyncio.Future[None] | None = None  # the last calls of `stored` are done
         self._flush: asyncio.TimerHandle | None = None
         self._stored: Callable[[], None] = _nothing  # after each commit
@@ -93,7 +78,7 @@ class Committing:
         self._flush_later(TOUCH_SECONDS)
 
     def _note_events(self, told: Sequence[AccountEvent], stored: Callable[[], None] | None) -> None:
-        self._noted.append(_Noted([event_row(event) for event in told], stored))
+        self._noted.append(Noted([event_row(event) for event in told], stored))
         self._flush_later(NOTED_SECONDS)
 
     async def _end_changes(self) -> None:
@@ -130,35 +115,15 @@ class Committing:
         def settle(outcome: Outcome) -> None:
             if outcome.failure is not None:
                 self._touched = touched | self._touched  # retried with the next commit
-                self._noted = _newest(noted + self._noted)
+                self._noted = newest(noted + self._noted)
                 self._flush_later(TOUCH_SECONDS)
                 return
             if calls := [one.stored for one in noted if one.stored is not None]:
-                self._told = self._loop.run_in_executor(None, _call_each, calls)
+                self._told = self._loop.run_in_executor(None, call_each, calls)
             if any(one.rows for one in noted):
                 self._stored()
 
         self._writer.submit(work, settle)
-
-
-def _newest(noted: Sequence[_Noted]) -> list[_Noted]:
-    """As many as may wait. What is dropped is not called: it was not stored."""
-    kept, count = list[_Noted](), 0
-    for one in reversed(noted):
-        count += len(one.rows)
-        if count > MOST_NOTED:
-            break
-        kept.append(one)
-    return kept[::-1]
-
-
-def _call_each(calls: Sequence[Callable[[], None]]) -> None:
-    """Blocking."""
-    for call in calls:
-        try:
-            call()
-        except Exception:  # the boundary of a caller: one that fails must not keep the others from being called
-            log.exception("not_told_that_it_is_stored")
 
 
 def _nothing() -> None:
