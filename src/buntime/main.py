@@ -29,6 +29,7 @@ from buntime.daemon.tasks import Tasks
 from buntime.daemon.trimming import keep_trimmed
 from buntime.delivery.delivering import delivering
 from buntime.edge.process import edge
+from buntime.fleet.sole_owner import SoleOwner
 from buntime.lifecycle.assembly import Lifecycle, assemble_lifecycle
 from buntime.lifecycle.decisions import Waits
 from buntime.lifecycle.keeper import Keeper, Pace
@@ -110,9 +111,10 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
         _keep(config, store, sandboxes, lifecycle, tasks)
         tasks.start_daemon(Leftovers(store, archive, saving, clock).keep(), "leftovers of uploads")
 
-        parts = (store, sandboxes, lifecycle, history, vault, plans, tasks, clock)
+        owners = SoleOwner()
+        parts = (store, sandboxes, lifecycle, owners, history, vault, plans, tasks, clock)
         operations = assemble_operations(*parts, Waits(*_after(config)), config.receivers)
-        previews = Previews(store, lifecycle, clock, domain=config.domain, secure=bool(config.domain))
+        previews = Previews(store, lifecycle, owners, clock, domain=config.domain, secure=bool(config.domain))
         files = client_files()
         await enter(web(config, operations, previews, metrics, sandboxes.works, files))
         await enter(edge(config, plans, tasks))

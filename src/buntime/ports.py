@@ -642,6 +642,59 @@ class Store(Protocol):
 ANSWER_SECONDS = 48 * 3600  # for which an idempotent answer is kept; the API promises 24 hours
 
 
+# --- Owners ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Another host, as a request is sent on to it."""
+
+    id: str
+    address: str  # host:port of its mutual TLS
+
+
+class AnotherHost(Exception):
+    """Another host answers. Not a failure: the edge carries the request there. Never shown."""
+
+    def __init__(self, peer: Peer) -> None:
+        super().__init__(peer.id)
+        self.peer = peer
+
+
+class Owners(Protocol):
+    """Which host has which session. What is not stored, and what changes a session, is its owner's alone."""
+
+    @property
+    def host(self) -> str:
+        """The id of this host, which new sessions have as their owner."""
+        ...
+
+    def may_act(self) -> bool:
+        """Whether this host may acknowledge anything now. Ask again after each wait. Reads memory only."""
+        ...
+
+    def is_mine(self, session: Session) -> bool:
+        """Whether this host owns the session, as it was read, and may act. Reads memory only."""
+        ...
+
+    async def here(self, session: Session) -> Session:
+        """The session, owned by this host. It is claimed where its files are in the archive and nobody has it.
+
+        Raises AnotherHost; Unavailable with `reason` "host_lost" in its details where its host is lost and its newest
+        files with it, until `take`; Unavailable where this host may not act, or the database is away; SessionNotFound.
+        """
+        ...
+
+    async def take(self, session: Session) -> Session:
+        """The same for a session whose newest files are lost with its host. This host owns it then, in the state that
+        it had and without files. Raises AnotherHost, Unavailable and SessionNotFound."""
+        ...
+
+    async def candidates(self, image: str) -> Sequence[Peer | None]:
+        """Where a new session on this image may be made, the best host first. None is this host."""
+        ...
+
+
 # --- Sandboxes -------------------------------------------------------------------------------
 
 

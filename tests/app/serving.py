@@ -27,6 +27,7 @@ from buntime.plan import load_plans, without_checkpoints
 from buntime.scope import Scope
 from buntime.testing.archive import FakeArchive
 from buntime.testing.history import FakeHistory
+from buntime.testing.owners import FakeOwners
 from buntime.testing.sandboxes import FakeSandboxes, Runner, small_shell
 from buntime.testing.store import FakeStore
 from buntime.web.api.server import metrics_app
@@ -89,6 +90,7 @@ class Api:
     metrics_url: str
     key: str = ""
     checks: dict[str, bool] = field(default_factory=dict)
+    owners: FakeOwners = field(default_factory=FakeOwners)
 
     async def account(self, plan: str = "paid", name: str = "one", **overrides: object) -> str:
         """Creates an account. Returns its key."""
@@ -171,6 +173,7 @@ async def serving(
 ) -> AsyncIterator[Api]:
     """`checkpoints`: by default, as where the archive is no directory."""
     store, sandboxes, still, checks = FakeStore(), FakeSandboxes(runner), Clock(), dict[str, bool]()
+    owners = FakeOwners()
     now, archive, history, vault = clock or still, FakeArchive(), FakeHistory(), Vault(bytes(32))
     sandboxes.on_exited(Telling(store, now).exited)
     saving = Saving(archive, vault, sandboxes.volumes, now)
@@ -178,16 +181,18 @@ async def serving(
         metrics = Metrics(Readings(store, sandboxes, saving, lambda: checks, now))
         plans = load_plans(None) if checkpoints else without_checkpoints(load_plans(None))
         lifecycle = assemble_lifecycle(store, sandboxes, saving, history, plans, tasks, now, metrics)
-        operations = assemble_operations(store, sandboxes, lifecycle, history, vault, plans, tasks, now)
+        operations = assemble_operations(store, sandboxes, lifecycle, owners, history, vault, plans, tasks, now)
         config = Config(cors_origins=cors_origins, domain=domain)
         app = create_app(operations, config, metrics=metrics, ready=lambda: checks, clock=now, files=files)
-        previews = Previews(store, lifecycle, now, domain=domain, secure=bool(domain))
+        previews = Previews(store, lifecycle, owners, now, domain=domain, secure=bool(domain))
         edge_app = create_edge_app(previews, app, metrics, secure=bool(domain))
         numbers = metrics_app(metrics)
         async with _listening(app, edge_app, numbers) as (url, edge_url, metrics_url):
             urls = (edge_url, metrics_url)
             fakes = (store, sandboxes, archive, history)
-            api = Api(url, http, *fakes, saving, still, operations, lifecycle, tasks, *urls, checks=checks)
+            api = Api(
+                url, http, *fakes, saving, still, operations, lifecycle, tasks, *urls, checks=checks, owners=owners
+            )
             api.key = await api.account()
             yield api
 

@@ -33,7 +33,7 @@ from buntime.operations.usage import Usage
 from buntime.operations.visitors import Visitors
 from buntime.operations.webhooks import Webhooks
 from buntime.plan import Plan
-from buntime.ports import History, Sandboxes, Store
+from buntime.ports import History, Owners, Sandboxes, Store
 from buntime.webhook import Network
 
 
@@ -41,6 +41,7 @@ from buntime.webhook import Network
 class Operations:
     """What the web layer calls."""
 
+    owners: Owners
     identity: Identity
     idempotency: Idempotency
     entrance: Entrance
@@ -68,6 +69,7 @@ def assemble_operations(
     store: Store,
     sandboxes: Sandboxes,
     lifecycle: Lifecycle,
+    owners: Owners,
     history: History,
     vault: Vault,
     plans: Mapping[str, Plan],
@@ -78,7 +80,7 @@ def assemble_operations(
 ) -> Operations:
     """`usual`: how long sessions are quiet before they sleep that do not say it themselves. `networks`: where receivers
     of webhooks may be, beside public addresses."""
-    entrance = Entrance(store, sandboxes, lifecycle.leases, clock)
+    entrance = Entrance(store, sandboxes, lifecycle.leases, owners, clock)
     kept, visitors = Kept(store, lifecycle.layers, clock), Visitors(store, sandboxes, tasks)
     telling = Telling(store, clock)
     names = Names(store, lifecycle.endings, clock)
@@ -87,6 +89,7 @@ def assemble_operations(
         store, sandboxes, lifecycle, entrance, images, kept, names, visitors, tasks, clock, usual or Waits()
     )
     return Operations(
+        owners,
         Identity(store, plans, clock),
         Idempotency(store, vault, tasks, clock),
         entrance,

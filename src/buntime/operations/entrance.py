@@ -8,21 +8,29 @@ from buntime import errors
 from buntime.caller import Caller
 from buntime.inside import FileToWrite
 from buntime.lifecycle.leases import Leases
-from buntime.ports import Kind, Sandbox, Sandboxes, Store
+from buntime.ports import Kind, Owners, Sandbox, Sandboxes, Store
 from buntime.session import Session, State
 
 
 class Entrance:
-    def __init__(self, store: Store, sandboxes: Sandboxes, leases: Leases, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, store: Store, sandboxes: Sandboxes, leases: Leases, owners: Owners, clock: Callable[[], float]
+    ) -> None:
         self._store = store
         self._sandboxes = sandboxes
         self._leases = leases
+        self._owners = owners
         self._clock = clock
         self._streams: Counter[str] = Counter()  # open streams, by session id and by account id
         self._starting: Counter[tuple[str, Kind]] = Counter()  # what is starting and the kernel does not count yet
 
+    @property
+    def host(self) -> str:
+        """The id of this host."""
+        return self._owners.host
+
     async def find(self, caller: Caller, session_id: str) -> Session:
-        """Raises SessionNotFound, for a session of another account too."""
+        """The session, whichever host has it. Raises SessionNotFound, for a session of another account too."""
         session = await self._store.get_session(session_id)
         if (
             session is None
@@ -33,17 +41,28 @@ class Entrance:
             raise errors.SessionNotFound(session_id)
         return session
 
+    async def own(self, caller: Caller, session_id: str) -> Session:
+        """The session, which this host has: for all that needs its files or its sandbox, or changes it. Raises what
+        `find` and `Owners.here` raise."""
+        session = await self.find(caller, session_id)
+        return session if self._owners.is_mine(session) else await self._owners.here(session)
+
+    async def take(self, caller: Caller, session_id: str) -> Session:
+        """The same where its newest files may be lost with another host: see `Owners.take`."""
+        session = await self.find(caller, session_id)
+        return session if self._owners.is_mine(session) else await self._owners.take(session)
+
     @asynccontextmanager
     async def use(self, caller: Caller, session_id: str) -> AsyncIterator[tuple[Session, Sandbox]]:
-        """The session and its sandbox, awake within the block. Raises SessionNotFound and what `Leases.use` raises."""
-        session = await self.find(caller, session_id)
+        """The session and its sandbox, awake within the block. Raises what `own` and `Leases.use` raise."""
+        session = await self.own(caller, session_id)
         async with self._leases.use(session) as sandbox:
             yield session, sandbox
 
     @asynccontextmanager
     async def streaming(self, caller: Caller, session_id: str) -> AsyncIterator[tuple[Session, Sandbox]]:
         """The same as `use`, for an answer that streams. Raises ResourceLimitExceeded too."""
-        session = await self.find(caller, session_id)
+        session = await self.own(caller, session_id)
         with self._stream(caller, session):
             async with self._leases.use(session) as sandbox:
                 yield session, sandbox
@@ -54,7 +73,7 @@ class Entrance:
     ) -> AsyncIterator[tuple[Session, T]]:
         """The session and what `connect` yields, for an answer that streams for long. The session is kept awake only
         while `connect` is entered; it may go to sleep within the block. Raises the same."""
-        session = await self.find(caller, session_id)
+        session = await self.own(caller, session_id)
         with self._stream(caller, session):
             async with AsyncExitStack() as stack:
                 async with self._leases.use(session) as sandbox:

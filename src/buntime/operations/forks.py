@@ -57,7 +57,7 @@ class Forks:
         answer of its own, so that a repeated request goes on where a crash stopped the first, and with the same files.
         Where no session can be made, raises why the first could not.
         """
-        source = await self._entrance.find(caller, session_id)
+        source = await self._entrance.own(caller, session_id)
         ttl, like = requests.check_fork(fork, source, caller.plan)
         return await self._tasks.finish(
             self._create(caller, session_id, fork.count, ttl, like, answer, show), f"fork of {session_id}"

@@ -48,7 +48,7 @@ class Images:
         requests.check_image(new)
         await self._kept.check_room(caller)
         if new.session is not None:
-            await self._entrance.find(caller, new.session)
+            await self._entrance.own(caller, new.session)
         return await self._tasks.finish(self._create(caller, new, answer), f"create image for {caller.account.id}")
 
     async def _create(self, caller: Caller, new: NewImage, answer: AnswerTo | None) -> NamedImage:

@@ -35,7 +35,7 @@ class Measurements:
     ) -> Measured:
         """From `since` until `until` (Unix seconds), in steps of `step` seconds or the finest that are kept. Raises
         SessionNotFound, InvalidRequest and Unavailable."""
-        session = await self._entrance.find(caller, session_id)
+        session = await self._entrance.own(caller, session_id)
         steps = steps_of(int(self._clock()), since, until, step)
         points = await self._history.read(session.id, steps.first, steps.until, steps.step)
         return Measured(session, steps, points)

@@ -50,7 +50,7 @@ class PreviewTokens:
 
         Returns how many tokens it revoked.
         """
-        session = await self._entrance.find(caller, session_id)
+        session = await self._entrance.own(caller, session_id)
         token_hash = None if secret is None else hash_token(secret)
 
         async def revoke() -> int:

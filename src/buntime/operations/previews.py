@@ -20,7 +20,7 @@ from buntime.errors import BuntimeError
 from buntime.inside import ServiceStatus
 from buntime.lifecycle.assembly import Lifecycle
 from buntime.paths import ON_WAKE_LOG
-from buntime.ports import Sandbox, Store
+from buntime.ports import AnotherHost, Owners, Sandbox, Store
 from buntime.preview import (
     PERMISSION_SECONDS,
     PreviewAddress,
@@ -116,10 +116,18 @@ class _Refusal(Exception):
 
 class Previews:
     def __init__(
-        self, store: Store, lifecycle: Lifecycle, clock: Callable[[], float], *, domain: str, secure: bool = False
+        self,
+        store: Store,
+        lifecycle: Lifecycle,
+        owners: Owners,
+        clock: Callable[[], float],
+        *,
+        domain: str,
+        secure: bool = False,
     ) -> None:
         """`domain`: the configured one, or "" for localhost. `secure`: visitors use HTTPS."""
         self._store = store
+        self._owners = owners
         self._leases = lifecycle.leases
         self._transitions = lifecycle.transitions
         self._services = lifecycle.services
@@ -132,11 +140,11 @@ class Previews:
         self._seen_up: dict[PreviewAddress, float] = {}  # when a program was seen to listen, on the loop's clock
 
     async def admit(self, request: PreviewRequest) -> Admitted | PreviewRefused:
-        """Wakes the session and waits for it, for a limited time. Counts as activity. Raises nothing."""
+        """Wakes the session and waits for it, for a limited time. Counts as activity. Raises AnotherHost alone."""
         return await self._answered(request, self._admit(request))
 
     async def nothing(self, request: PreviewRequest) -> PreviewRefused:
-        """The refusal for a visitor when the edge could not connect to the session. Raises nothing."""
+        """The refusal for a visitor when the edge could not connect to the session. Raises AnotherHost alone."""
         return await self._answered(request, self._explained(request))
 
     # --- inside ---
@@ -149,6 +157,8 @@ class Previews:
             return PreviewRefused(refusal.reason, refusal.error, address, refusal.location, refusal.cookie)
         except BuntimeError as failed:
             return PreviewRefused(*_judged(failed), address)
+        except AnotherHost:
+            raise
         except Exception:  # the boundary of a request: a visitor always gets a page
             log.exception("preview_failed")
             return PreviewRefused(Reason.FAILED, BuntimeError("Something went wrong on our side."), address)
@@ -167,6 +177,8 @@ class Previews:
             if not await self._until_served(permission, sandbox):
                 await self._until_it_listens(permission, sandbox.address)
             await self._permission(request)  # again: it may have been withdrawn during the wait
+            if not self._owners.may_act():
+                raise errors.Unavailable("This host may not answer right now.", 1)
             self._leases.lend(session, LENT_SECONDS)
             return Admitted(f"{sandbox.address}:{port}", PERMISSION_SECONDS, permission.uri)
 
@@ -214,14 +226,16 @@ class Previews:
 
     @asynccontextmanager
     async def _awake(self, permission: Permission) -> AsyncIterator[Sandbox]:
-        """Raises _Refusal and what `Leases.use` raises."""
-        session_id = permission.session.id
+        """Raises _Refusal, and what `Owners.here` and `Leases.use` raise."""
+        session, session_id = permission.session, permission.session.id
         if self._deciding[session_id] >= MOST_WAITING:
             busy = errors.RateLimitExceeded("Too many requests wait for this session.", retryAfter=1)
             raise _Refusal(Reason.TOO_MANY, busy)
         self._deciding[session_id] += 1
         try:
-            async with self._leases.use(permission.session) as sandbox:
+            if not self._owners.is_mine(session):
+                session = await self._owners.here(session)
+            async with self._leases.use(session) as sandbox:
                 yield sandbox
         finally:
             self._deciding[session_id] -= 1

@@ -208,6 +208,7 @@ class Sessions:
             saved=None,
             previous=None,
             archived=False,
+            host=self._entrance.host,
             epoch=1,
             version=1,
         )
@@ -287,7 +288,7 @@ class Sessions:
             name = None if isinstance(patch.name, Unset) else patch.name
             async with self._names.turn(caller.account.id, name):  # the store refuses a name that is taken
                 before, after = await self._lifecycle.changes.change_what(
-                    partial(self._entrance.find, caller, session_id),
+                    partial(self._entrance.own, caller, session_id),
                     lambda session: requests.apply_patch(session, patch, caller.plan, self._now()),
                 )
             if open_ports(before.preview) - open_ports(after.preview):
@@ -303,7 +304,7 @@ class Sessions:
 
     async def delete(self, caller: Caller, session_id: str) -> None:
         """Returns when the deletion is durable and nothing of the session runs. Its remains are removed afterwards."""
-        session = await self._entrance.find(caller, session_id)
+        session = await self._entrance.own(caller, session_id)
         await self._tasks.finish(self._lifecycle.endings.end(session), f"delete {session_id}")
 
     async def sleep(self, caller: Caller, session_id: str, depth: State) -> SessionView:
@@ -311,7 +312,7 @@ class Sessions:
 
         Raises SessionBusy while a request uses the session.
         """
-        session = await self._entrance.find(caller, session_id)
+        session = await self._entrance.own(caller, session_id)
         await self._lifecycle.holds.spent(session.id)
         deep, transitions = depth is State.DEEP_SLEEP, self._lifecycle.transitions
         down = transitions.deep_sleep(session.id) if deep else transitions.suspend(session.id)
@@ -330,7 +331,7 @@ class Sessions:
             log.info("archive_goes_on", session=session_id)
 
     async def wake(self, caller: Caller, session_id: str) -> Woken:
-        session = await self._entrance.find(caller, session_id)
+        session = await self._entrance.own(caller, session_id)
         started = self._clock()
         await self._lifecycle.leases.wake(session.id)
         milliseconds = int((self._clock() - started) * 1000)
@@ -343,7 +344,7 @@ class Sessions:
 
         Does not wake the session and is not activity. Raises NotLost, SessionDamaged, SessionBusy and Unavailable.
         """
-        session = await self._entrance.find(caller, session_id)
+        session = await self._entrance.take(caller, session_id)
         work = self._lifecycle.recovering.recover(session.id, answer)
         return await self._tasks.finish(work, f"recover {session_id}")
 

@@ -48,7 +48,7 @@ class Snapshots:
         Raises ResourceLimitExceeded, StorageLimitExceeded, SessionDamaged and Unavailable.
         """
         requests.check_snapshot(new)
-        await self._entrance.find(caller, session_id)
+        await self._entrance.own(caller, session_id)
         count = await self._store.count_snapshots(caller.account.id, int(self._clock()))
         if count >= caller.plan.snapshots:
             raise errors.ResourceLimitExceeded("snapshots", caller.plan.snapshots, "account", caller.plan.name)
@@ -115,7 +115,7 @@ class Snapshots:
 
         Raises SnapshotNotFound, DiskFull, SessionBusy, SnapshotDamaged and Unavailable.
         """
-        session = await self._entrance.find(caller, session_id)
+        session = await self._entrance.own(caller, session_id)
         snapshot = await self._kept.find(caller, snapshot_id)
         if snapshot.size > session.limits.disk * MB:
             raise errors.DiskFull(

@@ -14,6 +14,7 @@ from buntime.config import Config
 from buntime.daemon.room import Room
 from buntime.errors import BuntimeError, Unavailable
 from buntime.operations.assembly import Operations
+from buntime.ports import AnotherHost
 from buntime.web import failures, openapi
 from buntime.web.api import (
     account,
@@ -172,6 +173,8 @@ class Front:
             return
         except BuntimeError as failed:
             failure: BuntimeError = failed
+        except AnotherHost:
+            failure = Unavailable("Another host has this session, and this one cannot reach it.", 5)
         except asyncio.CancelledError:  # the server stops and its grace period is over
             failure = Unavailable("The server is stopping and did not finish the request.", 5)
         except Exception:  # the boundary of a request: the log gets the details, the client does not

@@ -11,9 +11,10 @@ import time
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from buntime.errors import NotFound
+from buntime.errors import NotFound, Unavailable
 from buntime.look import CONTENT_POLICY
 from buntime.operations.previews import Admitted, PreviewRefused, PreviewRequest, Previews, Reason
+from buntime.ports import AnotherHost
 from buntime.preview import COOKIE
 from buntime.web import failures
 from buntime.web.accept import prefers_page
@@ -39,14 +40,18 @@ def create_edge_app(previews: Previews, api: ASGIApp, metrics: Metrics, *, secur
             return
         exchange = open_exchange(scope)
         asked = _asked(exchange)
-        match scope["path"]:
-            case "/admit":
-                answer = await previews.admit(asked)
-            case "/nothing":
-                answer = await previews.nothing(asked)
-            case _:
-                await exchange.send(failures.reply_to(NotFound("This path does not exist.")), send)
-                return
+        try:
+            match scope["path"]:
+                case "/admit":
+                    answer = await previews.admit(asked)
+                case "/nothing":
+                    answer = await previews.nothing(asked)
+                case _:
+                    await exchange.send(failures.reply_to(NotFound("This path does not exist.")), send)
+                    return
+        except AnotherHost:
+            unreachable = Unavailable("Another host has this session, and this one cannot reach it.", 5)
+            answer = PreviewRefused(Reason.NO_ROOM, unreachable, None)
         if isinstance(answer, Admitted):
             await exchange.send(_permission(answer), send)
             return

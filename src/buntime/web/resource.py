@@ -23,6 +23,7 @@ from buntime.web.leaving import while_connected
 from buntime.web.metrics import Metrics
 from buntime.web.named import with_ids
 from buntime.web.operation import Call, Operation, Page, Upload
+from buntime.web.silence import only_if
 from buntime.web.streaming import OpenStreams, Out, parts_of, perform
 from buntime.web.wire.shapes import NoBody, encode
 
@@ -53,6 +54,7 @@ class Resource:
         exchange: Exchange = scope["exchange"]
         exchange.route = self.path
         exchange.note_session(exchange.path_params.get("sessionId"))
+        send = only_if(self._world.operations.owners.may_act, send)
         caller = await self._world.authenticator.caller_of(exchange)
         belongs_to(caller.account.id)
         if exchange.method == "OPTIONS":

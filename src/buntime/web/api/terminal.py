@@ -30,6 +30,7 @@ from buntime.web.exchange import ClientLeft, Exchange
 from buntime.web.failures import reply_to
 from buntime.web.operation import SESSION_SECONDS, Call, operation
 from buntime.web.resource import World
+from buntime.web.silence import only_if
 from buntime.web.streaming import OpenStreams
 from buntime.web.websocket import left
 from buntime.web.wire.errors import FailureAnswer
@@ -55,6 +56,7 @@ class TerminalSocket:
         exchange: Exchange = scope["exchange"]
         exchange.route = PATH
         exchange.note_session(exchange.path_params.get("sessionId"))
+        send = only_if(self._world.operations.owners.may_act, send)
         caller = await self._world.authenticator.caller_of(exchange)
         belongs_to(caller.account.id)
         caller.require(terminal.scope)

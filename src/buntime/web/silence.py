@@ -1,0 +1,24 @@
+"""A host that may not act answers nothing but its own failures: another host may have its sessions already."""
+
+from collections.abc import Callable
+
+from starlette.types import Message, Send
+
+from buntime.errors import Unavailable
+
+SERVER_FAILS = 500  # the first status that acknowledges nothing
+
+
+def only_if(may_act: Callable[[], bool], send: Send) -> Send:
+    """`send` for one answer. It raises Unavailable in place of sending what this host may not say."""
+    is_failure = False
+
+    async def sent(message: Message) -> None:
+        nonlocal is_failure
+        if message["type"].endswith("response.start"):
+            is_failure = message["status"] >= SERVER_FAILS
+        if not is_failure and not may_act():
+            raise Unavailable("This host may not answer right now.", 1)
+        await send(message)
+
+    return sent

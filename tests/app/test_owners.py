@@ -1,0 +1,87 @@
+"""What a host does with requests for sessions of other hosts, and while it may not act."""
+
+import pytest
+
+from buntime.ports import AnotherHost, Peer
+from buntime.requests import Patch
+from buntime.session import State
+from tests.app.serving import Api
+
+PEER = Peer("hst_other", "192.0.2.7:8443")
+USES = [
+    ("POST", "/execute", {"code": "1"}),
+    ("POST", "/files/write", {"path": "/workspace/a", "content": "a"}),
+    ("POST", "/sessions/{}/sleep", {"depth": "idle"}),
+    ("POST", "/sessions/{}/wake", None),
+    ("POST", "/sessions/{}/snapshots", {}),
+    ("POST", "/sessions/{}/fork", {"count": 1}),
+    ("PATCH", "/sessions/{}", {"metadata": {"a": "b"}}),
+    ("DELETE", "/sessions/{}", None),
+]
+
+
+async def ask(api: Api, session: str, method: str, path: str, body: dict[str, object] | None) -> tuple[int, str]:
+    named = {"sessionId": session} if "{}" not in path else {}
+    answer = await api.call(method, path.format(session), None if body is None else {**named, **body})
+    return (answer.status, "") if answer.status == 200 else answer.refusal
+
+
+@pytest.mark.parametrize(("method", "path", "body"), USES)
+async def test_what_needs_the_sandbox_or_changes_the_session_is_its_owners(
+    api: Api, method: str, path: str, body: dict[str, object] | None
+) -> None:
+    session = await api.session()
+    touched = api.store.sessions[session]
+    api.owners.elsewhere[session] = PEER
+    assert await ask(api, session, method, path, body) == (503, "unavailable")
+    assert api.store.sessions[session] == touched, "no activity, no change"
+
+
+async def test_rows_are_read_by_any_host(api: Api) -> None:
+    session = await api.session()
+    api.owners.elsewhere[session] = PEER
+    assert (await api.call("GET", f"/sessions/{session}")).status == 200
+    assert (await api.call("GET", "/sessions")).json["total"] == 1
+
+
+async def test_the_edge_learns_which_host_answers(api: Api) -> None:
+    session = await api.session()
+    api.owners.elsewhere[session] = PEER
+    caller = await api.operations.identity.identify(api.key)
+    with pytest.raises(AnotherHost) as elsewhere:
+        await api.operations.sessions.patch(caller, session, Patch(metadata={}))
+    assert elsewhere.value.peer == PEER
+
+
+@pytest.mark.parametrize(("method", "path", "body"), USES)
+async def test_a_session_that_was_awake_on_a_lost_host_says_so(
+    api: Api, method: str, path: str, body: dict[str, object] | None
+) -> None:
+    session = await api.session()
+    api.owners.lost.add(session)
+    named = {"sessionId": session} if "{}" not in path else {}
+    answer = await api.call(method, path.format(session), None if body is None else {**named, **body})
+    assert (answer.refusal, answer.error["details"]["reason"]) == ((503, "unavailable"), "host_lost")
+
+
+async def test_a_host_that_may_not_act_acknowledges_nothing(api: Api) -> None:
+    session = await api.session()
+    api.owners.acts = False
+    for method, path, body in [*USES, ("GET", "/sessions", None), ("GET", "/sessions/{}", None)]:
+        assert await ask(api, session, method, path, body) == (503, "unavailable"), path
+    assert (await api.call("GET", "/healthz", key="")).status == 200
+    api.owners.acts = True
+    assert (await api.call("GET", f"/sessions/{session}")).json["state"] == State.ACTIVE
+
+
+async def test_a_preview_of_another_host_is_refused_here(api: Api) -> None:
+    session = await api.session()
+    api.owners.elsewhere[session] = PEER
+    answer = await api.ask(session.replace("_", "-") + ".localhost:8000")
+    assert answer.status == 503
+
+
+async def test_no_visitor_is_admitted_where_the_host_may_not_act(api: Api) -> None:
+    session = await api.session()
+    api.owners.acts = False
+    assert (await api.ask(session.replace("_", "-") + ".localhost:8000")).status == 503
