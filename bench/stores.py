@@ -19,11 +19,9 @@ import uvloop
 from buntime.event import AccountEvent, EventType
 from buntime.ports import Store
 from buntime.session import Session, State
-from buntime.stores.postgres.connecting import place_of
-from buntime.stores.postgres.store import PostgresStore
 from buntime.stores.sqlite.store import SqliteStore
 from tests.contracts.examples import NOW, account, key, session
-from tests.contracts.postgres import postgres
+from tests.contracts.postgres import JOINED, LOCAL, opened_as, postgres
 from tests.ports import free_port
 
 ROUNDS, WARM = 400, 40
@@ -37,9 +35,10 @@ async def measure(directory: Path) -> None:
         async with AsyncExitStack() as stack:
             stores: dict[str, Store] = {
                 "SQLite": await SqliteStore.open(directory / "buntime.db"),
-                "PostgreSQL": await PostgresStore.open(place_of(server.url("bench"))),
-                "PostgreSQL, TCP": await PostgresStore.open(place_of(server.address("bench"))),
+                "PostgreSQL": await opened_as(LOCAL, server.url("bench")),
+                "PostgreSQL, TCP": await opened_as(LOCAL, server.address("bench")),
             }
+            server.execute(JOINED.replace("%s, %s", f"'{LOCAL.host}', {LOCAL.incarnation}"), "bench")
             for store in stores.values():
                 stack.push_async_callback(store.close)
             await stores["SQLite"].add_account(account())

@@ -21,6 +21,7 @@ from bench.statistics import summarise
 from buntime.account import Account
 from buntime.config import Config
 from buntime.daemon.tasks import Tasks
+from buntime.fleet.sole_owner import SoleOwner
 from buntime.ids import new_sandbox_id, new_session_id, new_volume_id
 from buntime.lifecycle.assembly import assemble_lifecycle
 from buntime.lifecycle.keeper import Keeper, Pace
@@ -188,5 +189,5 @@ async def _ticks(context: Context, count: int) -> list[float]:
 def _keeper(store: SqliteStore, vault: Vault, tasks: Tasks) -> Keeper:
     sandboxes = FakeSandboxes()
     saving = Saving(FakeArchive(), vault, sandboxes.volumes, time.time)
-    lifecycle = assemble_lifecycle(store, sandboxes, saving, FakeHistory(), {}, tasks, time.time)
-    return Keeper(store, sandboxes, lifecycle, tasks, time.time, Pace())
+    lifecycle = assemble_lifecycle(store, sandboxes, saving, SoleOwner(), FakeHistory(), {}, tasks, time.time)
+    return Keeper(store, sandboxes, lifecycle, SoleOwner(), tasks, time.time, Pace())

@@ -43,6 +43,7 @@ class Config:
     store: str = field(
         default="", repr=False
     )  # postgresql://…, which may have a password; "": a SQLite file in data_dir
+    peer: str = ""  # address:port for the other hosts of the store; "": where this host reaches the database, port 8443
     network: str = "10.213.0.0/16"  # addresses for sandboxes; each server takes a part
     resolv_conf: Path = RESOLV_CONF  # lists the name servers to ask for sessions
     sandbox_addresses: int = 4094  # addresses that this server takes, rounded up: see sandboxes/kernel/host.py
@@ -135,6 +136,7 @@ def from_environment(environ: Mapping[str, str]) -> Config:
     _check_receivers(config)
     _check_certificate(config)
     _check_store(config)
+    _check_peer(config)
     return config
 
 
@@ -213,6 +215,16 @@ def _check_receivers(config: Config) -> None:
 def _check_store(config: Config) -> None:
     if config.store and not config.store.startswith(("postgresql://", "postgres://")):
         raise BadSetting("BUNTIME_STORE must begin with postgresql://.")
+
+
+def _check_peer(config: Config) -> None:
+    host, _, port = config.peer.rpartition(":")
+    try:
+        is_good = not config.peer or (1 <= int(port) <= 65535 and bool(ipaddress.ip_address(host.strip("[]"))))
+    except ValueError:
+        is_good = False
+    if not is_good:
+        raise BadSetting(f"BUNTIME_PEER must be ADDRESS:PORT, such as 10.1.0.7:8443, not {config.peer}.")
 
 
 def _check_certificate(config: Config) -> None:

@@ -264,6 +264,18 @@ class IdempotencyInProgress(BuntimeError):
     retryable = True
 
 
+class RunLost(BuntimeError):
+    """The host was lost while the first request with this key ran. The key is used up: it is never run again."""
+
+    code = "outcome_unknown"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The host that ran the first request with this Idempotency-Key was lost. It may have done all of it, some "
+            "or nothing. Look what is there before you ask again with another key."
+        )
+
+
 class IdempotencyKeyReused(BuntimeError):
     """The key was used for a different request."""
 
@@ -405,6 +417,21 @@ class StillFetching(Unavailable):
 
     def __init__(self, retry_after: int = 2, **progress: object) -> None:
         super().__init__("The files are still being fetched from the archive.", retry_after, fetching=True, **progress)
+
+
+class MayNotAct(Unavailable):
+    """This host of a fleet has no lease. Another one may have its sessions."""
+
+    def __init__(self) -> None:
+        super().__init__("This host may not act right now. Try again shortly.", 1)
+
+
+class NotOwner(Unavailable):
+    """Another host has the session, or this one has it anew. What this host does with it must stop."""
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__("The session has just moved to another host. Try again.", 1)
+        self.session_id = session_id
 
 
 class StaleSession(Exception):

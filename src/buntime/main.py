@@ -30,18 +30,21 @@ from buntime.daemon.trimming import keep_trimmed
 from buntime.delivery.delivering import delivering
 from buntime.edge.process import edge
 from buntime.fleet.sole_owner import SoleOwner
+from buntime.joining import Member, joined
+from buntime.lifecycle.aside import Aside
 from buntime.lifecycle.assembly import Lifecycle, assemble_lifecycle
 from buntime.lifecycle.decisions import Waits
 from buntime.lifecycle.keeper import Keeper, Pace
 from buntime.lifecycle.leftovers import Leftovers
-from buntime.lifecycle.master_key import open_vault
+from buntime.lifecycle.master_key import BadMasterKey, open_vault
 from buntime.lifecycle.saving import Saving
+from buntime.lifecycle.sealing import Vault
 from buntime.operations.assembly import assemble_operations
 from buntime.operations.previews import Previews
 from buntime.operations.signing import Signing
 from buntime.operations.telling import Telling
 from buntime.plan import without_checkpoints
-from buntime.ports import Store
+from buntime.ports import Owners, Store
 from buntime.preview import api_url
 from buntime.sandboxes.guest.client import Links
 from buntime.sandboxes.images.shelf import Shelf
@@ -51,9 +54,11 @@ from buntime.sandboxes.kernel.image import ImageFailed, ensure_image
 from buntime.sandboxes.kernel.oci import CORE
 from buntime.sandboxes.local import LocalSandboxes
 from buntime.sandboxes.opening import keep_names, opened
-from buntime.stores.belonging import require_own, require_same
+from buntime.session import Session
+from buntime.snapshot import Layer
+from buntime.stores.belonging import require_own
 from buntime.stores.history import history_of
-from buntime.stores.opening import opened_store, with_password
+from buntime.stores.opening import opened_file, with_password
 from buntime.stores.unusable import StoreUnusable
 from buntime.web.assembly import web
 from buntime.web.built_clients import are_built, client_files
@@ -62,6 +67,7 @@ from buntime.web.metrics import Metrics
 from buntime.web.readings import Readings
 
 Say = Callable[[str], None]
+MASTER_KEY = "master-key"  # on whose fingerprint hosts agree
 REFUSALS = (BadSetting, HostCommandFailed, ImageFailed, NoPart, StoreUnusable)
 
 
@@ -81,47 +87,63 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
     `is_watched`: `say` reaches a terminal. Only then is the first key made, because a log would keep it.
     """
     plans, clock = plans_of(config), time.time
-    if is_directory(config.archive):
+    if is_directory(config.archive) and not config.store:
         plans = without_checkpoints(plans)
     raise_limits(core=CORE)
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         image = await ensure_image(config.images, say)
         require_own(config)
-        store = await enter(opened_store(config))
-        await asyncio.to_thread(require_same, config)
+        member = await enter(joined(config)) if config.store else None
+        store: Store = member.store if member else await enter(opened_file(config))
+        owners: Owners = member.owners if member else SoleOwner()
         links, tasks = await enter(Links()), await enter(Tasks())
         sessions = await store.all_sessions()
         await _prune_images(config, store)
 
         owned = {session.sandbox: session for session in sessions}
         layers, made = await store.all_layers(), await store.all_made_images()
-        ids = [layer.id for layer in layers]
+        left = await member.store.left_behind() if member else ()
+        ids = [layer.id for layer in layers] + [each.volume for each in left]
         sandboxes = await enter(opened(config, image, plans["free"].default, owned, tasks, links, ids, made))
         sandboxes.on_exited(Telling(store, clock).exited)
 
-        vault = open_vault(config, [*sessions, *layers])
+        vault = await _vault(config, member, [*sessions, *layers])
         archive = archive_of(config)
         saving = await enter(Saving(archive, vault, sandboxes.volumes, clock))
         metrics = Metrics(Readings(store, sandboxes, saving, sandboxes.works, clock))
         history = history_of(config)
         await history.keep({session.id for session in sessions})
-        lifecycle = assemble_lifecycle(store, sandboxes, saving, history, plans, tasks, clock, metrics, host_moments())
+        own = (store, sandboxes, saving, owners, history, plans, tasks, clock)
+        lifecycle = assemble_lifecycle(*own, metrics, host_moments())
         await lifecycle.transitions.settle()
-        _keep(config, store, sandboxes, lifecycle, tasks)
-        tasks.start_daemon(Leftovers(store, archive, saving, clock).keep(), "leftovers of uploads")
+        _keep(config, store, sandboxes, lifecycle, owners, tasks)
+        if member:
+            aside = Aside(member.store, sandboxes, lifecycle, owners.may_act, member.moved)
+            tasks.start_daemon(aside.keep(), "what moved sessions left")
+        tasks.start_daemon(Leftovers(store, archive, saving, owners, clock).keep(), "leftovers of uploads")
 
-        owners = SoleOwner()
         parts = (store, sandboxes, lifecycle, owners, history, vault, plans, tasks, clock)
         operations = assemble_operations(*parts, Waits(*_after(config)), config.receivers)
         previews = Previews(store, lifecycle, owners, clock, domain=config.domain, secure=bool(config.domain))
         files = client_files()
         await enter(web(config, operations, previews, metrics, sandboxes.works, files))
         await enter(edge(config, plans, tasks))
-        await enter(delivering(store, Signing(vault), config.receivers, clock, metrics.attempted))
+        await enter(
+            delivering(store, Signing(vault), config.receivers, clock, metrics.attempted, has_duty=owners.has_duty)
+        )
         url = api_url(config)
         key = await first_key(store) if is_watched else None
         yield Server(url, key, short_lines(url) if are_built(files) else ())
+
+
+async def _vault(config: Config, member: Member | None, owners: Sequence[Session | Layer]) -> Vault:
+    """All hosts of a fleet have one master key: any of them opens what another one has sealed. Raises BadMasterKey."""
+    known = await member.store.agreed(MASTER_KEY) if member else None
+    vault = open_vault(config, owners, may_create=known is None)
+    if member and await member.store.agree(MASTER_KEY, vault.fingerprint) != vault.fingerprint:
+        raise BadMasterKey("the master key is another one than that of the other hosts of BUNTIME_STORE. Copy theirs.")
+    return vault
 
 
 async def _prune_images(config: Config, store: Store) -> None:
@@ -132,10 +154,12 @@ async def _prune_images(config: Config, store: Store) -> None:
             await asyncio.to_thread(shelf.prune, await store.used_images())
 
 
-def _keep(config: Config, store: Store, sandboxes: LocalSandboxes, lifecycle: Lifecycle, tasks: Tasks) -> None:
+def _keep(
+    config: Config, store: Store, sandboxes: LocalSandboxes, lifecycle: Lifecycle, owners: Owners, tasks: Tasks
+) -> None:
     """Starts the loops that run for as long as the server."""
     pace = Pace(config.tick_ms / 1000, *_after(config), keeps=config.keep_suspended == 1)
-    keeper = Keeper(store, sandboxes, lifecycle, tasks, time.time, pace)
+    keeper = Keeper(store, sandboxes, lifecycle, owners, tasks, time.time, pace)
     tasks.start_daemon(keeper.run(), "keeper")
     tasks.start_daemon(keeper.watch_connections(), "connections")
     tasks.start(sandboxes.adopt(lifecycle.transitions.settle_one), "adoption")

@@ -622,6 +622,19 @@ class Store(Protocol):
         ...
 
     # idempotency
+    async def begin_key(self, account_id: str, key: str, fingerprint: str, now: int, *, repeatable: bool) -> None:
+        """A request with this key begins on this host, until `end_key` or an answer. A store that one host uses alone
+        remembers nothing: the host knows what it runs.
+
+        Raises IdempotencyInProgress while another host runs it, and IdempotencyKeyReused for another fingerprint. Where
+        that host was lost, the key is this host's if the first request was `repeatable`. Else raises RunLost.
+        """
+        ...
+
+    async def end_key(self, account_id: str, key: str) -> None:
+        """The request has ended without an answer to keep. Idempotent."""
+        ...
+
     async def find_answer(self, account_id: str, key: str) -> Answer | None:
         """The answer, however old, until it is dropped."""
         ...
@@ -669,8 +682,17 @@ class Owners(Protocol):
         """The id of this host, which new sessions have as their owner."""
         ...
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether there is no other host, and never will be."""
+        ...
+
     def may_act(self) -> bool:
         """Whether this host may acknowledge anything now. Ask again after each wait. Reads memory only."""
+        ...
+
+    def has_duty(self) -> bool:
+        """Whether this host does now what one host does for all. Reads memory only."""
         ...
 
     def is_mine(self, session: Session) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from buntime.session import DESTROYED, SavedVolume
 
 BEFORE_RESTORE = "before-restore"  # the name of the snapshot that each restore takes first
+KEPT_ASIDE = "kept-aside"  # the name of one with what a lost host had of a session that has moved
 BEFORE_RESTORE_SECONDS = 24 * 3600  # for which it is kept
 MOST_LAYERS = 16  # of a made image: its own, and those of the made images below it
 

@@ -147,7 +147,7 @@ class Api:
         """Returns a keeper that does not run by itself. Use `keep` for one tick. It uses the test's clock."""
         clock = self.clock
         paced = Pace(**pace, keeps=keeps)
-        return Keeper(self.store, self.sandboxes, self.lifecycle, self.tasks, clock, paced, clock)
+        return Keeper(self.store, self.sandboxes, self.lifecycle, self.owners, self.tasks, clock, paced, clock)
 
     async def keep(self, keeper: Keeper) -> None:
         """Runs one tick and waits for everything that it started."""
@@ -180,7 +180,7 @@ async def serving(
     async with Tasks() as tasks, saving, aiohttp.ClientSession() as http:
         metrics = Metrics(Readings(store, sandboxes, saving, lambda: checks, now))
         plans = load_plans(None) if checkpoints else without_checkpoints(load_plans(None))
-        lifecycle = assemble_lifecycle(store, sandboxes, saving, history, plans, tasks, now, metrics)
+        lifecycle = assemble_lifecycle(store, sandboxes, saving, owners, history, plans, tasks, now, metrics)
         operations = assemble_operations(store, sandboxes, lifecycle, owners, history, vault, plans, tasks, now)
         config = Config(cors_origins=cors_origins, domain=domain)
         app = create_app(operations, config, metrics=metrics, ready=lambda: checks, clock=now, files=files)

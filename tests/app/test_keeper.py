@@ -183,7 +183,7 @@ class Times:
 
     def keeper(self, api: Api, **pace: Any) -> Keeper:
         steady: Callable[[], float] = self.steady
-        parts = (api.store, api.sandboxes, api.lifecycle, api.tasks)
+        parts = (api.store, api.sandboxes, api.lifecycle, api.owners, api.tasks)
         return Keeper(*parts, self.clock, Pace(**pace), steady)
 
 

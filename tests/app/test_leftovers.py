@@ -21,7 +21,7 @@ def left(api: Api, name: str, age: float = 0.0) -> Upload:
 
 
 def leftovers(api: Api) -> Leftovers:
-    return Leftovers(api.store, api.archive, api.saving, api.clock)
+    return Leftovers(api.store, api.archive, api.saving, api.owners, api.clock)
 
 
 async def test_uploads_of_known_sessions_and_layers_are_removed_at_once(api: Api) -> None:

@@ -8,7 +8,7 @@ from buntime.session import State
 from tests.app.serving import Api
 
 PEER = Peer("hst_other", "192.0.2.7:8443")
-USES = [
+USES: list[tuple[str, str, dict[str, object] | None]] = [
     ("POST", "/execute", {"code": "1"}),
     ("POST", "/files/write", {"path": "/workspace/a", "content": "a"}),
     ("POST", "/sessions/{}/sleep", {"depth": "idle"}),

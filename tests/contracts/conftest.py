@@ -6,12 +6,10 @@ from pathlib import Path
 import pytest
 
 from buntime.ports import Store
-from buntime.stores.postgres.connecting import place_of
-from buntime.stores.postgres.store import PostgresStore
 from buntime.stores.sqlite.store import SqliteStore
 from buntime.testing.store import FakeStore
 from tests.contracts import twins
-from tests.contracts.postgres import Server, emptied, postgres
+from tests.contracts.postgres import LOCAL, Server, emptied, opened_as, postgres
 from tests.ports import free_port
 
 POSTGRES = pytest.param("postgres", marks=pytest.mark.postgres)
@@ -43,6 +41,6 @@ async def store(request: pytest.FixtureRequest, store_path: Path) -> AsyncIterat
     elif request.param == "postgres":
         url: str = request.getfixturevalue("postgres_url")
         await emptied(url)
-        store = await PostgresStore.open(place_of(url))
+        store = await opened_as(LOCAL, url)
     yield store
     await store.close()

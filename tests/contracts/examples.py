@@ -127,7 +127,7 @@ FULL = Session(
     saved=SavedVolume("ses_full/2", 40 << 20, NOW + 4, ("ses_full/0", "ses_full/1"), (3, 1 << 40)),
     previous=SavedVolume("ses_full/1", 0, NOW + 2, is_checkpoint=True),
     archived=True,
-    host="other",
+    host="local",
     epoch=3,
     version=7,
 )

@@ -14,6 +14,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
+from buntime.fleet.members import Membership
 from buntime.stores.postgres.connecting import place_of
 from buntime.stores.postgres.store import PostgresStore
 
@@ -24,6 +25,12 @@ INITIAL = (
     *("--encoding=UTF8", "--locale=C", "--no-sync"),
 )
 FAST = ("deadlock_timeout=50ms", "fsync=off", "full_page_writes=off", "synchronous_commit=off")
+
+
+LOCAL = Membership("local", 1)  # the owner of the examples' sessions, whose lease never ends
+JOINED = """
+INSERT INTO hosts VALUES (%s, %s, 0, '2999-01-01', false, 'active', 'local:1', '1', '{}') ON CONFLICT DO NOTHING
+"""
 
 
 class Server:
@@ -117,15 +124,22 @@ def postgres(port: int, settings: Sequence[str] = FAST, directory: Path | None =
         shutil.rmtree(directory)
 
 
+async def opened_as(me: Membership, url: str) -> PostgresStore:
+    """The store as this member uses it."""
+    return await PostgresStore.open(place_of(url), me.host, lambda: me)
+
+
 async def emptied(url: str) -> None:
     """Makes the tables if there are none, and removes all that they hold."""
-    await (await PostgresStore.open(place_of(url))).close()
+    await (await opened_as(LOCAL, url)).close()
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
         found = await connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
         tables = {row[0] for row in await found.fetchall()} - {"buntime_schema"}
         names = sql.SQL(", ").join(map(sql.Identifier, sorted(tables)))
         await connection.execute(sql.SQL("TRUNCATE {} RESTART IDENTITY").format(names))
         await connection.execute("INSERT INTO state_counts (shard) SELECT generate_series(0, 63)")
+        await connection.execute("INSERT INTO duties VALUES ('fleet', '', 0)")
+        await connection.execute(JOINED, [LOCAL.host, LOCAL.incarnation])
 
 
 def empty(url: str) -> None:

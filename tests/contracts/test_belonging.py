@@ -6,7 +6,7 @@ import pytest
 
 from buntime.config import Config
 from buntime.stores.belonging import require_same
-from buntime.stores.opening import opened_store
+from buntime.stores.opening import opened_file
 from buntime.stores.unusable import StoreUnusable
 from tests.contracts.postgres import Server, emptied
 
@@ -28,6 +28,6 @@ async def test_another_database_is_refused_also_when_it_is_empty(
 
 async def test_a_directory_with_a_file_has_no_database(tmp_path: Path) -> None:
     config = Config(data_dir=tmp_path)
-    async with opened_store(config):
+    async with opened_file(config):
         require_same(config)
     assert not (tmp_path / "store-id").exists()

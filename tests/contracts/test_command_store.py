@@ -13,12 +13,12 @@ from buntime.errors import ResourceLimitExceeded
 from buntime.event import AccountEvent, EventType
 from buntime.ports import Store
 from buntime.stores.command_store import CommandStore
-from buntime.stores.opening import command_store, opened_store
+from buntime.stores.opening import command_store, opened_database, opened_file
 from buntime.stores.unusable import StoreUnusable
 from buntime.webhook import SigningSecret, Webhook
 from tests.contracts.conftest import POSTGRES
 from tests.contracts.examples import NOW, account, key, named, session
-from tests.contracts.postgres import Server, emptied
+from tests.contracts.postgres import LOCAL, Server, emptied
 
 CREATED = AccountEvent("evt_one", "acc_one", EventType.ACCOUNT_CREATED, NOW, None, {})
 HOOK = Webhook("whk_one", "", "https://example.com", (SigningSecret("sealed"),), NOW)
@@ -36,7 +36,8 @@ async def config(request: pytest.FixtureRequest, tmp_path: Path) -> Config:
 @pytest.fixture
 async def store(config: Config) -> AsyncIterator[Store]:
     """That of the running server."""
-    async with opened_store(config) as store:
+    opening = opened_database(config, LOCAL.host, lambda: LOCAL) if config.store else opened_file(config)
+    async with opening as store:
         yield store
 
 

@@ -11,7 +11,7 @@ from buntime.ports import Store
 from buntime.session import State
 from buntime.stores import moving
 from buntime.stores.moving import move
-from buntime.stores.postgres.connecting import Place, place_of
+from buntime.stores.postgres.connecting import Place, connect_blocking, place_of
 from buntime.stores.postgres.store import PostgresStore
 from buntime.stores.sqlite.store import SqliteStore
 from buntime.stores.unusable import StoreUnusable
@@ -30,7 +30,7 @@ from tests.contracts.examples import (
     session,
     token,
 )
-from tests.contracts.postgres import emptied
+from tests.contracts.postgres import JOINED, LOCAL, emptied
 
 pytestmark = pytest.mark.postgres
 
@@ -39,8 +39,18 @@ HOOK = Webhook("whk_one", "acc_one", "https://example.com", (SigningSecret("seal
 
 @pytest.fixture
 async def place(postgres_url: str) -> Place:
+    """No host uses it."""
     await emptied(postgres_url)
-    return place_of(postgres_url)
+    place = place_of(postgres_url)
+    with connect_blocking(place) as connection:
+        connection.execute("DELETE FROM hosts")
+    return place
+
+
+async def joined(place: Place) -> PostgresStore:
+    with connect_blocking(place) as connection:
+        connection.execute(JOINED, [LOCAL.host, LOCAL.incarnation])
+    return await PostgresStore.open(place, LOCAL.host, lambda: LOCAL)
 
 
 async def fill(store: Store) -> None:
@@ -101,7 +111,7 @@ async def moved_from(path: Path, place: Place) -> tuple[dict[str, object], dict[
     before = await everything(file)
     await file.close()
     assert move(path, place) > 20
-    store = await PostgresStore.open(place)
+    store = await joined(place)
     after = await everything(store)
     await store.close()
     return before, after
@@ -115,7 +125,7 @@ async def test_everything_is_there_after_the_move(store_path: Path, place: Place
 
 async def test_numbers_go_on_after_the_move(store_path: Path, place: Place) -> None:
     await moved_from(store_path, place)
-    store = await PostgresStore.open(place)
+    store = await PostgresStore.open(place, LOCAL.host, lambda: LOCAL)
     last = (await store.list_events(None))[-1].number
     await store.add_events([happened("evt_new")])
     assert [found.number > last for found in await store.list_events(None, after=last)] == [True]
@@ -150,9 +160,13 @@ async def test_a_move_that_was_killed_is_finished_by_the_next(
 
 async def test_a_database_that_is_in_use_or_not_empty_is_refused(store_path: Path, place: Place) -> None:
     await (await SqliteStore.open(store_path)).close()
-    store = await PostgresStore.open(place)
+    store = await joined(place)
+    with pytest.raises(StoreUnusable, match="Stop it first"):
+        move(store_path, place)
     await store.add_account(account("acc_other"))
     await store.close()
+    with connect_blocking(place) as connection:
+        connection.execute("DELETE FROM hosts")
     with pytest.raises(StoreUnusable, match="not empty"):
         move(store_path, place)
     assert store_path.exists()

@@ -4,27 +4,35 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import replace
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 
 import psycopg
 import pytest
+from psycopg_pool import AsyncConnectionPool
 
 from buntime.config import Config
 from buntime.errors import (
     BuntimeError,
     IdempotencyInProgress,
+    IdempotencyKeyReused,
+    MayNotAct,
     NameTaken,
+    NotOwner,
     OutcomeUnknown,
+    RunLost,
     SessionLimitExceeded,
     StaleSession,
     Unavailable,
 )
 from buntime.event import AccountEvent, EventType, of_new_session
+from buntime.fleet.members import Description, Membership
+from buntime.fleet.postgres.members import PostgresMembers
 from buntime.session import Session, State
-from buntime.stores.opening import opened_store, with_password
+from buntime.stores.opening import with_password
 from buntime.stores.postgres import committing, listening, migrations, transactions
-from buntime.stores.postgres.connecting import Place, connect, place_of
+from buntime.stores.postgres.connecting import Place, connect, connect_blocking, place_of
 from buntime.stores.postgres.store import PostgresStore
 from buntime.stores.postgres.transactions import Transaction
 from buntime.stores.unusable import StoreTooNew, StoreUnusable
@@ -32,7 +40,7 @@ from buntime.usage import Moment, Reading
 from tests.contracts.cutting import Cut, CuttingProxy
 from tests.contracts.examples import NOW, account, answer, key, layer, session, snapshot
 from tests.contracts.pgbouncer import pgbouncer
-from tests.contracts.postgres import Server, emptied, postgres
+from tests.contracts.postgres import JOINED, LOCAL, Server, emptied, postgres
 from tests.ports import free_port
 from tests.waiting import PATIENCE, REST
 
@@ -61,7 +69,7 @@ async def proxy(postgres_server: Server) -> AsyncIterator[CuttingProxy]:
 @pytest.fixture
 async def cut_store(place: Place, proxy: CuttingProxy) -> AsyncIterator[PostgresStore]:
     """A store whose connections the proxy can cut."""
-    async with opened(place_of(f"postgresql://buntime:secret@127.0.0.1:{proxy.port}/contracts")) as store:
+    async with opened(place_of(f"postgresql://buntime:secret@127.0.0.1:{proxy.port}/contracts"), joins=False) as store:
         yield store
 
 
@@ -74,8 +82,11 @@ def own_server() -> Iterator[Server]:
 
 
 @asynccontextmanager
-async def opened(place: Place) -> AsyncIterator[PostgresStore]:
-    store = await PostgresStore.open(place)
+async def opened(place: Place, *, joins: bool = True) -> AsyncIterator[PostgresStore]:
+    store = await PostgresStore.open(place, LOCAL.host, lambda: LOCAL)
+    if joins:
+        with connect_blocking(place) as connection:
+            connection.execute(JOINED, [LOCAL.host, LOCAL.incarnation])
     try:
         yield store
     finally:
@@ -601,7 +612,7 @@ async def _said(capsys: pytest.CaptureFixture[str], what: str) -> bool:
 
 async def test_two_hosts_can_make_the_tables_at_once(postgres_server: Server) -> None:
     place = place_of(postgres_server.create("fresh"))
-    opening = [PostgresStore.open(place) for _ in range(4)]
+    opening = [PostgresStore.open(place, LOCAL.host, lambda: LOCAL) for _ in range(4)]
     for store in await asyncio.gather(*opening):
         await store.close()
     assert postgres_server.execute("SELECT count(*) FROM buntime_schema", "fresh") == [(len(migrations.steps()),)]
@@ -609,22 +620,12 @@ async def test_two_hosts_can_make_the_tables_at_once(postgres_server: Server) ->
 
 async def test_a_schema_that_is_too_new_is_refused_and_one_that_is_fit_is_not(postgres_server: Server) -> None:
     place = place_of(postgres_server.create("newer"))
-    await (await PostgresStore.open(place)).close()
+    await (await PostgresStore.open(place, LOCAL.host, lambda: LOCAL)).close()
     postgres_server.execute("INSERT INTO buntime_schema (version, needs) VALUES (900, 1)", "newer")
-    await (await PostgresStore.open(place)).close()
+    await (await PostgresStore.open(place, LOCAL.host, lambda: LOCAL)).close()
     postgres_server.execute("INSERT INTO buntime_schema (version, needs) VALUES (901, 900)", "newer")
     with pytest.raises(StoreTooNew, match="version 901"):
-        await PostgresStore.open(place)
-
-
-async def test_a_second_server_is_refused_while_servers_do_not_share_sessions(place: Place, postgres_url: str) -> None:
-    config = Config(store=postgres_url)
-    async with opened_store(config):
-        with pytest.raises(StoreUnusable, match="Another buntime server"):
-            async with opened_store(config):
-                pass
-    async with opened_store(config):
-        pass
+        await PostgresStore.open(place, LOCAL.host, lambda: LOCAL)
 
 
 @pytest.mark.parametrize(
@@ -639,7 +640,7 @@ async def test_a_second_server_is_refused_while_servers_do_not_share_sessions(pl
 )
 async def test_a_database_that_cannot_be_used_is_named_without_its_password(url: str, postgres_server: Server) -> None:
     with pytest.raises(StoreUnusable) as refused:
-        await PostgresStore.open(place_of(url.replace("PORT", str(postgres_server.port))))
+        await PostgresStore.open(place_of(url.replace("PORT", str(postgres_server.port))), LOCAL.host, lambda: LOCAL)
     assert "topsecret" not in str(refused.value)
 
 
@@ -666,7 +667,7 @@ def test_a_password_of_the_environment_is_used_unless_the_address_has_one() -> N
 async def test_a_database_of_another_encoding_is_refused(postgres_server: Server) -> None:
     postgres_server.execute("CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0 LOCALE 'C'")
     with pytest.raises(StoreUnusable, match="LATIN1"):
-        await PostgresStore.open(place_of(postgres_server.url("latin")))
+        await PostgresStore.open(place_of(postgres_server.url("latin")), LOCAL.host, lambda: LOCAL)
 
 
 # text
@@ -695,9 +696,180 @@ async def test_an_id_that_postgresql_refuses_is_not_found(place: Place) -> None:
 
 
 async def test_a_closed_store_is_unavailable(place: Place) -> None:
-    store = await PostgresStore.open(place)
+    store = await PostgresStore.open(place, LOCAL.host, lambda: LOCAL)
     await store.close()
     for call in (store.add_session(session(), None, 1), store.get_session("ses_one")):
         with pytest.raises(BuntimeError) as refused:
             await call
         assert isinstance(refused.value, Unavailable)
+
+
+# hosts of a fleet
+
+
+@dataclass(slots=True)
+class Host:
+    """A host of a fleet, as far as its store goes."""
+
+    store: PostgresStore
+    members: PostgresMembers
+    me: Membership
+
+    async def lose(self, other: "Host") -> None:
+        """Takes over from a host whose lease is over."""
+        lost = next(each for each in await self.members.list() if each.id == other.me.host)
+        assert await self.members.take_over(self.me, lost)
+
+
+def _same(me: Membership) -> Membership:
+    return me
+
+
+@pytest.fixture
+async def hosts(place: Place, postgres_server: Server) -> AsyncIterator[tuple[Host, Host]]:
+    async with AsyncExitStack() as stack:
+        pool = AsyncConnectionPool(place.conninfo, min_size=1, open=False)
+        members = PostgresMembers(await stack.enter_async_context(pool))
+        found = []
+        for name in ("hst_a", "hst_b"):
+            me = await members.join(name, Description(f"{name}:1", "1"))
+            store = await PostgresStore.open(place, name, partial(_same, me))
+            stack.push_async_callback(store.close)
+            found.append(Host(store, members, me))
+        yield found[0], found[1]
+
+
+async def lost(hosts: tuple[Host, Host], postgres_server: Server) -> None:
+    postgres_server.execute("UPDATE hosts SET lease_until = now() WHERE id = 'hst_a'", "contracts")
+    await hosts[1].lose(hosts[0])
+
+
+ASLEEP = replace(session("ses_one", state=State.DEEP_SLEEP), archived=True, host="hst_a")
+
+
+async def test_a_new_session_is_its_hosts(hosts: tuple[Host, Host]) -> None:
+    a, b = hosts
+    await a.store.add_session(session(), None, 1)
+    stored = await b.store.get_session("ses_one")
+    assert stored is not None
+    assert stored.host == "hst_a"
+    assert [len(await each.store.all_sessions()) for each in hosts] == [1, 0]
+    assert [len(await each.store.changed_sessions()) for each in hosts] == [1, 0]
+    assert [(await each.store.count_states())[State.ACTIVE] for each in hosts] == [1, 0]
+    assert [len(await each.store.account_sessions("acc_one")) for each in hosts] == [1, 1]
+
+
+async def test_another_host_changes_nothing_of_a_session(hosts: tuple[Host, Host]) -> None:
+    a, b = hosts
+    await a.store.add_session(session(), None, 1)
+    stored = await b.store.get_session("ses_one")
+    assert stored is not None
+    with pytest.raises(NotOwner):
+        await b.store.change_session(stored, replace(stored, metadata={"b": 1}))
+    with pytest.raises(NotOwner):
+        await b.store.remove_session("ses_one")
+    with pytest.raises(NotOwner):
+        await b.store.add_snapshot(snapshot(), layer(), None, 9)
+    await b.store.touch_session("ses_one", NOW + 100)
+    await b.store.close()
+    assert await a.store.get_session("ses_one") == stored
+
+
+async def test_a_host_that_lost_a_session_changes_nothing_of_it(
+    hosts: tuple[Host, Host], postgres_server: Server
+) -> None:
+    a, b = hosts
+    await a.store.add_session(ASLEEP, None, 1)
+    await lost(hosts, postgres_server)
+    with pytest.raises(MayNotAct):
+        await a.store.change_session(ASLEEP, replace(ASLEEP, metadata={"a": 1}))
+    claimed = await b.store.claim("ses_one", "vol_new")
+    assert claimed == replace(ASLEEP, host="hst_b", epoch=2, version=2, volume="vol_new")
+    again = await a.members.join("hst_a", Description("hst_a:1", "1"))
+    a.store._membership = lambda: again
+    with pytest.raises(NotOwner):
+        await a.store.change_session(ASLEEP, replace(ASLEEP, metadata={"a": 1}))
+    assert [each.volume for each in await a.store.left_behind()] == ["vol_ses_one"]
+
+
+async def test_a_version_that_is_too_old_is_no_other_owner(hosts: tuple[Host, Host]) -> None:
+    a, _ = hosts
+    await a.store.add_session(ASLEEP, None, 1)
+    await a.store.change_session(ASLEEP, replace(ASLEEP, metadata={"a": 1}))
+    with pytest.raises(StaleSession):
+        await a.store.change_session(ASLEEP, replace(ASLEEP, metadata={"a": 2}))
+
+
+async def test_a_host_that_may_not_act_stores_nothing(hosts: tuple[Host, Host], postgres_server: Server) -> None:
+    a, b = hosts
+    await lost(hosts, postgres_server)
+    for change in (
+        a.store.add_session(session(), None, 1),
+        a.store.add_layer(layer()),
+        a.store.add_account(account()),
+        a.store.add_answer(answer()),
+    ):
+        with pytest.raises(MayNotAct):
+            await change
+    assert await b.store.get_session("ses_one") is None
+
+
+async def test_limits_hold_over_all_hosts(hosts: tuple[Host, Host]) -> None:
+    a, b = hosts
+    adds = [hosts[n % 2].store.add_session(session(f"ses_{n}"), None, 5) for n in range(12)]
+    outcomes = await asyncio.gather(*adds, return_exceptions=True)
+    assert sum(outcome is None for outcome in outcomes) == 5
+    assert await a.store.count_sessions("acc_one") == await b.store.count_sessions("acc_one") == 5
+
+
+async def test_what_a_lost_host_left_is_kept_aside_once(hosts: tuple[Host, Host], postgres_server: Server) -> None:
+    a, b = hosts
+    awake = replace(session(), host="hst_a")
+    await a.store.add_session(awake, None, 1)
+    await lost(hosts, postgres_server)
+    taken = await b.store.take("ses_one", "vol_new")
+    assert taken is not None
+    assert (taken.host, taken.state, taken.volume) == ("hst_b", State.ACTIVE, "vol_new")
+    again = await a.members.join("hst_a", Description("hst_a:1", "1"))
+    a.store._membership = lambda: again
+    (left,) = await a.store.left_behind()
+    assert left.changed
+    assert await a.store.keep_aside(left, snapshot(), layer())
+    assert not await a.store.keep_aside(left, snapshot("snp_two"), layer("lay_two"))
+    assert await a.store.left_behind() == []
+    assert await b.store.get_snapshot("snp_one") == snapshot()
+
+
+async def test_hosts_agree_on_what_the_first_one_said(hosts: tuple[Host, Host]) -> None:
+    a, b = hosts
+    assert await b.store.agreed("key") is None
+    assert await a.store.agree("key", "first") == "first"
+    assert await b.store.agree("key", "second") == await b.store.agreed("key") == "first"
+
+
+async def test_a_key_is_in_progress_on_one_host(hosts: tuple[Host, Host]) -> None:
+    a, b = hosts
+    await a.store.begin_key("acc_one", "k", "told", NOW, repeatable=False)
+    with pytest.raises(IdempotencyInProgress):
+        await b.store.begin_key("acc_one", "k", "told", NOW, repeatable=False)
+    with pytest.raises(IdempotencyKeyReused):
+        await b.store.begin_key("acc_one", "k", "other", NOW, repeatable=False)
+    await a.store.end_key("acc_one", "k")
+    await b.store.begin_key("acc_one", "k", "told", NOW, repeatable=False)
+    await b.store.add_answer(answer())
+    assert await a.store.find_answer("acc_one", "k") == answer()
+
+
+@pytest.mark.parametrize("repeatable", [True, False])
+async def test_what_a_lost_host_was_asked_is_done_again_only_if_it_may_be(
+    hosts: tuple[Host, Host], postgres_server: Server, repeatable: bool
+) -> None:
+    a, b = hosts
+    await a.store.begin_key("acc_one", "k", "told", NOW, repeatable=repeatable)
+    await lost(hosts, postgres_server)
+    for _ in range(2):
+        if repeatable:
+            await b.store.begin_key("acc_one", "k", "told", NOW, repeatable=True)
+        else:
+            with pytest.raises(RunLost):
+                await b.store.begin_key("acc_one", "k", "told", NOW, repeatable=False)

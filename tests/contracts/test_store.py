@@ -350,7 +350,7 @@ async def test_a_taken_session_id_leaves_its_key_free(store: Store) -> None:
 
 async def test_a_change_raises_the_version_and_returns_what_is_stored(store: Store) -> None:
     await store.add_session(FULL, None, 1)
-    wanted = replace(session("ses_full"), metadata={"new": 1})
+    wanted = replace(session("ses_full"), epoch=FULL.epoch, metadata={"new": 1})
     changed = await store.change_session(FULL, wanted)
     assert changed == replace(wanted, version=FULL.version + 1, last_active=FULL.last_active)
     assert await store.get_session("ses_full") == changed

@@ -9,11 +9,9 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from buntime.errors import BuntimeError, StaleSession
 from buntime.ports import Store
-from buntime.stores.postgres.connecting import place_of
-from buntime.stores.postgres.store import PostgresStore
 from buntime.stores.sqlite.store import SqliteStore
 from buntime.testing.store import FakeStore
-from tests.contracts.postgres import empty
+from tests.contracts.postgres import LOCAL, empty, opened_as
 
 postgres_url = ""  # the fixture `postgres_url` sets it: a state machine has no fixtures
 
@@ -63,4 +61,4 @@ class OnPostgres(Twins):
         super().__init__()
 
     async def open(self) -> Store:
-        return await PostgresStore.open(place_of(postgres_url))
+        return await opened_as(LOCAL, postgres_url)

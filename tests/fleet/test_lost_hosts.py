@@ -210,8 +210,9 @@ async def test_a_host_whose_watchdog_and_server_were_killed_is_silent_all_the_sa
 @contextmanager
 def _refusing(tables: str) -> Iterator[None]:
     """The database ends all connections, and takes no new one."""
-    place = Path(str(conninfo_to_dict(tables)["host"]))
-    socket, aside = place / ".s.PGSQL.5432", place / "aside"
+    given = conninfo_to_dict(tables)
+    place = Path(str(given["host"]))
+    socket, aside = place / f".s.PGSQL.{given['port']}", place / "aside"
     with psycopg.connect(tables, autocommit=True) as connection:
         socket.rename(aside)
         connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")

@@ -1,6 +1,7 @@
 """Who owns a session in PostgreSQL, also when two transactions meet."""
 
 import asyncio
+from dataclasses import replace
 
 import psycopg
 import pytest
@@ -8,10 +9,23 @@ from psycopg_pool import AsyncConnectionPool
 
 from buntime.errors import Unavailable
 from buntime.fleet.members import Description, Fenced, Membership
-from buntime.fleet.ownership import Ownership
+from buntime.fleet.ownership import Left, Ownership, Whereabouts
 from buntime.fleet.postgres.members import PostgresMembers
-from buntime.fleet.postgres.ownership import OWNED, Whereabouts, claim, look, report, require_member
+from buntime.fleet.postgres.ownership import (
+    adopt,
+    claim,
+    left_behind,
+    look,
+    report,
+    require_member,
+    strays,
+    take,
+    take_duty,
+)
 from buntime.session import State
+from buntime.stores.postgres.queries import query
+from buntime.stores.rows.sessions import session_row
+from tests.contracts import examples
 from tests.fleet.conftest import Pool
 
 pytestmark = pytest.mark.postgres
@@ -29,14 +43,20 @@ class Fleet:
     async def join(self, host: str) -> Membership:
         return await self.members.join(host, Description(f"{host}:7000", "1"))
 
-    async def add(self, session: str, host: str | None = "a", state: str = ASLEEP, archived: bool = True) -> None:
+    async def add(self, session: str, host: str = "a", state: str = ASLEEP, archived: bool = True) -> None:
         async with self.pool.connection() as connection:
-            row = (session, host, state, archived)
-            await connection.execute("INSERT INTO sessions VALUES (%s, %s, 1, 1, %s, %s)", row)
+            made = replace(examples.session(session, state=State(state)), host=host, archived=archived)
+            await connection.execute(query("add_session"), session_row(made))
 
     async def claim(self, me: Membership, session: str) -> int | None:
         async with self.pool.connection() as connection:
-            return await claim(connection, me, session)
+            row = await claim(connection, me, session, f"vol_{me.host}")
+            return None if row is None else int(row["epoch"])
+
+    async def take(self, me: Membership, session: str) -> int | None:
+        async with self.pool.connection() as connection:
+            row = await take(connection, me, session, f"vol_{me.host}")
+            return None if row is None else int(row["epoch"])
 
     async def end_leases(self) -> None:
         async with self.pool.connection() as connection:
@@ -58,7 +78,7 @@ def fleet(clocked: Pool) -> Fleet:
 
 async def test_a_sleeping_session_of_nobody_is_claimed_once(fleet: Fleet) -> None:
     a, b = await fleet.join("a"), await fleet.join("b")
-    await fleet.add("ses_1", host=None)
+    await fleet.add("ses_1", host="")
     assert await fleet.claim(a, "ses_1") == 2
     assert await fleet.claim(b, "ses_1") is None
     assert await fleet.claim(a, "ses_1") == 3, "a host may claim what it owns: the epoch tells its claims apart"
@@ -92,7 +112,7 @@ async def test_a_session_of_a_host_without_a_row_is_not_claimed(fleet: Fleet) ->
 
 async def test_a_host_whose_lease_is_over_claims_nothing(fleet: Fleet) -> None:
     me = await fleet.join("b")
-    await fleet.add("ses_1", host=None)
+    await fleet.add("ses_1", host="")
     await fleet.end_leases()
     with pytest.raises(Fenced):
         await fleet.claim(me, "ses_1")
@@ -103,7 +123,7 @@ async def test_two_hosts_that_claim_at_once_get_one_session(fleet: Fleet) -> Non
     c = await fleet.join("c")
     await fleet.add("ses_1")
     async with fleet.pool.connection() as first:
-        assert await claim(first, b, "ses_1") == 2
+        assert await claim(first, b, "ses_1", "vol_b") is not None
         second = asyncio.create_task(fleet.claim(c, "ses_1"))
         await _waits(second)
     assert await second is None
@@ -113,12 +133,12 @@ async def test_a_host_that_joins_again_waits_for_claims_of_what_it_had(fleet: Fl
     b = await fleet.lose_a()
     await fleet.add("ses_1")
     async with fleet.pool.connection() as claiming:
-        assert await claim(claiming, b, "ses_1") == 2
+        assert await claim(claiming, b, "ses_1", "vol_b") is not None
         joining = asyncio.create_task(fleet.join("a"))
         await _waits(joining)
     a = await joining
     async with fleet.pool.connection() as connection:
-        assert await report(connection, a, ["ses_1"]) == [Ownership("ses_1", "b", 2, State.DEEP_SLEEP)]
+        assert await report(connection, a, ["ses_1"]) == [Ownership("ses_1", "b", 2, State.DEEP_SLEEP, "vol_b")]
 
 
 async def test_what_a_host_had_is_its_own_from_the_moment_it_joins_again(fleet: Fleet) -> None:
@@ -174,17 +194,6 @@ async def test_two_hosts_take_over_a_third_at_once_and_one_does(fleet: Fleet) ->
     assert sorted(took) == [False, True]
 
 
-async def test_a_write_of_an_earlier_epoch_changes_nothing(fleet: Fleet) -> None:
-    me = await fleet.lose_a()
-    await fleet.add("ses_1")
-    assert await fleet.claim(me, "ses_1") == 2
-    for host, epoch, rows in (("a", 1, 0), ("a", 2, 0), ("b", 1, 0), ("b", 2, 1)):
-        async with fleet.pool.connection() as connection:
-            statement = f"UPDATE sessions SET state = 'active' WHERE id = 'ses_1' AND {OWNED}".encode()
-            changed = await connection.execute(statement, {"host": host, "epoch": epoch})
-            assert changed.rowcount == rows
-
-
 async def test_a_report_shows_what_moved_and_what_should_be_awake_here(fleet: Fleet) -> None:
     b = await fleet.lose_a()
     await fleet.add("ses_moved")
@@ -205,13 +214,75 @@ async def test_a_report_shows_what_moved_and_what_should_be_awake_here(fleet: Fl
 async def test_a_look_tells_where_a_session_is(fleet: Fleet) -> None:
     await fleet.lose_a()
     await fleet.add("ses_1", state=AWAKE, archived=False)
-    await fleet.add("ses_2", host=None)
+    await fleet.add("ses_2", host="")
     async with fleet.pool.connection() as connection:
         found = await look(connection, "ses_1")
         assert found == Whereabouts("a", 1, "a:7000", State.ACTIVE, archived=False, taken_over=True)
         found = await look(connection, "ses_2")
         assert found == Whereabouts(None, 1, None, State.DEEP_SLEEP, archived=True, taken_over=False)
         assert await look(connection, "ses_3") is None
+
+
+async def test_what_a_lost_host_has_of_a_session_that_moved_is_noted(fleet: Fleet) -> None:
+    me = await fleet.lose_a()
+    await fleet.add("ses_asleep")
+    await fleet.add("ses_awake", state=AWAKE, archived=False)
+    assert await fleet.claim(me, "ses_asleep") == 2
+    assert await fleet.take(me, "ses_awake") == 2
+    async with fleet.pool.connection() as connection:
+        asleep, awake = await left_behind(connection, "a")
+        assert await left_behind(connection, "b") == []
+    assert asleep == Left("vol_ses_asleep", "ses_asleep", "acc_one", "img", "default", 1024, changed=False)
+    assert (awake.volume, awake.changed) == ("vol_ses_awake", True)
+
+
+async def test_only_what_a_lost_host_had_is_taken(fleet: Fleet) -> None:
+    a, b = await fleet.join("a"), await fleet.join("b")
+    await fleet.add("ses_1", state=AWAKE)
+    assert await fleet.take(b, "ses_1") is None
+    assert await fleet.take(a, "ses_1") is None
+
+
+async def test_sessions_of_lost_hosts_that_must_end_are_found(fleet: Fleet) -> None:
+    await fleet.lose_a()
+    await fleet.add("ses_awake", state=AWAKE)
+    await fleet.add("ses_deleting", state="deleting")
+    await fleet.add("ses_nobody", host="")
+    await fleet.add("ses_of_b", host="b")
+    async with fleet.pool.connection() as connection:
+        assert await strays(connection, examples.NOW, 9) == ["ses_deleting"]
+        assert await strays(connection, examples.NOW + 300, 9) == ["ses_awake", "ses_deleting", "ses_nobody"]
+
+
+async def test_one_host_has_the_duty_until_its_lease_is_over(fleet: Fleet) -> None:
+    a, b = await fleet.join("a"), await fleet.join("b")
+    async with fleet.pool.connection() as connection:
+        assert await take_duty(connection, a)
+        assert not await take_duty(connection, b)
+        assert await take_duty(connection, a)
+    await fleet.end_leases()
+    b = await fleet.join("b")
+    async with fleet.pool.connection() as connection:
+        assert await take_duty(connection, b)
+    a = await fleet.join("a")
+    async with fleet.pool.connection() as connection:
+        assert not await take_duty(connection, a)
+
+
+async def test_what_a_server_had_alone_is_adopted_once(fleet: Fleet) -> None:
+    a = await fleet.join("a")
+    await fleet.add("ses_1", host="local")
+    async with fleet.pool.connection() as connection:
+        assert await adopt(connection, a) == 1
+        assert await adopt(connection, a) == 0
+
+
+async def test_a_second_host_adopts_nothing(fleet: Fleet) -> None:
+    await fleet.join("a")
+    b = await fleet.join("b")
+    await fleet.add("ses_1", host="local")
+    async with fleet.pool.connection() as connection:
+        assert await adopt(connection, b) == 0
 
 
 async def test_a_database_that_is_away_is_unavailable(fleet: Fleet, tables: str) -> None:
@@ -224,7 +295,7 @@ async def test_a_database_that_is_away_is_unavailable(fleet: Fleet, tables: str)
 
 async def test_a_database_that_is_no_primary_any_more_is_unavailable(fleet: Fleet, tables: str) -> None:
     me = await fleet.join("a")
-    standby = f"{tables} options='-c default_transaction_read_only=on'"
+    standby = f"{tables}&options=-c%20default_transaction_read_only%3Don"
     async with AsyncConnectionPool(standby, min_size=1, open=False) as pool:
         members = PostgresMembers(pool)
         with pytest.raises(Unavailable):

@@ -119,6 +119,9 @@ export class ExecutionTimeout extends BuntimeError {}
 /** 409 `idempotency_in_progress`: the first request with this key is still running. */
 export class IdempotencyInProgress extends BuntimeError {}
 
+/** 409 `outcome_unknown`: a host was lost while the first request with this key ran. It is never run again. */
+export class OutcomeUnknown extends BuntimeError {}
+
 /** 422 `idempotency_key_reused`: the key was used for a different request. */
 export class IdempotencyKeyReused extends BuntimeError {}
 
@@ -234,6 +237,7 @@ const CLASSES: Record<string, typeof BuntimeError> = {
   resource_limit_exceeded: ResourceLimitExceeded,
   execution_timeout: ExecutionTimeout,
   idempotency_in_progress: IdempotencyInProgress,
+  outcome_unknown: OutcomeUnknown,
   idempotency_key_reused: IdempotencyKeyReused,
   session_busy: SessionBusy,
   invalid_state: InvalidState,

@@ -56,6 +56,7 @@ export {
   MethodNotAllowed,
   NameTaken,
   NotFound,
+  OutcomeUnknown,
   PayloadTooLarge,
   ProcessNotFound,
   RangeNotSatisfiable,

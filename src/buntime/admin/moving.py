@@ -8,14 +8,19 @@ from buntime.admin.printing import AsJson, say
 from buntime.admin.refusals import CommandRefused, ServerGroup
 from buntime.config import from_environment
 from buntime.daemon.only_server import only_server
+from buntime.fleet.members import Fenced, Membership
 from buntime.stores import store_file
 from buntime.stores.belonging import MOVED
-from buntime.stores.opening import opened_store, place_of
+from buntime.stores.opening import opened_database, place_of
 from buntime.stores.unusable import StoreUnusable
 
 store = typer.Typer(
     cls=ServerGroup, help="Where the store is.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
 )
+
+
+def _no_member() -> Membership:
+    raise Fenced
 
 
 @store.callback()
@@ -42,7 +47,7 @@ def move_store(as_json: AsJson = False) -> None:
             raise CommandRefused(f"{config.data_dir} has no store to move.")
 
         async def make_tables() -> None:
-            async with opened_store(config):
+            async with opened_database(config, "", _no_member):
                 pass
 
         with only_server(config):

@@ -8,12 +8,15 @@ from pathlib import Path
 import uvloop
 
 from buntime.config import BadSetting, Config
+from buntime.daemon.listening import Listening
 from buntime.daemon.logs import configure_logs
 from buntime.daemon.only_server import only_server
 from buntime.daemon.tasks import Tasks
 from buntime.edge.process import stop_left_over
 from buntime.errors import BuntimeError
+from buntime.fleet.watchdog import end_watchdog
 from buntime.sandboxes import opening
+from buntime.sandboxes.fencing import HostFence
 from buntime.sandboxes.guest.client import Links
 from buntime.sandboxes.images.shelf import Shelf
 from buntime.sandboxes.kernel.commands import HostCommandFailed
@@ -30,6 +33,7 @@ def purge(config: Config) -> None:
     configure_logs("warning")
     with only_server(config):
         try:
+            _leave_fleet(config)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(_purge(config))
             _give_up_images(config)
@@ -37,6 +41,14 @@ def purge(config: Config) -> None:
         except (BuntimeError, HostCommandFailed, NoPart, OSError) as failed:
             raise BadSetting(f"not everything of {config.data_dir} could be removed: {failed}") from failed
         config.shared_lock.unlink(missing_ok=True)
+
+
+def _leave_fleet(config: Config) -> None:
+    """What runs must be thawed before it can be ended."""
+    if not config.lease_file.exists():
+        return
+    end_watchdog(config.lease_file)
+    HostFence(config.instance, Listening((), config.port)).remove()
 
 
 def _give_up_images(config: Config) -> None:

@@ -32,13 +32,20 @@ LONGEST_PAUSE = 600.0
 
 class Delivering:
     def __init__(
-        self, store: Store, post: Post, clock: Callable[[], float], count: Callable[[DeliveryState], None]
+        self,
+        store: Store,
+        post: Post,
+        clock: Callable[[], float],
+        count: Callable[[DeliveryState], None],
+        has_duty: Callable[[], bool],
     ) -> None:
-        """`clock`: Unix seconds. `count`: called after each attempt, with what the delivery is after it."""
+        """`clock`: Unix seconds. `count`: called after each attempt, with what the delivery is after it. `has_duty`:
+        whether this host is the one that delivers."""
         self._store = store
         self._post = post
         self._clock = clock
         self._count = count
+        self._has_duty = has_duty
         self._lanes = Lanes()
         self._looks = Looks()
         self._stored = asyncio.Event()
@@ -68,6 +75,9 @@ class Delivering:
 
     async def _with_news(self) -> Sequence[str]:
         """Webhooks whose courier does not know what is due."""
+        if not self._has_duty():
+            self._known = {}
+            return ()
         try:
             async with self._looks.look():
                 waiting = await self._store.waiting_webhooks(int(self._clock()))
@@ -109,6 +119,10 @@ def pause_after(failures: int) -> float:
     return min(LONGEST_PAUSE, PAUSE_SECONDS * 2.0 ** min(failures - 1, 20))
 
 
+def _always() -> bool:
+    return True
+
+
 @asynccontextmanager
 async def delivering(
     store: Store,
@@ -118,9 +132,10 @@ async def delivering(
     count: Callable[[DeliveryState], None],
     trusted: ssl.SSLContext | None = None,
     resolve: Resolve | None = None,
+    has_duty: Callable[[], bool] = _always,
 ) -> AsyncIterator[None]:
     """Delivers within the block. Its end cancels attempts that are under way, and settles none of them. Only then are
     connections closed. See `posting` and `Delivering` for what it takes."""
     async with posting(signing, networks, clock, trusted, resolve) as post, Tasks() as tasks:
-        tasks.start_daemon(Delivering(store, post, clock, count).run(), "webhooks")
+        tasks.start_daemon(Delivering(store, post, clock, count, has_duty).run(), "webhooks")
         yield

@@ -19,6 +19,32 @@ class Ownership:
     host: str | None
     epoch: int
     state: State
+    volume: str = ""  # id of its files, another one with each epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """Where a request for a session goes: see `handling_of`."""
+
+    host: str | None  # None: nobody's
+    epoch: int
+    address: str | None  # of the host; None where no host is known
+    state: State
+    archived: bool
+    taken_over: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A volume that a host may still have, of a session that moved to another one."""
+
+    volume: str
+    session: str
+    account: str
+    image: str
+    image_name: str
+    disk: int  # MB, its limit
+    changed: bool  # it may have something that the archive has not
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,12 @@ class SoleOwner:
     """Implements `ports.Owners`."""
 
     host = LOCAL
+    is_alone = True
 
     def may_act(self) -> bool:
+        return True
+
+    def has_duty(self) -> bool:
         return True
 
     def is_mine(self, session: Session) -> bool:

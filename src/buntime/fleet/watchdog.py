@@ -76,6 +76,15 @@ def watch(path: Path, fence: Fence) -> None:
         watchdog.fence()
 
 
+def end_watchdog(path: Path) -> None:
+    """Ends the watchdog of this file for good, if there is one, and removes the file. No server may run. The host stays
+    as it is: closed, if it was."""
+    file = LeaseFile(path)
+    _take_place(file)
+    file.close()
+    path.unlink(missing_ok=True)
+
+
 def _take_place(file: LeaseFile) -> None:
     """Ends the watchdog that has the place. Until this one looks, the kernel closes the fence if the time comes."""
     deadline = time.monotonic() + PLACE_SECONDS

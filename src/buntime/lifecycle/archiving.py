@@ -18,7 +18,7 @@ from buntime.lifecycle.changes import Changes
 from buntime.lifecycle.holds import Holds
 from buntime.lifecycle.saving import UNSAVED, Saving
 from buntime.lifecycle.transfers import Interrupted, Transfer
-from buntime.ports import ArchiveUnavailable, Sandboxes, Store, VolumeUnsendable
+from buntime.ports import ArchiveUnavailable, Owners, Sandboxes, Store, VolumeUnsendable
 from buntime.session import SavedVolume, Session, State
 
 log = structlog.get_logger()
@@ -26,13 +26,21 @@ log = structlog.get_logger()
 
 class Archiving:
     def __init__(
-        self, store: Store, sandboxes: Sandboxes, saving: Saving, changes: Changes, holds: Holds, tasks: Tasks
+        self,
+        store: Store,
+        sandboxes: Sandboxes,
+        saving: Saving,
+        changes: Changes,
+        holds: Holds,
+        owners: Owners,
+        tasks: Tasks,
     ) -> None:
         self._store = store
         self._sandboxes = sandboxes
         self._saving = saving
         self._changes = changes
         self._holds = holds
+        self._owners = owners
         self._tasks = tasks
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._unsendable: set[str] = set()  # a volume that cannot be archived does not change until the session wakes
@@ -70,7 +78,9 @@ class Archiving:
             async with self.one_save(session_id):  # an object that is being saved has no name yet
                 session = await self._store.get_session(session_id)
                 unknown += session is None
-                if session is not None and session.state is not State.DELETING:
+                if session is None or not self._owners.is_mine(session):
+                    continue  # another host may be saving it
+                if session.state is not State.DELETING:
                     await self._saving.tidy(session, (session.saved, session.previous))
         if unknown:
             log.warning("archive_of_unknown_sessions", count=unknown)

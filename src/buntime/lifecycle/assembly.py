@@ -25,7 +25,7 @@ from buntime.lifecycle.services import Services
 from buntime.lifecycle.transitions import Transitions
 from buntime.lifecycle.working import Working
 from buntime.plan import Plan
-from buntime.ports import History, Sandboxes, Store
+from buntime.ports import History, Owners, Sandboxes, Store
 from buntime.usage import Moment
 
 
@@ -55,6 +55,7 @@ def assemble_lifecycle(
     store: Store,
     sandboxes: Sandboxes,
     saving: Saving,
+    owners: Owners,
     history: History,
     plans: Mapping[str, Plan],
     tasks: Tasks,
@@ -68,11 +69,11 @@ def assemble_lifecycle(
     metering = Metering(store, sandboxes, tasks, moment)
     measuring = Measuring(history, sandboxes, tasks, moment)
     working = Working(store, sandboxes, tasks, clock, moment)
-    changes, holds, observations = Changes(store, metering, clock), Holds(), Observations(sandboxes, clock)
-    archiving = Archiving(store, sandboxes, saving, changes, holds, tasks)
+    changes, holds, observations = Changes(store, metering, owners, clock), Holds(), Observations(sandboxes, clock)
+    archiving = Archiving(store, sandboxes, saving, changes, holds, owners, tasks)
     saves = (store, sandboxes, saving, changes, holds, archiving)
     checkpoints = Checkpoints(*saves, own_plans, tasks, clock, monitor)
-    layers = Layers(store, sandboxes, saving, changes, holds, tasks, clock, monitor)
+    layers = Layers(store, sandboxes, saving, changes, holds, owners, tasks, clock, monitor)
     services = Services(store, sandboxes, plans, tasks, clock)
     parts = (store, sandboxes, saving, changes, holds, observations, archiving, layers, services, tasks)
     transitions = Transitions(*parts, monitor, metering)

@@ -10,14 +10,15 @@ from functools import partial
 from buntime import errors
 from buntime.event import AccountEvent, of_change
 from buntime.lifecycle.metering import Metering
-from buntime.ports import Store
+from buntime.ports import Owners, Store
 from buntime.session import Session, State
 from buntime.usage import Reading, closes_window
 
 
 class Changes:
-    def __init__(self, store: Store, metering: Metering, clock: Callable[[], float]) -> None:
+    def __init__(self, store: Store, metering: Metering, owners: Owners, clock: Callable[[], float]) -> None:
         self._store = store
+        self._owners = owners
         self._metering = metering
         self._clock = clock
 
@@ -26,10 +27,13 @@ class Changes:
         return of_change(before, after, self._clock())
 
     async def present(self, session_id: str) -> Session:
-        """The stored session. Raises SessionNotFound when it is missing or being deleted."""
+        """The stored session, which this host has. Raises SessionNotFound when it is missing or being deleted, and
+        NotOwner."""
         session = await self._store.get_session(session_id)
         if session is None or session.state is State.DELETING:
             raise errors.SessionNotFound(session_id)
+        if not self._owners.is_mine(session):
+            raise errors.NotOwner(session_id)
         return session
 
     async def change(

@@ -91,11 +91,15 @@ class Endings:
         finally:
             self._finishing.discard(session.id)
         reached("delete: forgotten")
-        for part in self._forgetting:
-            part.forget(session.id)
+        self.forget(session.id)
         if session.image.startswith(MADE_PREFIX):
             self._layers.look_soon()
         return True
+
+    def forget(self, session_id: str) -> None:
+        """The session is gone, or another host has it."""
+        for part in self._forgetting:
+            part.forget(session_id)
 
     async def _alone(self, session: Session, work: Callable[[Session], Awaitable[None]]) -> None:
         """Calls `work` while no transition and no transfer of the session is under way."""

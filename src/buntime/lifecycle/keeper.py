@@ -19,7 +19,7 @@ from buntime.event import KEPT_SECONDS, MOST_KEPT
 from buntime.lifecycle.assembly import Lifecycle
 from buntime.lifecycle.deadlines import Deadlines
 from buntime.lifecycle.decisions import Asleep, Step, Waits, next_due, next_step, waits_of
-from buntime.ports import ANSWER_SECONDS, Sandboxes, Store
+from buntime.ports import ANSWER_SECONDS, Owners, Sandboxes, Store
 from buntime.session import DEFAULT_SLEEP_POLICY, Session, State
 from buntime.usage import KEPT_DAYS
 
@@ -54,6 +54,7 @@ class Keeper:
         store: Store,
         sandboxes: Sandboxes,
         lifecycle: Lifecycle,
+        owners: Owners,
         tasks: Tasks,
         clock: Callable[[], float],
         pace: Pace,
@@ -62,6 +63,7 @@ class Keeper:
         self._store = store
         self._sandboxes = sandboxes
         self._lifecycle = lifecycle
+        self._owners = owners
         self._tasks = tasks
         self._clock = clock
         self._steady = steady
@@ -89,10 +91,12 @@ class Keeper:
         return not self._busy and not self._relieving and all(part.at_rest for part in parts)
 
     async def run(self) -> None:
-        """Ticks for ever. What a tick could not do because the store was away, a later one does."""
+        """Ticks for ever, while this host may act. What a tick could not do because the store was away, a later one
+        does."""
         while True:
             try:
-                await self.tick()
+                if self._owners.may_act():
+                    await self.tick()
             except BuntimeError as failed:
                 log.warning("tick_failed", reason=failed.message)
             await asyncio.sleep(self._pace.tick)
@@ -101,7 +105,7 @@ class Keeper:
         """For ever: counts what clients send on open connections as activity, and wakes their sessions."""
         while True:
             again, self._not_woken = self._not_woken, set()
-            for session_id in {*await self._sandboxes.touched(), *again}:
+            for session_id in {*await self._sandboxes.touched(), *again} if self._owners.may_act() else ():
                 self._tasks.start(self._touched(session_id), f"touched {session_id}")
             await asyncio.sleep(TOUCHED_SECONDS)
 
@@ -143,10 +147,11 @@ class Keeper:
                 for left in taken[place:]:
                     self._deadlines.put(left, now)
                 raise
-            if found is None:
+            if found is None or not self._owners.is_mine(found):
                 self._failures.pop(session_id, None)
                 self._kept.pop(session_id, None)
-            if found is None or session_id in self._busy:
+                continue
+            if session_id in self._busy:
                 continue
             session = found
             step = next_step(session, now, waits.idle_after, waits.deep_sleep_after, self._asleep(session))
@@ -202,6 +207,8 @@ class Keeper:
                 await self._empty(account.id)
             is_quiet = account.status is not AccountStatus.DELETED or account.id in self._emptied
             for session in await self._store.account_sessions(account.id):
+                if not self._owners.is_mine(session):
+                    continue
                 step = _step_of(account, session)
                 is_quiet = is_quiet and step is Step.NOTHING and session.id not in self._busy
                 if step is not Step.NOTHING and session.id not in self._busy:
@@ -295,6 +302,8 @@ class Keeper:
             self._relieving = False
 
     async def _tidy(self, now: int) -> None:
+        if not self._owners.has_duty():
+            return
         try:
             await self._store.drop_answers(now - ANSWER_SECONDS)
             await self._store.drop_preview_tokens(now)

@@ -25,7 +25,7 @@ from buntime.lifecycle.progress import Progress
 from buntime.lifecycle.saving import UNSAVED, LayerDamaged, Saving
 from buntime.lifecycle.transfers import Interrupted
 from buntime.plan import MB
-from buntime.ports import ArchiveUnavailable, Sandboxes, Store, VolumeLost
+from buntime.ports import ArchiveUnavailable, Owners, Sandboxes, Store, VolumeLost
 from buntime.session import Session, State
 from buntime.snapshot import Layer
 
@@ -47,6 +47,7 @@ class Layers:
         saving: Saving,
         changes: Changes,
         holds: Holds,
+        owners: Owners,
         tasks: Tasks,
         clock: Callable[[], float],
         monitor: Monitor,
@@ -56,6 +57,7 @@ class Layers:
         self._saving = saving
         self._changes = changes
         self._holds = holds
+        self._owners = owners
         self._tasks = tasks
         self._clock = clock
         self._monitor = monitor
@@ -189,6 +191,8 @@ class Layers:
             raise VolumeLost(layer_id)
         if self._sandboxes.volumes.exists(layer_id):
             return
+        if layer.saved is None and not self._owners.is_alone:
+            raise errors.Unavailable("Another host has these files, and has not archived them yet.", 5)
         try:
             await self._saving.restore_layer(layer)
         except LayerDamaged:
@@ -224,14 +228,26 @@ class Layers:
             self._due.clear()
 
     async def tidy(self, save_after: int = SAVE_AFTER) -> None:
-        """Once: the same. Saves layers that are older than `save_after` seconds, a few at a time."""
+        """Once: the same. Saves layers that are older than `save_after` seconds, a few at a time. One host drops for
+        all. Each host saves what it has."""
         now = int(self._clock())
-        await self._store.drop_snapshots(now)
-        while await self._drop(now):  # an image may be all that referred to the one that it stands on
-            pass
-        for layer in await self._store.all_layers():
-            if layer.saved is None and layer.created_at + save_after <= now:
+        if self._owners.has_duty():
+            await self._store.drop_snapshots(now)
+            while await self._drop(now):  # an image may be all that referred to the one that it stands on
+                pass
+        layers = await self._store.all_layers()
+        for layer in layers:
+            is_due = layer.saved is None and layer.created_at + save_after <= now
+            if is_due and (self._owners.is_alone or self._sandboxes.volumes.exists(layer.id)):
                 self.start_saving(layer.id)
+        await self._let_go(self._used.keys() - {layer.id for layer in layers})
+
+    async def _let_go(self, gone: Collection[str]) -> None:
+        """Removes layers that another host has dropped."""
+        for layer_id in gone:
+            if await self._store.get_layer(layer_id) is None:  # it may have been added since
+                await self.discard(layer_id)
+                self._used.pop(layer_id, None)
 
     async def _drop(self, now: int) -> bool:
         """Drops images and layers that nothing refers to. Returns whether images were among them."""
@@ -248,7 +264,7 @@ class Layers:
         try:
             for layer_id in await self._saving.owners():
                 layer = await self._store.get_layer(layer_id) if layer_id.startswith(LAYER_PREFIX) else None
-                if layer is not None:
+                if layer is not None and (layer.saved is not None or self._owners.is_alone):  # else a host may save it
                     await self._saving.tidy(layer, (layer.saved,))
         except ArchiveUnavailable as away:
             log.warning("archive_not_swept", reason=str(away))

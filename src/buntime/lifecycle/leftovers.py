@@ -12,20 +12,23 @@ import structlog
 from buntime import errors
 from buntime.ids import LAYER_PREFIX
 from buntime.lifecycle.saving import Saving
-from buntime.ports import Archive, ArchiveUnavailable, Store, Upload
+from buntime.ports import Archive, ArchiveUnavailable, Owners, Store, Upload
 
 log = structlog.get_logger()
 
 OURS = re.compile(rf"((?:ses_|{LAYER_PREFIX})[a-z0-9]+)/[0-9]{{10,}}-[0-9a-f]{{12}}")
 TICK_SECONDS = 3600.0
-OLD_SECONDS = 86_400  # of a session that this store does not know: it may be another server's, which still sends it
+OLD_SECONDS = 86_400  # of what another server may still send
 
 
 class Leftovers:
-    def __init__(self, store: Store, archive: Archive, saving: Saving, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, store: Store, archive: Archive, saving: Saving, owners: Owners, clock: Callable[[], float]
+    ) -> None:
         self._store = store
         self._archive = archive
         self._saving = saving
+        self._owners = owners
         self._clock = clock
 
     async def keep(self) -> None:
@@ -52,11 +55,12 @@ class Leftovers:
         named = OURS.fullmatch(upload.name)
         if named is None or self._saving.is_making(upload.name):
             return False
-        if await self._is_known(named[1]):
+        if await self._is_ours(named[1]):
             return True  # only this server saves it
         return upload.began_at <= self._clock() - OLD_SECONDS
 
-    async def _is_known(self, owner_id: str) -> bool:
+    async def _is_ours(self, owner_id: str) -> bool:
         if owner_id.startswith(LAYER_PREFIX):
-            return await self._store.get_layer(owner_id) is not None
-        return await self._store.get_session(owner_id) is not None
+            return self._owners.is_alone and await self._store.get_layer(owner_id) is not None
+        session = await self._store.get_session(owner_id)
+        return session is not None and self._owners.is_mine(session)

@@ -16,14 +16,14 @@ class BadMasterKey(BadSetting):
     """The master key cannot be used. The message tells the operator why."""
 
 
-def open_vault(config: Config, owners: Collection[Session | Layer]) -> Vault:
+def open_vault(config: Config, owners: Collection[Session | Layer], *, may_create: bool = True) -> Vault:
     """The vault of the master key, which is made if no key of a session or a layer depends on it yet.
 
     Raises BadMasterKey when it is missing, cannot be used, or is not the key that those are wrapped with.
     """
     path = config.master_key_file or config.data_dir / "master.key"
     wrapped = [owner for owner in owners if owner.key not in ("", DESTROYED)]
-    vault = Vault(load_master_key(path, may_create=not wrapped))
+    vault = Vault(load_master_key(path, may_create=may_create and not wrapped))
     if wrapped:
         try:
             vault.unwrap(wrapped[0].id, wrapped[0].key)

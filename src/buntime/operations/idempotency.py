@@ -38,8 +38,13 @@ class Idempotency:
         await self._tasks.cut()
 
     @asynccontextmanager
-    async def once(self, account: str, key: str, fingerprint: str) -> AsyncIterator[Answer | None]:
+    async def once(
+        self, account: str, key: str, fingerprint: str, *, repeatable: bool = True
+    ) -> AsyncIterator[Answer | None]:
         """Yields the stored answer, or None. For None, the caller does the work inside the block.
+
+        `repeatable`: the work may be done again if this host is lost meanwhile. Else later requests with the key get
+        RunLost.
 
         Raises IdempotencyInProgress while another request with the key runs, and IdempotencyKeyReused when the key was
         used for a different request.
@@ -53,6 +58,8 @@ class Idempotency:
                 raise IdempotencyKeyReused("This Idempotency-Key was used for another request.")
             if stored is None and not is_first:
                 raise IdempotencyInProgress("The first request with this Idempotency-Key is still running.")
+            if stored is None:
+                await self._store.begin_key(account, key, fingerprint, self.now(), repeatable=repeatable)
             yield stored
         finally:
             if is_first:
@@ -68,6 +75,10 @@ class Idempotency:
             return replace(answer, body=self._vault.open_bytes(_label(answer), answer.body))
         except Damaged:
             raise InvalidState("The first answer cannot be read any more. Use another Idempotency-Key.") from None
+
+    async def give_up(self, account: str, key: str) -> None:
+        """The work has failed, and may be tried again with this key."""
+        await self._store.end_key(account, key)
 
     async def keep(self, answer: Answer) -> None:
         """Stores a final answer. An answer that was stored together with the work stays."""

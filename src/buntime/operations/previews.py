@@ -178,7 +178,7 @@ class Previews:
                 await self._until_it_listens(permission, sandbox.address)
             await self._permission(request)  # again: it may have been withdrawn during the wait
             if not self._owners.may_act():
-                raise errors.Unavailable("This host may not answer right now.", 1)
+                raise errors.MayNotAct
             self._leases.lend(session, LENT_SECONDS)
             return Admitted(f"{sandbox.address}:{port}", PERMISSION_SECONDS, permission.uri)
 

@@ -353,7 +353,7 @@ class LocalSandboxes:
                 self._removing.note(record)
         run = {name for name, record in kept.items() if self._adoption.find(record, owned.get(name))}
         volumes = {session.volume: session for session in owned.values()}
-        self._owned = volumes.keys()
+        self._owned = volumes.keys() | set(layers)
         await self._adoption.urgent()
         await _each((found | self._containers.known()) - run, self._removed)
         await self._recover_volumes(volumes, set(layers))

@@ -15,7 +15,6 @@ from psycopg import sql
 from psycopg.rows import DictRow
 
 from buntime.stores.belonging import MOVED
-from buntime.stores.postgres.alone import LOCK
 from buntime.stores.postgres.connecting import Place, check_blocking, connect_blocking
 from buntime.stores.sqlite import database
 from buntime.stores.unusable import StoreUnusable
@@ -54,7 +53,7 @@ def move(file: Path, place: Place) -> int:
 
 
 def _move(source: sqlite3.Connection, target: psycopg.Connection[DictRow], place: Place) -> int:
-    if not _one(target, "SELECT pg_try_advisory_lock(%s) AS got", [LOCK])["got"]:
+    if _one(target, "SELECT count(*) AS hosts FROM hosts WHERE lease_until > clock_timestamp()")["hosts"]:
         raise StoreUnusable(f"A buntime server uses the store {place.shown}. Stop it first.")
     source.execute("BEGIN")  # reads are as of one moment
     digest = _digest(source)

@@ -3,12 +3,13 @@
 psycopg is imported only where it is used: a server with SQLite needs it neither on its disk nor in its memory.
 """
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from buntime.config import Config
+from buntime.fleet.members import Membership
 from buntime.ports import Store
 from buntime.stores import store_file
 from buntime.stores.command_store import CommandStore
@@ -16,33 +17,34 @@ from buntime.stores.unusable import StoreUnusable
 
 if TYPE_CHECKING:
     from buntime.stores.postgres.connecting import Place
+    from buntime.stores.postgres.store import PostgresStore
 
 
 @asynccontextmanager
-async def opened_store(config: Config) -> AsyncIterator[Store]:
-    """The store of a server, which uses it alone. Raises StoreUnusable."""
-    if not config.store:
-        from buntime.stores.sqlite.store import SqliteStore
+async def opened_file(config: Config) -> AsyncIterator[Store]:
+    """The store in the data directory, which one server uses alone. Raises StoreUnusable."""
+    from buntime.stores.sqlite.store import SqliteStore
 
-        file = await SqliteStore.open(store_file(config))
-        try:
-            yield file
-        finally:
-            await file.close()
-        return
+    file = await SqliteStore.open(store_file(config))
+    try:
+        yield file
+    finally:
+        await file.close()
+
+
+@asynccontextmanager
+async def opened_database(
+    config: Config, host: str, membership: Callable[[], Membership]
+) -> AsyncIterator["PostgresStore"]:
+    """The store in PostgreSQL, which the hosts of a fleet share: see `PostgresStore.open`. Raises StoreUnusable."""
     place = place_of(config)
-    from buntime.stores.postgres.alone import Alone
     from buntime.stores.postgres.store import PostgresStore
 
-    alone = await Alone.claim(place)
+    database = await PostgresStore.open(place, host, membership)
     try:
-        database = await PostgresStore.open(place)
-        try:
-            yield database
-        finally:
-            await database.close()
+        yield database
     finally:
-        await alone.close()
+        await database.close()
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from buntime.errors import Unavailable
+from buntime.errors import MayNotAct, Unavailable
 from buntime.ports import AnotherHost, Peer
 from buntime.session import Session
 
@@ -11,15 +11,19 @@ class FakeOwners:
     """`ports.Owners` of the host "local", which has every session but those in `elsewhere` and `lost`."""
 
     host = "local"
+    is_alone = True
 
     def __init__(self) -> None:
         self.elsewhere: dict[str, Peer] = {}  # session → the host that has it
         self.lost: set[str] = set()  # sessions whose host is lost, with their newest files
-        self.acts = True
+        self.acts = self.on_duty = True
         self.best: Sequence[Peer | None] = (None,)
 
     def may_act(self) -> bool:
         return self.acts
+
+    def has_duty(self) -> bool:
+        return self.acts and self.on_duty
 
     def is_mine(self, session: Session) -> bool:
         return self.acts and session.id not in self.elsewhere and session.id not in self.lost
@@ -40,6 +44,6 @@ class FakeOwners:
 
     def _require(self, session: Session) -> None:
         if not self.acts:
-            raise Unavailable("This host may not act right now.", 1)
+            raise MayNotAct
         if peer := self.elsewhere.get(session.id):
             raise AnotherHost(peer)

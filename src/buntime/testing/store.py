@@ -268,6 +268,12 @@ class FakeStore(FakeUsage):
 
     # idempotency
 
+    async def begin_key(self, account_id: str, key: str, fingerprint: str, now: int, *, repeatable: bool) -> None:
+        return None
+
+    async def end_key(self, account_id: str, key: str) -> None:
+        return None
+
     async def find_answer(self, account_id: str, key: str) -> Answer | None:
         return self.answers.get((account_id, key))
 

@@ -42,13 +42,14 @@ type Work = Callable[[Callable[[bytes], Answer]], Awaitable[Reply]]
 
 @dataclass(frozen=True, slots=True)
 class KeyedRequest:
-    """A request with a key, and how to store its answer. `secret`: encrypt it."""
+    """A request with a key, and how to store its answer. `secret`: encrypt it. `repeatable`: see `Operation`."""
 
     account: str
     key: str
     fingerprint: str
     now: Callable[[], int]
     secret: bool = False
+    repeatable: bool = True
 
 
 async def once(idempotency: Idempotency, request: KeyedRequest, work: Work) -> Reply:
@@ -65,7 +66,8 @@ async def once(idempotency: Idempotency, request: KeyedRequest, work: Work) -> R
     def success(body: bytes) -> Answer:
         return to_keep(200, body, {})
 
-    async with idempotency.once(request.account, request.key, request.fingerprint) as stored:
+    taken = (request.account, request.key, request.fingerprint)
+    async with idempotency.once(*taken, repeatable=request.repeatable) as stored:
         if stored is not None:
             stored = idempotency.opened(stored) if request.secret else stored
             headers = [(name.encode(), value.encode()) for name, value in stored.headers.items()]
@@ -76,6 +78,8 @@ async def once(idempotency: Idempotency, request: KeyedRequest, work: Work) -> R
             if failures.is_final(failure):
                 refused = failures.reply_to(failure)
                 await idempotency.keep(to_keep(refused.status, refused.body, {}))
+            else:
+                await idempotency.give_up(request.account, request.key)
             raise
         told = {name.decode(): value.decode() for name, value in reply.headers}
         await idempotency.keep(to_keep(200, reply.body, told))

@@ -162,7 +162,9 @@ class Resource:
             return await (_reply if operation.settles else _within)(operation, told, exchange)
 
         kept = self._world.operations.idempotency
-        request = idempotent.KeyedRequest(account, key, fingerprint, kept.now, operation.secret)
+        request = idempotent.KeyedRequest(
+            account, key, fingerprint, kept.now, operation.secret, operation.is_repeatable
+        )
         whole = idempotent.once(kept, request, work)
         async with _limited(operation.seconds_for(call)):
             name = f"{operation.name} once for {account}"

@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 from starlette.types import Message, Send
 
-from buntime.errors import Unavailable
+from buntime.errors import MayNotAct
 
 SERVER_FAILS = 500  # the first status that acknowledges nothing
 
 
 def only_if(may_act: Callable[[], bool], send: Send) -> Send:
-    """`send` for one answer. It raises Unavailable in place of sending what this host may not say."""
+    """`send` for one answer. It raises MayNotAct in place of sending what this host may not say."""
     is_failure = False
 
     async def sent(message: Message) -> None:
@@ -18,7 +18,7 @@ def only_if(may_act: Callable[[], bool], send: Send) -> Send:
         if message["type"].endswith("response.start"):
             is_failure = message["status"] >= SERVER_FAILS
         if not is_failure and not may_act():
-            raise Unavailable("This host may not answer right now.", 1)
+            raise MayNotAct
         await send(message)
 
     return sent

@@ -148,6 +148,10 @@ class IdempotencyInProgress(BuntimeError, code="idempotency_in_progress"):
     """409: the first request with this key is still running."""
 
 
+class OutcomeUnknown(BuntimeError, code="outcome_unknown"):
+    """409: a host was lost while the first request with this key ran. It is never run again."""
+
+
 class IdempotencyKeyReused(BuntimeError, code="idempotency_key_reused"):
     """422: the key was used for a different request."""
 

@@ -66,6 +66,7 @@ const STATUSES: Record<string, number> = {
   resource_limit_exceeded: 429,
   execution_timeout: 408,
   idempotency_in_progress: 409,
+  outcome_unknown: 409,
   idempotency_key_reused: 422,
   name_taken: 409,
   session_busy: 409,

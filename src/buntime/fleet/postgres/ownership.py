@@ -6,32 +6,17 @@ a transaction whose client is silent for IDLE.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from psycopg import AsyncConnection
-from psycopg.rows import dict_row
+from psycopg.rows import DictRow, dict_row
 
 from buntime.fleet.members import Fenced, Membership
-from buntime.fleet.ownership import Ownership
+from buntime.fleet.ownership import Left, Ownership, Whereabouts
 from buntime.fleet.postgres.statements import IDLE, statements_of
 from buntime.session import State
 
 SQL = statements_of("ownership.sql")
-# The end of each statement that changes a session. No row changed means: this host does not own the session any more.
-OWNED: Final = "host = %(host)s AND epoch = %(epoch)s"
-
-
-@dataclass(frozen=True, slots=True)
-class Whereabouts:
-    """Where a request for a session goes: see `ownership.handling_of`."""
-
-    host: str | None
-    epoch: int
-    address: str | None  # of the host; None where no host is known
-    state: State
-    archived: bool
-    taken_over: bool
 
 
 async def require_member(connection: AsyncConnection[Any], me: Membership) -> None:
@@ -42,14 +27,27 @@ async def require_member(connection: AsyncConnection[Any], me: Membership) -> No
             raise Fenced
 
 
-async def claim(connection: AsyncConnection[Any], me: Membership, session: str) -> int | None:
-    """Makes this host the owner of a session whose files are in the archive. Returns its new epoch, or None where
-    another host owns it or it cannot be woken elsewhere. Raises Fenced."""
+async def claim(connection: AsyncConnection[Any], me: Membership, session: str, volume: str) -> DictRow | None:
+    """Makes this host the owner of a session whose files are in the archive. Returns its row, or None where another
+    host owns it or it cannot be woken elsewhere. Raises Fenced.
+
+    `volume`: a new id, so that what an earlier owner has of the session is never taken for what this one has.
+    """
+    return await _own(connection, SQL["claim"], me, session, volume)
+
+
+async def take(connection: AsyncConnection[Any], me: Membership, session: str, volume: str) -> DictRow | None:
+    """The same for a session in any state whose host is lost, and its newest files with it. Raises Fenced."""
+    return await _own(connection, SQL["take"], me, session, volume)
+
+
+async def _own(
+    connection: AsyncConnection[Any], statement: bytes, me: Membership, session: str, volume: str
+) -> DictRow | None:
     await require_member(connection, me)
     async with connection.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(SQL["claim"], {"host": me.host, "session": session})
-        row = await cursor.fetchone()
-    return None if row is None else int(row["epoch"])
+        await cursor.execute(statement, {"host": me.host, "session": session, "volume": volume})
+        return await cursor.fetchone()
 
 
 async def look(connection: AsyncConnection[Any], session: str) -> Whereabouts | None:
@@ -69,4 +67,50 @@ async def report(connection: AsyncConnection[Any], me: Membership, held: Collect
     await require_member(connection, me)
     async with connection.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(SQL["report"], {"host": me.host, "held": list(held)})
-        return [Ownership(row["id"], row["host"], row["epoch"], State(row["state"])) async for row in cursor]
+        rows = await cursor.fetchall()
+    return [Ownership(row["id"], row["host"], row["epoch"], State(row["state"]), row["volume"]) for row in rows]
+
+
+async def take_duty(connection: AsyncConnection[Any], me: Membership) -> bool:
+    """Whether this host does what one host does for all. It takes the duty where nobody has it. Raises Fenced."""
+    await require_member(connection, me)
+    named = {"host": me.host, "incarnation": me.incarnation}
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(SQL["look_at_duty"], named)
+        row = await cursor.fetchone()
+        if row is None or row["held"]:
+            return row is not None and bool(row["mine"])
+        await cursor.execute(SQL["take_duty"], named)
+        await cursor.execute(SQL["look_at_duty"], named)
+        row = await cursor.fetchone()
+        return row is not None and bool(row["mine"])
+
+
+async def adopt(connection: AsyncConnection[Any], me: Membership) -> int:
+    """Makes this host the owner of what a server had that used the database alone. Returns how many sessions. Raises
+    Fenced."""
+    await require_member(connection, me)
+    async with connection.cursor() as cursor:
+        await cursor.execute(SQL["adopt"], {"host": me.host})
+        return len(await cursor.fetchall())
+
+
+async def strays(connection: AsyncConnection[Any], now: int, most: int) -> Sequence[str]:
+    """Sessions of nobody, or of a lost host, that have expired or are being deleted."""
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(SQL["strays"], {"now": now, "most": most})
+        return [row["id"] for row in await cursor.fetchall()]
+
+
+async def left_behind(connection: AsyncConnection[Any], host: str) -> Sequence[Left]:
+    """What the host may still have of sessions that moved, in the order in which they did."""
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(SQL["left_behind"], {"host": host})
+        return [Left(**row) for row in await cursor.fetchall()]
+
+
+async def forget_left(connection: AsyncConnection[Any], host: str, volume: str) -> bool:
+    """False where it was forgotten before."""
+    async with connection.cursor() as cursor:
+        await cursor.execute(SQL["forget_left"], {"host": host, "volume": volume})
+        return bool(await cursor.fetchall())

@@ -8,7 +8,6 @@ from buntime.fleet.budget import BUDGET
 
 IDLE = f"{BUDGET.fence:.0f}s"  # that a transaction with a lock on a host's row may wait for its client
 HERE = Path(__file__).parent
-HOSTS_TABLE = HERE / "hosts.sql"  # for the store's migrations
 
 
 def statements_of(name: str) -> Mapping[str, bytes]:

@@ -6,8 +6,9 @@ from typing import Any
 
 import structlog
 
-from buntime.errors import IdempotencyInProgress, Unavailable
+from buntime.errors import IdempotencyInProgress, MayNotAct, Unavailable
 from buntime.event import AccountEvent, EventType
+from buntime.fleet.members import Fenced, Membership
 from buntime.ports import Answer
 from buntime.stores.postgres.transactions import Transaction, Transactions, Work
 from buntime.stores.rows.answers import PackedAnswer, pack_aside
@@ -24,8 +25,10 @@ log = structlog.get_logger()
 
 
 class Committing:
-    def __init__(self, transactions: Transactions) -> None:
+    def __init__(self, transactions: Transactions, host: str, membership: Callable[[], Membership]) -> None:
         self._transactions = transactions
+        self._membership = membership
+        self.host = host
         self._loop = asyncio.get_running_loop()
         self._under_way: set[asyncio.Task[object]] = set()
         self._closing: asyncio.Task[None] | None = None
@@ -39,12 +42,12 @@ class Committing:
         """Called after each commit."""
 
     async def _change[T](self, work: Work[T], told: Sequence[AccountEvent] = ()) -> T:
-        """Commits the work together with the events `told`. A cancelled caller only stops waiting."""
-        if self._closing is not None:
-            raise Unavailable("The server is stopping.")
-        rows = rows_of(told)
+        """Commits the work together with the events `told`, as a member of the fleet. A cancelled caller only stops
+        waiting. Raises MayNotAct."""
+        rows, me = rows_of(told), self._me()
 
         async def whole(transaction: Transaction) -> T:
+            await require_member(transaction, me)
             value = await work(transaction)
             await transaction.send_many("add_event", rows)
             return value
@@ -65,16 +68,24 @@ class Committing:
 
     async def _change_if_done(self, work: Work[bool], told: Sequence[AccountEvent]) -> bool:
         """Commits the work, together with the events `told` if it returns True."""
-        rows = rows_of(told)
+        rows, me = rows_of(told), self._me()
 
         async def whole(transaction: Transaction) -> bool:
+            await require_member(transaction, me)
             done = await work(transaction)
             await transaction.send_many("add_event", rows if done else ())
             return done
 
+        return await self._shielded(self._commit(whole, is_told=bool(rows)))
+
+    def _me(self) -> Membership:
+        """As which member this host begins a change. Raises MayNotAct."""
         if self._closing is not None:
             raise Unavailable("The server is stopping.")
-        return await self._shielded(self._commit(whole, is_told=bool(rows)))
+        try:
+            return self._membership()
+        except Fenced:
+            raise MayNotAct from None
 
     async def _run(self, name: str, /, **values: object) -> int:
         """Commits one statement. Returns how many rows it has changed."""
@@ -173,7 +184,7 @@ class Committing:
 
         async def work(transaction: Transaction) -> None:
             await transaction.send("later_on_disk")
-            await transaction.send("touch_sessions", ids=ids, times=times)
+            await transaction.send("touch_sessions", ids=ids, times=times, me=self.host)
             await transaction.send_many("note_event", [row for one in noted for row in one.rows])
 
         try:
@@ -201,6 +212,12 @@ def _first(noted: Sequence[Noted]) -> tuple[list[Noted], list[Noted]]:
     return list(noted), []
 
 
+async def require_member(transaction: Transaction, me: Membership) -> None:
+    """What follows is stored only while the host is this member: else a later statement raises MayNotAct."""
+    await transaction.send("require_member", host=me.host, incarnation=me.incarnation)
+    transaction.me = me
+
+
 def rows_of(events: Sequence[AccountEvent]) -> list[Values]:
     """`sole`: the one webhook that gets a test. Raises TypeError for data that is not JSON."""
     tests = (event.data.get("webhookId") if event.type is EventType.WEBHOOK_TEST else None for event in events)
@@ -209,6 +226,7 @@ def rows_of(events: Sequence[AccountEvent]) -> list[Values]:
 
 async def add_answer(transaction: Transaction, stored: PackedAnswer) -> bool:
     """Returns False and changes nothing if this account and key already have an answer."""
+    await transaction.send("end_key", account=stored.account, key=stored.key)
     return await transaction.run("add_answer", **answer_values(stored)) == 1
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence, Set
 
 from psycopg.errors import IntegrityError
 
-from buntime.errors import ImageNotFound, ResourceLimitExceeded, SessionNotFound, SnapshotNotFound
+from buntime.errors import ImageNotFound, NotOwner, ResourceLimitExceeded, SessionNotFound, SnapshotNotFound
 from buntime.event import AccountEvent
 from buntime.image import NamedImage, is_always_kept
 from buntime.ports import Answer, KeptNumbers
@@ -40,6 +40,8 @@ class KeptFiles(Told):
             session = await transaction.first("lock_session", id=snapshot.session)
             if session is None or session["state"] == State.DELETING:
                 raise SessionNotFound(snapshot.session)
+            if session["host"] != self.host:
+                raise NotOwner(snapshot.session)
             asked = {"account": snapshot.account, "now": snapshot.created_at}
             if (await transaction.only("count_snapshots", **asked))["snapshots"] >= limit:
                 raise ResourceLimitExceeded("snapshots", limit, "account", "")

@@ -45,7 +45,7 @@ class NotedUsage(KeptFiles):
 
     async def _note(self, readings: Mapping[str, Reading]) -> None:
         async def work(transaction: Transaction) -> None:
-            stored = await transaction.all("lock_noted", ids=list(readings))
+            stored = await transaction.all("lock_noted", ids=list(readings), me=self.host)
             living = {row["id"]: row for row in stored if row["state"] != State.DELETING}
             rows = await transaction.all("open_windows", ids=list(living))
             windows, notes = {row["session"]: open_of(row) for row in rows}, Notes(transaction)

@@ -1,7 +1,7 @@
 """Implements `ports.Store` with PostgreSQL."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Self
 
@@ -12,15 +12,20 @@ from psycopg_pool import PoolTimeout
 
 from buntime.account import Account, AccountStatus, Key
 from buntime.errors import (
+    IdempotencyInProgress,
+    IdempotencyKeyReused,
     ImageNotFound,
     NameTaken,
+    NotOwner,
     ResourceLimitExceeded,
+    RunLost,
     SessionLimitExceeded,
     SessionNotFound,
     StaleSession,
     TooManyTokens,
 )
 from buntime.event import AccountEvent
+from buntime.fleet.members import Membership
 from buntime.image import DEFAULT_IMAGE
 from buntime.ports import Answer, PreviewToken
 from buntime.session import Session, State
@@ -29,7 +34,8 @@ from buntime.stores.postgres.committing import DROP_AT_ONCE, add_answer, answer_
 from buntime.stores.postgres.connecting import Place, connect, pool_of, probe
 from buntime.stores.postgres.kept import put_layer, put_snapshot, require_kept
 from buntime.stores.postgres.migrations import migrate
-from buntime.stores.postgres.noted import NotedUsage, begin, follow
+from buntime.stores.postgres.noted import begin, follow
+from buntime.stores.postgres.owned import OwnedSessions
 from buntime.stores.postgres.transactions import Pool, Transaction, Transactions
 from buntime.stores.rows.accounts import account_of, account_row, key_of, key_row
 from buntime.stores.rows.answers import answer_of, pack_aside, unpack_aside
@@ -40,22 +46,25 @@ from buntime.usage import Reading
 log = structlog.get_logger()
 
 
-class PostgresStore(NotedUsage):
+class PostgresStore(OwnedSessions):
     """Implements `ports.Store`. Every read asks the database. Only activity that is not written yet is remembered.
 
     A change is one transaction (READ COMMITTED) that locks what its checks rely on: `queries/changes.sql`.
     """
 
-    def __init__(self, place: Place, pool: Pool) -> None:
+    def __init__(self, place: Place, pool: Pool, host: str, membership: Callable[[], Membership]) -> None:
         """Use `open`."""
-        super().__init__(place, Transactions(pool))
+        super().__init__(place, Transactions(pool), host, membership)
         self._pool = pool
         self._seen: dict[str, int] = {}  # session → version that `changed_sessions` returned, and may find again
         self._horizon = (0, "")  # transactions before this one of that server are known
 
     @classmethod
-    async def open(cls, place: Place) -> Self:
-        """Opens the store, and makes its tables if there are none. Raises StoreTooNew and other StoreUnusable."""
+    async def open(cls, place: Place, host: str, membership: Callable[[], Membership]) -> Self:
+        """Opens the store, and makes its tables if there are none. Raises StoreTooNew and other StoreUnusable.
+
+        `host`: the id of this host. `membership`: as which member it stores anything. Raises Fenced while it is none.
+        """
         async with await connect(place) as connection:
             await migrate(connection, place.shown)
             is_pooled = await probe(connection)
@@ -65,7 +74,7 @@ class PostgresStore(NotedUsage):
         except PoolTimeout:
             await pool.close()
             raise StoreUnusable(f"The store {place.shown} takes too few connections.") from None
-        return cls(place, pool)
+        return cls(place, pool, host, membership)
 
     async def close(self) -> None:
         if self._closing is None:
@@ -152,7 +161,7 @@ class PostgresStore(NotedUsage):
             await transaction.send("lock_account", account=session.account)
             await _require_place(transaction, session, limit)
             try:
-                await transaction.run("add_session", **session_row(session))
+                await transaction.run("add_session", **session_row(session) | {"host": self.host})
             except UniqueViolation as refused:
                 raise _name_or_id(session, refused) from refused
             await begin(transaction, session, reading)
@@ -199,7 +208,7 @@ class PostgresStore(NotedUsage):
         return int(row["sessions"])
 
     async def all_sessions(self) -> Sequence[Session]:
-        return await self._sessions("all_sessions")
+        return await self._sessions("all_sessions", me=self.host)
 
     async def account_sessions(self, account_id: str) -> Sequence[Session]:
         return await self._sessions("account_sessions", account=account_id)
@@ -208,13 +217,14 @@ class PostgresStore(NotedUsage):
         return [row["sandbox"] for row in await self._transactions.all("account_sandboxes", account=account_id)]
 
     async def count_states(self) -> Mapping[State, int]:
-        (row,) = await self._transactions.all("count_states")
-        return {state: int(row[state.value]) for state in State}
+        rows = await self._transactions.all("count_states", me=self.host)
+        counts = {row["state"]: int(row["sessions"]) for row in rows}
+        return {state: counts.get(state.value, 0) for state in State}
 
     async def changed_sessions(self) -> Sequence[Session]:
         noted = self._touching | self._touched
         since, known = self._horizon
-        rows = await self._transactions.all("changed_sessions", since=str(since))
+        rows = await self._transactions.all("changed_sessions", since=str(since), me=self.host)
         server = rows[0]["server"]
         if since and (server != known or rows[0]["horizon"] < since):  # a crash restart keeps the time of the start
             self._horizon, self._seen = (0, ""), {}
@@ -237,7 +247,7 @@ class PostgresStore(NotedUsage):
         require_same(old, new)
 
         async def work(transaction: Transaction) -> Session:
-            return await _change(transaction, old, new, reading)
+            return await _change(transaction, self.host, old, new, reading)
 
         while True:
             try:
@@ -251,8 +261,10 @@ class PostgresStore(NotedUsage):
 
     async def remove_session(self, session_id: str) -> None:
         async def work(transaction: Transaction) -> None:
-            await transaction.send("remove_session", id=session_id)
-            await transaction.send("end_open", session=session_id)
+            if await transaction.run("remove_session", id=session_id, me=self.host):
+                await transaction.send("end_open", session=session_id)
+            elif await transaction.first("owner_of", id=session_id):
+                raise NotOwner(session_id)
 
         await self._change(work)
 
@@ -273,7 +285,7 @@ class PostgresStore(NotedUsage):
             await transaction.send("keep_references")
             if new.image != old.image:
                 await require_kept(transaction, new.image, new.image_name)
-            changed = await _change(transaction, old, new, reading)
+            changed = await _change(transaction, self.host, old, new, reading)
             await transaction.send("drop_automatic", session=new.id)
             await put_layer(transaction, layer)  # the session had the layer's image until now
             await put_snapshot(transaction, before)
@@ -316,6 +328,29 @@ class PostgresStore(NotedUsage):
 
     # idempotency
 
+    async def begin_key(self, account_id: str, key: str, fingerprint: str, now: int, *, repeatable: bool) -> None:
+        named = {"account": account_id, "key": key}
+
+        async def work(transaction: Transaction) -> None:
+            assert transaction.me is not None
+            me = {"host": transaction.me.host, "incarnation": transaction.me.incarnation}
+            told = {"fingerprint": fingerprint, "repeatable": repeatable, "now": now}
+            if await transaction.run("begin_key", **named, **me, **told):
+                return
+            used = await transaction.first("key_in_use", host=me["host"], **named)
+            if used is None or (used["runs"] and used["fingerprint"] == fingerprint):
+                raise IdempotencyInProgress("The first request with this Idempotency-Key is still running.")
+            if used["fingerprint"] != fingerprint:
+                raise IdempotencyKeyReused("This Idempotency-Key was used for another request.")
+            if not used["repeatable"]:
+                raise RunLost
+            await transaction.send("go_on_with_key", **named, **me)
+
+        await self._change(work)
+
+    async def end_key(self, account_id: str, key: str) -> None:
+        await self._run("end_key", account=account_id, key=key)
+
     async def find_answer(self, account_id: str, key: str) -> Answer | None:
         row = await self._transactions.first("find_answer", account=account_id, key=key)
         return None if row is None else await unpack_aside(answer_of(row))
@@ -328,6 +363,7 @@ class PostgresStore(NotedUsage):
         await self._run("change_answer", **answer_values(await pack_aside(answer)))
 
     async def drop_answers(self, before: int) -> int:
+        await self._run("drop_keys", before=before)
         return await self._drop(lambda: self._run("drop_answers", before=before, most=DROP_AT_ONCE))
 
     async def _sessions(self, name: str, /, **values: object) -> list[Session]:
@@ -375,13 +411,18 @@ async def _require_place(transaction: Transaction, session: Session, limit: int)
         raise ImageNotFound(session.image_name)
 
 
-async def _change(transaction: Transaction, old: Session, new: Session, reading: Reading | None) -> Session:
-    """Raises StaleSession, and _NameClash."""
+async def _change(transaction: Transaction, me: str, old: Session, new: Session, reading: Reading | None) -> Session:
+    """Raises NotOwner, StaleSession, and _NameClash."""
+    values = session_row(new) | {"epoch": old.epoch}
     try:
-        row = await transaction.first("change_session", expected=old.version, **session_row(new))
+        row = await transaction.first("change_session", expected=old.version, me=me, **values)
     except UniqueViolation as refused:
         raise _name_or_id(new, refused) from refused
     if row is None:
+        owner = await transaction.first("owner_of", id=new.id)
+        if owner is not None and (owner["host"], owner["epoch"]) != (me, old.epoch):
+            raise NotOwner(new.id)
         raise StaleSession(f"{new.id} no longer has version {old.version}")
     await follow(transaction, old, new, reading)
-    return replace(new, version=old.version + 1, last_active=row["last_active"])
+    owned = replace(new, host=me, epoch=old.epoch)
+    return replace(owned, version=old.version + 1, last_active=row["last_active"])

@@ -8,6 +8,7 @@ from psycopg.errors import IntegrityError
 from buntime.account import AccountStatus
 from buntime.errors import ResourceLimitExceeded, Unauthorized
 from buntime.event import AccountEvent, EventType
+from buntime.fleet.members import Membership
 from buntime.ports import BEGINNING, Answer, DeliveryNumbers, DuePage, EventDelivery, News, NumberedEvent
 from buntime.ports import Place as Behind
 from buntime.stores.postgres.committing import DROP_AT_ONCE, Committing, rows_of
@@ -30,8 +31,10 @@ class Told(Committing):
     schema). So numbers grow in the order of the commits, and no change waits for another one's commit.
     """
 
-    def __init__(self, place: Place, transactions: Transactions) -> None:
-        super().__init__(transactions)
+    def __init__(
+        self, place: Place, transactions: Transactions, host: str, membership: Callable[[], Membership]
+    ) -> None:
+        super().__init__(transactions, host, membership)
         self._stored: Callable[[], None] = _nothing
         self._listening = Listening(place, transactions, lambda: self._stored())
 

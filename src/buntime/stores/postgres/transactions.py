@@ -26,7 +26,8 @@ from psycopg.errors import (
 from psycopg.rows import DictRow
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
-from buntime.errors import OutcomeUnknown, Unavailable
+from buntime.errors import MayNotAct, OutcomeUnknown, Unavailable
+from buntime.fleet.members import Membership
 from buntime.stores.postgres.queries import query
 
 PATIENCE_SECONDS = 5.0  # for which a read or a change is tried again
@@ -42,6 +43,8 @@ SHORTAGES = ("53", "57", "58", "55P03")
 # Prepared before a migration of another host, or to a server that has become a standby: another connection helps.
 OUTDATED = (FeatureNotSupported, ReadOnlySqlTransaction)
 
+NO_MEMBER = "BF001"  # raised by `require_member` of the schema
+
 # Whatever the database's default is: later statements must see what was committed while earlier ones waited for locks.
 BEGIN, COMMIT = b"BEGIN ISOLATION LEVEL READ COMMITTED", b"COMMIT"
 
@@ -56,20 +59,21 @@ class Transaction:
     """One transaction. Statements without an answer are sent together with the next one that has one."""
 
     def __init__(self, connection: AsyncConnection[DictRow], pipeline: AsyncPipeline) -> None:
-        self._connection = connection
+        self.connection = connection
+        self.me: Membership | None = None  # as which member it stores something
         self._pipeline = pipeline
 
     async def send(self, name: str, /, **values: object) -> None:
         """What fails is raised by a later statement, or by the commit."""
-        await self._connection.execute(query(name), values)
+        await self.connection.execute(query(name), values)
 
     async def send_many(self, name: str, /, rows: Sequence[Mapping[str, object]]) -> None:
         for row in rows:
-            await self._connection.execute(query(name), row)
+            await self.connection.execute(query(name), row)
 
     async def run(self, name: str, /, **values: object) -> int:
         """Returns how many rows it has changed."""
-        cursor = await self._connection.execute(query(name), values)
+        cursor = await self.connection.execute(query(name), values)
         await self._pipeline.sync()
         return cursor.rowcount
 
@@ -83,7 +87,7 @@ class Transaction:
         return row
 
     async def all(self, name: str, /, **values: object) -> list[DictRow]:
-        cursor = await self._connection.execute(query(name), values)
+        cursor = await self.connection.execute(query(name), values)
         await self._pipeline.sync()  # not only a flush: then the server knows that it waits for us, and for how long
         return await cursor.fetchall()
 
@@ -108,11 +112,18 @@ class Transactions:
         return await self._read(name, values, prepare=False)
 
     async def _read(self, name: str, values: Mapping[str, object], *, prepare: bool | None = None) -> list[DictRow]:
+        async def ask(connection: AsyncConnection[DictRow]) -> list[DictRow]:
+            return await (await connection.execute(query(name), values, prepare=prepare)).fetchall()
+
+        return await self.read(ask)
+
+    async def read[T](self, ask: Callable[[AsyncConnection[DictRow]], Awaitable[T]]) -> T:
+        """What a question of one statement returns. It may be asked several times. Raises Unavailable."""
         end = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
                 async with self._connection(end, until_end=True) as connection:
-                    return await (await connection.execute(query(name), values, prepare=prepare)).fetchall()
+                    return await ask(connection)
             except Lost as lost:
                 await _wait_to_try(end, lost)
 
@@ -200,6 +211,8 @@ class Transactions:
                         await connection.close()
                         raise Lost from failure
                     except Error as failure:
+                        if failure.sqlstate == NO_MEMBER:
+                            raise MayNotAct from failure
                         if connection.closed or _is_ours(failure):
                             await connection.close()
                             raise Lost from _Cut(str(failure))

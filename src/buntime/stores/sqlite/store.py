@@ -232,6 +232,12 @@ class SqliteStore(NotedUsage):
 
     # idempotency
 
+    async def begin_key(self, account_id: str, key: str, fingerprint: str, now: int, *, repeatable: bool) -> None:
+        return None
+
+    async def end_key(self, account_id: str, key: str) -> None:
+        return None
+
     async def find_answer(self, account_id: str, key: str) -> Answer | None:
         stored = answers.find_answer(self._reader, account_id, key)
         return None if stored is None else await unpack_aside(stored)

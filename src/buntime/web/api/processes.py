@@ -54,7 +54,13 @@ def _seconds(call: Call[NoQuery, wire.StartProcess]) -> float:
     tag="Processes",
     body=wire.StartProcess,
     answer=wire.StartedProcess,
-    errors=(errors.SessionNotFound, errors.InvalidState, errors.ResourceLimitExceeded, errors.DiskFull),
+    errors=(
+        errors.SessionNotFound,
+        errors.InvalidState,
+        errors.ResourceLimitExceeded,
+        errors.DiskFull,
+        errors.RunLost,
+    ),
     idempotent=True,
     seconds=_seconds,
 )

@@ -9,6 +9,15 @@ INSERT INTO changes (id, made) VALUES (%(change)s, true)
 RETURNING set_config('lock_timeout', '5s', true), set_config('idle_in_transaction_session_timeout', '5s', true),
           set_config('transaction_timeout', '15s', true)
 
+-- name: require_member
+SELECT require_member(%(host)s, %(incarnation)s)
+
+-- name: agreed
+SELECT value FROM agreed WHERE name = %(name)s
+
+-- name: agree
+INSERT INTO agreed (name, value) VALUES (%(name)s, %(value)s) ON CONFLICT (name) DO NOTHING
+
 -- name: outcome
 -- Waits for a transaction with this mark that is still under way. If there is none, none can commit any more.
 INSERT INTO changes (id, made) VALUES (%(change)s, false)

@@ -69,7 +69,8 @@ WHERE account = %(account)s AND key <> %(destroyed)s
        OR NOT EXISTS (SELECT FROM snapshots WHERE layer = layers.id))
 
 -- name: save_layer
-UPDATE layers SET saved = %(saved)s WHERE id = %(id)s AND key <> %(destroyed)s
+-- Two hosts may have saved it. What the first has named stays named.
+UPDATE layers SET saved = %(saved)s WHERE id = %(id)s AND key <> %(destroyed)s AND saved IS NULL
 
 -- name: end_fork
 UPDATE layers SET fork = '' WHERE id = %(id)s

@@ -1,5 +1,5 @@
 -- name: lock_session
-SELECT state FROM sessions WHERE id = %(id)s FOR NO KEY UPDATE
+SELECT state, host, epoch FROM sessions WHERE id = %(id)s FOR NO KEY UPDATE
 
 -- name: count_preview_tokens
 SELECT count(*) AS tokens FROM preview_tokens WHERE session = %(session)s AND expires_at > %(now)s

@@ -23,14 +23,16 @@ VALUES (%(id)s, %(account)s, %(state)s, %(created_at)s, %(expires_at)s, %(last_a
 UPDATE sessions
 SET state = %(state)s, created_at = %(created_at)s, expires_at = %(expires_at)s,
     last_active = greatest(last_active, %(last_active)s), sandbox = %(sandbox)s, volume = %(volume)s,
-    image = %(image)s, image_name = %(image_name)s, made_of = %(made_of)s, host = %(host)s, epoch = %(epoch)s,
-    version = %(expected)s + 1, on_wake = %(on_wake)s, limits = %(limits)s, metadata = %(metadata)s,
+    image = %(image)s, image_name = %(image_name)s, made_of = %(made_of)s, version = %(expected)s + 1, on_wake = %(on_wake)s, limits = %(limits)s, metadata = %(metadata)s,
     preview = %(preview)s, network = %(network)s, env = %(env)s, files = %(files)s, processes = %(processes)s,
     key = %(key)s, snapshot = %(snapshot)s, previous = %(previous)s, archived = %(archived)s, name = %(name)s,
     checkpoint_every = %(checkpoint_every)s, idle_after = %(idle_after)s, deep_sleep_after = %(deep_sleep_after)s,
     awake_while = %(awake_while)s, services = %(services)s, changed = pg_current_xact_id()
-WHERE id = %(id)s AND version = %(expected)s
+WHERE id = %(id)s AND version = %(expected)s AND host = %(me)s AND epoch = %(epoch)s
 RETURNING last_active
+
+-- name: owner_of
+SELECT host, epoch FROM sessions WHERE id = %(id)s
 
 -- name: touch_sessions
 -- In the order of ids, so that two hosts never wait for each other.
@@ -38,13 +40,14 @@ UPDATE sessions SET last_active = greatest(last_active, touched.at)
 FROM (
   SELECT sessions.id, noted.at
   FROM unnest(%(ids)s::text[], %(times)s::bigint[]) AS noted (id, at) JOIN sessions ON sessions.id = noted.id
+  WHERE sessions.host = %(me)s
   ORDER BY sessions.id
   FOR NO KEY UPDATE OF sessions
 ) AS touched
 WHERE sessions.id = touched.id AND sessions.last_active < touched.at
 
 -- name: remove_session
-DELETE FROM sessions WHERE id = %(id)s
+DELETE FROM sessions WHERE id = %(id)s AND host = %(me)s
 
 -- name: get_session
 SELECT * FROM sessions WHERE id = %(id)s
@@ -53,7 +56,8 @@ SELECT * FROM sessions WHERE id = %(id)s
 SELECT * FROM sessions WHERE account = %(account)s AND name = %(name)s AND state <> 'deleting'
 
 -- name: all_sessions
-SELECT * FROM sessions
+-- Of one host.
+SELECT * FROM sessions WHERE host = %(me)s
 
 -- name: account_sessions
 SELECT * FROM sessions WHERE account = %(account)s
@@ -65,9 +69,8 @@ SELECT sandbox FROM sessions WHERE account = %(account)s AND state <> 'deep-slee
 SELECT coalesce((SELECT sessions FROM session_counts WHERE account = %(account)s), 0) AS sessions
 
 -- name: count_states
-SELECT sum(active)::bigint AS active, sum(idle)::bigint AS idle, sum("deep-sleep")::bigint AS "deep-sleep",
-       sum(deleting)::bigint AS deleting
-FROM state_counts
+-- Of one host, by an index.
+SELECT state, count(*) AS sessions FROM sessions WHERE host = %(me)s GROUP BY state
 
 -- name: changed_sessions
 -- `horizon`: all transactions before this one have ended, and this query sees what they have done. `server` is another
@@ -76,7 +79,7 @@ SELECT looked.*, sessions.*, sessions.changed::text::bigint AS changed_at
 FROM (
   SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon, pg_postmaster_start_time()::text AS server
 ) AS looked
-LEFT JOIN sessions ON sessions.changed >= (%(since)s::text)::xid8
+LEFT JOIN sessions ON sessions.changed >= (%(since)s::text)::xid8 AND sessions.host = %(me)s
 
 -- name: list_sessions
 SELECT * FROM sessions

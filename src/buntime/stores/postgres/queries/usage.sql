@@ -1,5 +1,5 @@
 -- name: lock_noted
-SELECT id, state, sandbox FROM sessions WHERE id = ANY (%(ids)s::text[]) ORDER BY id FOR NO KEY UPDATE
+SELECT id, state, sandbox FROM sessions WHERE id = ANY (%(ids)s::text[]) AND host = %(me)s ORDER BY id FOR NO KEY UPDATE
 
 -- name: open_windows
 SELECT * FROM usage_open WHERE session = ANY (%(ids)s::text[])

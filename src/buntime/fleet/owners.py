@@ -1,0 +1,102 @@
+"""Which host of a fleet has a session, as requests ask."""
+
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from buntime.errors import MayNotAct, SessionNotFound, Unavailable
+from buntime.fleet.ownership import Handling, Whereabouts, handling_of
+from buntime.fleet.rows import Rows
+from buntime.ids import new_volume_id
+from buntime.ports import AnotherHost, Peer
+from buntime.session import Session
+
+log = structlog.get_logger(__name__)
+
+TRIES = 3  # a session may move between a look and a claim
+
+
+class FleetOwners:
+    """Implements `ports.Owners`. `on_duty`: set by `keeping`."""
+
+    is_alone = False
+
+    def __init__(self, host: str, rows: Rows, may_act: Callable[[], bool]) -> None:
+        """`may_act`: see `Holding`."""
+        self.host = host
+        self._rows = rows
+        self._may_act = may_act
+        self.on_duty = False
+
+    def may_act(self) -> bool:
+        return self._may_act()
+
+    def has_duty(self) -> bool:
+        return self.on_duty and self._may_act()
+
+    def is_mine(self, session: Session) -> bool:
+        return session.host == self.host and self._may_act()
+
+    async def here(self, session: Session) -> Session:
+        for _ in range(TRIES):
+            found = await self._found(session)
+            if found.host == self.host:
+                return await self._read(session)
+            if self._handling(found) is Handling.HOST_LOST:
+                raise _host_lost()
+            claimed = await self._rows.claim(session.id, new_volume_id())
+            if claimed is not None:
+                log.info("session_claimed", session=session.id, before=found.host, epoch=claimed.epoch)
+                return claimed
+        raise Unavailable("The session is moving just now.", 1)
+
+    async def take(self, session: Session) -> Session:
+        for _ in range(TRIES):
+            found = await self._found(session)
+            if found.host == self.host:
+                return await self._read(session)
+            if self._handling(found) is Handling.CLAIM:
+                return await self.here(session)
+            if session.saved is None:
+                raise _host_lost()
+            taken = await self._rows.take(session.id, new_volume_id())
+            if taken is not None:
+                log.warning("session_taken", session=session.id, before=found.host, epoch=taken.epoch)
+                return taken
+        raise Unavailable("The session is moving just now.", 1)
+
+    async def candidates(self, image: str) -> Sequence[Peer | None]:
+        return (None,)
+
+    async def _found(self, session: Session) -> Whereabouts:
+        if not self._may_act():
+            raise MayNotAct
+        found = await self._rows.whereabouts(session.id)
+        if found is None:
+            raise SessionNotFound(session.id)
+        return found
+
+    def _handling(self, found: Whereabouts) -> Handling:
+        """Raises AnotherHost."""
+        handling = handling_of(found.state, archived=found.archived, taken_over=found.taken_over or found.host is None)
+        if handling is not Handling.FORWARD:
+            return handling
+        if found.host is None or found.address is None:
+            raise Unavailable("The session's host is not known.", 5)
+        raise AnotherHost(Peer(found.host, found.address))
+
+    async def _read(self, session: Session) -> Session:
+        """As another request of this host has left it. Raises SessionNotFound."""
+        read = await self._rows.get_session(session.id)
+        if read is None:
+            raise SessionNotFound(session.id)
+        return read
+
+
+def _host_lost() -> Unavailable:
+    return Unavailable(
+        "The host of this session is lost, with its newest files. It may come back. To go on from what the archive "
+        "has, use `recover`.",
+        30,
+        reason="host_lost",
+    )

@@ -1,0 +1,126 @@
+"""Makes this host a member of the fleet that shares a database, for as long as its server runs."""
+
+import asyncio
+import ipaddress
+import os
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from buntime.config import Config
+from buntime.daemon.listening import listening
+from buntime.fleet.comparing import Comparing
+from buntime.fleet.guard import COMMAND, Guard
+from buntime.fleet.holding import Holding
+from buntime.fleet.keeping import Keeping
+from buntime.fleet.lease_file import LeaseFile
+from buntime.fleet.members import Description
+from buntime.fleet.owners import FleetOwners
+from buntime.ids import new_id
+from buntime.sandboxes.fencing import HostFence
+from buntime.sandboxes.held import HeldSandboxes
+from buntime.sandboxes.kernel.cgroup_version import find_cgroups
+from buntime.sandboxes.kernel.durable import write_durably
+from buntime.stores.belonging import require_same
+from buntime.stores.opening import opened_database, place_of
+from buntime.stores.unusable import StoreUnusable
+
+if TYPE_CHECKING:
+    from buntime.stores.postgres.connecting import Place
+    from buntime.stores.postgres.store import PostgresStore
+
+PREFIX = "hst_"
+PEER_PORT = 8443
+JOIN_SECONDS = 60.0  # for which a start waits until it may act
+LOOK_SECONDS = 0.02
+CONNECTIONS = 5  # for leases alone: a renewal waits for no change
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """This host in its fleet. `moved` is set whenever it has found out that sessions moved."""
+
+    store: "PostgresStore"
+    owners: FleetOwners
+    moved: asyncio.Event
+
+
+@asynccontextmanager
+async def joined(config: Config) -> AsyncIterator[Member]:
+    """The host is a member within the block, which begins when it may act. Until then, all its sandboxes are frozen.
+
+    When the block ends, sessions go on until the lease is over. Raises StoreUnusable.
+    """
+    host, place, moved = host_id(config), place_of(config), asyncio.Event()
+    holding: Holding | None = None
+
+    def held() -> Holding:
+        assert holding is not None
+        return holding
+
+    async with opened_database(config, host, lambda: held().membership) as store:
+        await asyncio.to_thread(require_same, config)
+        from psycopg_pool import AsyncConnectionPool
+
+        from buntime.fleet.postgres.members import PostgresMembers
+
+        described = Description(config.peer or await own_address(place), version("buntime"))
+        file = LeaseFile(config.lease_file)
+        compares = Comparing(store, HeldSandboxes(config.data_dir / "sandboxes", find_cgroups(config.instance)), moved)
+        fence, guard = HostFence(config.instance, listening(config)), Guard(COMMAND, file)
+        settings = {"prepare_threshold": None, "autocommit": True}
+        pool = AsyncConnectionPool(
+            place.conninfo, kwargs=settings, min_size=1, max_size=CONNECTIONS, open=False, name="leases"
+        )
+        try:
+            async with pool, asyncio.TaskGroup() as group:
+                members = PostgresMembers(pool)
+                holding = Holding(members, host, described, guard, file, fence, compares.compare, dict)
+                owners = FleetOwners(host, store, holding.may_act)
+                keeping = Keeping(members, store, lambda: held().membership, owners)
+                tasks = [group.create_task(holding.run(), name="lease")]
+                try:
+                    await _until_it_acts(holding, place)
+                    tasks.append(group.create_task(keeping.run(), name="hosts"))
+                    yield Member(store, owners, moved)
+                finally:
+                    for task in tasks:
+                        task.cancel()
+        finally:
+            file.close()
+
+
+def host_id(config: Config) -> str:
+    """The id of the host that this data directory makes, which stays the same."""
+    file = config.data_dir / "host-id"
+    try:
+        return file.read_text().strip()
+    except FileNotFoundError:
+        write_durably(file, new_id(PREFIX) + "\n")
+        return file.read_text().strip()
+
+
+async def own_address(place: "Place") -> str:
+    """Where other hosts reach this one by default: the address by which it reaches the database."""
+    from buntime.stores.postgres.connecting import connect
+
+    connection = await connect(place)
+    try:
+        with socket.socket(fileno=os.dup(connection.fileno())) as same:
+            local = "127.0.0.1" if same.family == socket.AF_UNIX else same.getsockname()[0]
+    finally:
+        await connection.close()
+    address = ipaddress.ip_address(local)
+    return f"[{address}]:{PEER_PORT}" if address.version == 6 else f"{address}:{PEER_PORT}"
+
+
+async def _until_it_acts(holding: Holding, place: "Place") -> None:
+    end = time.monotonic() + JOIN_SECONDS
+    while not holding.may_act():
+        if time.monotonic() > end:
+            raise StoreUnusable(f"This host gets no lease from the store {place.shown}: see the log.")
+        await asyncio.sleep(LOOK_SECONDS)
