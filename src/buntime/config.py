@@ -12,6 +12,7 @@ ORIGIN = re.compile(r"\*|https?://[a-z0-9.\-\[\]:]+")  # as browsers send it: lo
 RESOLV_CONF = Path("/etc/resolv.conf")
 SHARED_RUN_DIR = Path("/run/buntime")  # shared by all servers of this host
 CLIENT_NAMES = ("BUNTIME_URL", "BUNTIME_API_KEY")
+PEER_PORT = 8443  # by default
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -97,6 +98,16 @@ class Config:
     def edge_socket(self) -> Path:
         """The edge asks about previews here. No client's request gets here."""
         return SHARED_RUN_DIR / f"{self.instance}-edge.sock"
+
+    @property
+    def peer_port(self) -> int:
+        """Where other hosts of a fleet reach this one. Raises ValueError, which `from_environment` rules out."""
+        return int(self.peer.rpartition(":")[2]) if self.peer else PEER_PORT
+
+    @property
+    def bodies_dir(self) -> Path:
+        """The edge of a fleet's host keeps large bodies here. Its workers may not enter the data directory."""
+        return Path("/var/tmp") / f"buntime-{self.instance}-bodies"
 
     @property
     def shared_lock(self) -> Path:

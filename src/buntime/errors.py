@@ -399,6 +399,13 @@ class OutcomeUnknown(Unavailable):
     """The store was lost during a commit: what was to be stored may be there or not. It must not be undone."""
 
 
+class HostFull(Unavailable):
+    """This host has no room for one more session. It has done nothing for it, so another host may be asked."""
+
+    def __init__(self, refusal: Unavailable) -> None:
+        BuntimeError.__init__(self, refusal.message, **refusal.details)
+
+
 class StillWaking(Unavailable):
     """A wake takes longer than a request waits for it. The wake goes on; the request did nothing.
 

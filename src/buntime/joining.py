@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from buntime.config import Config
-from buntime.daemon.listening import listening
+from buntime.config import PEER_PORT, Config
+from buntime.daemon.listening import listening_as_member
 from buntime.fleet.comparing import Comparing
 from buntime.fleet.guard import COMMAND, Guard
 from buntime.fleet.holding import Holding
@@ -21,6 +21,7 @@ from buntime.fleet.lease_file import LeaseFile
 from buntime.fleet.members import Description
 from buntime.fleet.owners import FleetOwners
 from buntime.ids import new_id
+from buntime.ports import Peer
 from buntime.sandboxes.fencing import HostFence
 from buntime.sandboxes.held import HeldSandboxes
 from buntime.sandboxes.kernel.cgroup_version import find_cgroups
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from buntime.stores.postgres.store import PostgresStore
 
 PREFIX = "hst_"
-PEER_PORT = 8443
 JOIN_SECONDS = 60.0  # for which a start waits until it may act
 LOOK_SECONDS = 0.02
 CONNECTIONS = 5  # for leases alone: a renewal waits for no change
@@ -47,6 +47,7 @@ class Member:
     store: "PostgresStore"
     owners: FleetOwners
     moved: asyncio.Event
+    me: Peer  # as the others reach it
 
 
 @asynccontextmanager
@@ -68,10 +69,11 @@ async def joined(config: Config) -> AsyncIterator[Member]:
 
         from buntime.fleet.postgres.members import PostgresMembers
 
-        described = Description(config.peer or await own_address(place), version("buntime"))
+        me = Peer(host, config.peer or await own_address(place))
+        described = Description(me.address, version("buntime"))
         file = LeaseFile(config.lease_file)
         compares = Comparing(store, HeldSandboxes(config.data_dir / "sandboxes", find_cgroups(config.instance)), moved)
-        fence, guard = HostFence(config.instance, listening(config)), Guard(COMMAND, file)
+        fence, guard = HostFence(config.instance, listening_as_member(config)), Guard(COMMAND, file)
         settings = {"prepare_threshold": None, "autocommit": True}
         pool = AsyncConnectionPool(
             place.conninfo, kwargs=settings, min_size=1, max_size=CONNECTIONS, open=False, name="leases"
@@ -86,7 +88,7 @@ async def joined(config: Config) -> AsyncIterator[Member]:
                 try:
                     await _until_it_acts(holding, place)
                     tasks.append(group.create_task(keeping.run(), name="hosts"))
-                    yield Member(store, owners, moved)
+                    yield Member(store, owners, moved, me)
                 finally:
                     for task in tasks:
                         task.cancel()

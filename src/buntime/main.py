@@ -28,6 +28,7 @@ from buntime.daemon.only_server import only_server
 from buntime.daemon.tasks import Tasks
 from buntime.daemon.trimming import keep_trimmed
 from buntime.delivery.delivering import delivering
+from buntime.edge.certificates import FleetHost
 from buntime.edge.process import edge
 from buntime.fleet.sole_owner import SoleOwner
 from buntime.joining import Member, joined
@@ -124,11 +125,12 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
         tasks.start_daemon(Leftovers(store, archive, saving, owners, clock).keep(), "leftovers of uploads")
 
         parts = (store, sandboxes, lifecycle, owners, history, vault, plans, tasks, clock)
-        operations = assemble_operations(*parts, Waits(*_after(config)), config.receivers)
+        me = member.me if member else None
+        operations = assemble_operations(*parts, Waits(*_after(config)), config.receivers, me)
         previews = Previews(store, lifecycle, owners, clock, domain=config.domain, secure=bool(config.domain))
         files = client_files()
         await enter(web(config, operations, previews, metrics, sandboxes.works, files))
-        await enter(edge(config, plans, tasks))
+        await enter(edge(config, plans, tasks, FleetHost(me.id, me.address, vault.peer_secret) if me else None))
         await enter(
             delivering(store, Signing(vault), config.receivers, clock, metrics.attempted, has_duty=owners.has_duty)
         )

@@ -30,6 +30,7 @@ class Server:
     def __init__(self, data_dir: Path, *, pool_size: int) -> None:
         self.config = Config(data_dir=data_dir, port=free_port(), images_dir=IMAGES, volumes_gb=VOLUMES_GB)
         self.settings = {"BUNTIME_POOL_SIZE": str(pool_size)}  # a test may add settings between two starts
+        self.peer = f"127.0.0.1:{free_port()}"  # where other hosts of a fleet reach it
         self.log = data_dir.with_name(data_dir.name + ".log")
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -42,6 +43,7 @@ class Server:
             "BUNTIME_PORT": str(config.port),
             "BUNTIME_IMAGES_DIR": str(config.images_dir),
             "BUNTIME_VOLUMES_GB": str(config.volumes_gb),
+            **({"BUNTIME_PEER": self.peer} if "BUNTIME_STORE" in self.settings else {}),
             **self.settings,
         }
 

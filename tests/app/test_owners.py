@@ -23,6 +23,8 @@ USES: list[tuple[str, str, dict[str, object] | None]] = [
 async def ask(api: Api, session: str, method: str, path: str, body: dict[str, object] | None) -> tuple[int, str]:
     named = {"sessionId": session} if "{}" not in path else {}
     answer = await api.call(method, path.format(session), None if body is None else {**named, **body})
+    if answer.status == 204:
+        return 204, answer.headers.get("X-Accel-Redirect", "")
     return (answer.status, "") if answer.status == 200 else answer.refusal
 
 
@@ -33,7 +35,7 @@ async def test_what_needs_the_sandbox_or_changes_the_session_is_its_owners(
     session = await api.session()
     touched = api.store.sessions[session]
     api.owners.elsewhere[session] = PEER
-    assert await ask(api, session, method, path, body) == (503, "unavailable")
+    assert await ask(api, session, method, path, body) == (204, "@peer")
     assert api.store.sessions[session] == touched, "no activity, no change"
 
 
@@ -74,11 +76,12 @@ async def test_a_host_that_may_not_act_acknowledges_nothing(api: Api) -> None:
     assert (await api.call("GET", f"/sessions/{session}")).json["state"] == State.ACTIVE
 
 
-async def test_a_preview_of_another_host_is_refused_here(api: Api) -> None:
+async def test_the_edge_learns_which_host_has_the_session_of_a_preview(api: Api) -> None:
     session = await api.session()
     api.owners.elsewhere[session] = PEER
     answer = await api.ask(session.replace("_", "-") + ".localhost:8000")
-    assert answer.status == 503
+    assert (answer.status, answer.headers["X-Peer"], answer.headers["X-Peer-Address"]) == (200, PEER.id, PEER.address)
+    assert "X-Upstream" not in answer.headers
 
 
 async def test_no_visitor_is_admitted_where_the_host_may_not_act(api: Api) -> None:

@@ -38,6 +38,7 @@ def purge(config: Config) -> None:
                 runner.run(_purge(config))
             _give_up_images(config)
             _empty(config.data_dir)
+            shutil.rmtree(config.bodies_dir, ignore_errors=True)
         except (BuntimeError, HostCommandFailed, NoPart, OSError) as failed:
             raise BadSetting(f"not everything of {config.data_dir} could be removed: {failed}") from failed
         config.shared_lock.unlink(missing_ok=True)

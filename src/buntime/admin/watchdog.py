@@ -1,7 +1,7 @@
 """`buntime watchdog`: fences this host when its server shows no renewal."""
 
 from buntime.config import SHARED_RUN_DIR, Config
-from buntime.daemon.listening import listening
+from buntime.daemon.listening import listening_as_member
 from buntime.fleet.watchdog import watch
 from buntime.sandboxes.fencing import HostFence
 
@@ -9,4 +9,4 @@ from buntime.sandboxes.fencing import HostFence
 def run(config: Config) -> None:
     """Returns when a signal ends it, with the host fenced. Raises BadSetting."""
     SHARED_RUN_DIR.mkdir(mode=0o711, exist_ok=True)
-    watch(config.lease_file, HostFence(config.instance, listening(config)))
+    watch(config.lease_file, HostFence(config.instance, listening_as_member(config)))

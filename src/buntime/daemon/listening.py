@@ -2,7 +2,7 @@
 
 import ipaddress
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from buntime.config import BadSetting, Config, Subnet
 
@@ -12,6 +12,7 @@ class Listening:
     addresses: tuple[str, ...]  # a wildcard address means all addresses of its family
     port: int
     proxies: tuple[Subnet, ...] = ()  # trusted to tell a client's address
+    for_hosts: int | None = None  # a port on any address, for the other hosts of a fleet
 
     @property
     def endpoints(self) -> list[tuple[str, int]]:
@@ -28,6 +29,11 @@ def listening(config: Config) -> Listening:
     if "127.0.0.1" in addresses and _has_ipv6_loopback():
         addresses.add("::1")
     return Listening(tuple(sorted(addresses)), config.port, config.proxies)
+
+
+def listening_as_member(config: Config) -> Listening:
+    """The same, with the port for other hosts."""
+    return replace(listening(config), for_hosts=config.peer_port)
 
 
 def _has_ipv6_loopback() -> bool:

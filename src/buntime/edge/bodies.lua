@@ -18,6 +18,7 @@ local TURN = 3600 -- seconds of one wait
 local OWN = {
   ["connection"] = true, ["content-length"] = true, ["expect"] = true, ["forwarded"] = true, ["host"] = true,
   ["keep-alive"] = true, ["te"] = true, ["transfer-encoding"] = true, ["upgrade"] = true, ["x-body-length"] = true,
+  ["x-buntime-hops"] = true, ["x-buntime-next"] = true, ["x-buntime-peer"] = true, ["x-buntime-where"] = true,
   ["x-forwarded-for"] = true, ["x-forwarded-host"] = true, ["x-forwarded-port"] = true, ["x-forwarded-proto"] = true,
   ["x-real-ip"] = true, ["x-request-id"] = true,
 }
@@ -47,7 +48,8 @@ local function may_be_large(var)
   return ngx.req.get_method() == "GET" and (length == nil or length == "0")
 end
 
-local function question()
+-- The request as the control plane gets it: its header, with `more`, and the length of its body.
+local function head_of(more)
   local var = ngx.var
   local lines = { ngx.req.get_method() .. " " .. var.request_uri .. " HTTP/1.1" }
   local function add(name, value)
@@ -65,11 +67,14 @@ local function question()
   add("Host", var.http_host or "edge")
   add("X-Request-Id", var.rid)
   add("X-Forwarded-For", var.remote_addr)
-  add("X-Forwarded-Proto", var.scheme)
+  add("X-Forwarded-Proto", var.client_scheme or var.scheme)
   add("X-Forwarded-Host", var.http_host)
   add("X-Real-IP", var.remote_addr)
+  add("X-Buntime-Hops", var.hops ~= "" and var.hops or nil)
   add("X-Body-Length", var.http_content_length)
-  add("Transfer-Encoding", "chunked") -- its body says how it went
+  for name, value in pairs(more) do
+    add(name, value)
+  end
   return table.concat(lines, "\r\n") .. "\r\n\r\n"
 end
 
@@ -109,6 +114,9 @@ local function end_of(request, how)
   end
 end
 
+-- A question without a body about a request, for other files.
+bodies.question = head_of
+
 -- The functions of the phases.
 
 local function is_address(text)
@@ -121,7 +129,8 @@ function bodies.ask()
   if not may_be_large(var) then
     return
   end
-  local request = { question = question(), told = semaphore.new(0), over = semaphore.new(0) }
+  local question = head_of({ ["Transfer-Encoding"] = "chunked" }) -- its body says how it went
+  local request = { question = question, told = semaphore.new(0), over = semaphore.new(0) }
   if not ngx.timer.at(0, hold, request) then
     return
   end
@@ -134,6 +143,9 @@ function bodies.ask()
     return
   end
   local headers = answer.headers
+  if headers["x-peer"] then
+    return require("carrying").carry(answer)
+  end
   if not headers["x-body-address"] then
     return answers.give(answer)
   end

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
+from buntime.edge import peers as fleet
+from buntime.edge.peers import Peers
 from buntime.edge.refusals import PREVIEW_REFUSALS, REFUSALS, error, lua_string, preview_table
 from buntime.look import CONTENT_POLICY
 from buntime.preview import COOKIE, PERMISSION_SECONDS, QUERY
@@ -54,6 +56,9 @@ HEADERS = {  # status → its header; TRACE is the only method that nginx itself
 
 # A session can send nginx's own instructions. The edge must not follow them, and the client must not see them.
 INSTRUCTIONS = ("Redirect", "Expires", "Limit-Rate", "Buffering", "Charset")
+
+LISTEN = "backlog=4096 so_keepalive=5m:30s:4"  # of each address
+LEARN = 'require("callers").learn()'
 
 # What a client could claim about the route of its request.
 CLAIMS = ("Server", "Prefix", "Scheme", "Ssl", "By", "Protocol", "Path", "Uri")
@@ -131,14 +136,18 @@ $proxies
   proxy_set_header Upgrade $$http_upgrade;
   proxy_set_header X-Request-Id $$rid;
   proxy_set_header X-Forwarded-For $$remote_addr;  # overwritten: what a client claims is no evidence
-  proxy_set_header X-Forwarded-Proto $$scheme;
+  proxy_set_header X-Forwarded-Proto $client_scheme;
   proxy_set_header X-Forwarded-Host $$http_host;
   proxy_set_header X-Forwarded-Port "";
   proxy_set_header X-Real-IP $$remote_addr;
   proxy_set_header Forwarded "";
+  proxy_set_header X-Buntime-Hops $hops;  # what a host of the fleet says to another one: see `peers.py`
+  proxy_set_header X-Buntime-Next $next;
+  proxy_set_header X-Buntime-Peer "";
   proxy_ignore_headers$ignored;
 $hidden
 $tls
+$fleet
   server {
 $listen_default
     server_name _;
@@ -147,16 +156,27 @@ $listen_default
     set $$counted $$source;
     rewrite_by_lua_block { require("callers").count() }
     header_filter_by_lua_block { require("callers").learn() }
+$api
+  }
+$previews
+$peers}
+""")
+
+# What a server of the API answers. $api_carried, $file_carried and $to_peer are empty where there is no fleet.
+API = Template("""\
 $refusals
     log_by_lua_block { require("bodies").ended() }
-    location / { proxy_pass http://control_plane; }
+    location / {
+$api_carried
+      proxy_pass http://control_plane;
+    }
     # Only the session's disk limits these. Large ones pass between the client and the session's guest: see bodies.lua.
     location ~ ^/files/(content|archive)\\z {
       client_max_body_size 0;
       set $$body_number "";
       set $$body_address "";
       set $$body_ticket "";
-      access_by_lua_block { require("bodies").ask() }
+$file_carried
       proxy_pass http://control_plane;
     }
     location @body {
@@ -176,14 +196,12 @@ $refusals
       error_page $from_guest = @carried;
       header_filter_by_lua_block {
         require("bodies").filter()
-        require("callers").learn()
+        $learn
       }
       proxy_pass http://$$body_address/$$body_ticket;
     }
     location @carried { content_by_lua_block { require("bodies").answer() } }
-  }
-$previews}
-""")
+$to_peer""")
 
 REFUSAL = Template("""\
     error_page $status = /.refusal/$status;
@@ -225,6 +243,7 @@ PREVIEWS = Template("""
       refusal = $refusal,
     })
     package.loaded.questions = assert(loadfile($questions_lua))({ socket = $edge_socket })
+    $carrying
     package.loaded.preview = assert(loadfile($preview_lua))({
       cookie = $cookie,
       query = $query,
@@ -258,6 +277,12 @@ $listen
     server_name ~^ses[-_];
     limit_conn sources $connections_of_address;
     limit_conn hosts $connections_of_host;
+$visits
+  }
+""")
+
+# What a server of previews answers. $to_peer is empty where there is no fleet.
+VISITS = Template("""\
     client_max_body_size 0;
     client_body_timeout $open;
     send_timeout $open;
@@ -287,6 +312,8 @@ $listen
     proxy_set_header X-Forwarded-Port "";
     proxy_set_header X-Real-IP $$remote_addr;
     proxy_set_header Forwarded "";
+    proxy_set_header X-Buntime-Peer "";
+    proxy_set_header X-Buntime-Hops "";
 $claims
 $hidden
     proxy_hide_header Clear-Site-Data;  # it would clear the browser's data of the whole domain
@@ -305,8 +332,7 @@ $hidden
     }
     location @refused { content_by_lua_block { require("preview").refuse() } }
     location @nothing { content_by_lua_block { require("preview").nothing() } }
-  }
-""")
+$to_peer""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,11 +355,13 @@ class Edge:
     certificate: Certificate | None = None
     proxies: tuple[str, ...] = ()  # networks whose word on the client's address counts
     connections: int = CONNECTIONS  # of one worker
+    peers: Peers | None = None  # None: this host is in no fleet
 
 
 def render(edge: Edge) -> str:
     """The whole nginx.conf."""
-    tls = edge.certificate
+    tls, peers = edge.certificate, edge.peers
+    limits = f"limit_conn sources {CONNECTIONS_OF_ADDRESS};"
     return MAIN.substitute(
         user=f"user {edge.user};" if edge.user else "",
         modules="\n".join(f"load_module {MODULES / name};" for name in LUA_MODULES),
@@ -352,12 +380,50 @@ def render(edge: Edge) -> str:
         hidden=_hidden("  "),
         tls=TLS.substitute(certificate=tls.file, key=tls.key) if tls else "",
         # Keep-alive probes find clients that vanished.
-        listen_default=_listen(edge, " default_server backlog=4096 so_keepalive=5m:30s:4"),
+        listen_default=_listen(edge, f" default_server {LISTEN}"),
+        client_scheme="$client_scheme" if peers else "$scheme",
+        hops="$hops" if peers else '""',
+        next="$next_peers" if peers else '""',
+        fleet=fleet.fleet(peers) if peers else "",
+        api=_api(edge, limits, LEARN),
+        previews=_previews(edge),
+        peers=_peer_servers(edge, peers) if peers else "",
+    )
+
+
+def _api(edge: Edge, limits: str, learn: str) -> str:
+    """What a server of the API answers. `learn`: what follows from the header of an answer to a caller."""
+    peers, asks = edge.peers, '      access_by_lua_block { require("bodies").ask() }'
+    return (fleet.DECLARED if peers else "") + API.substitute(
         refusals="".join(_refusal(status, edge.body_mb) for status in REFUSALS),
+        api_carried=fleet.api_carried(peers, INSTRUCTIONS, limits) if peers else "",
+        file_carried=fleet.file_carried(INSTRUCTIONS) if peers else asks,
+        to_peer=fleet.TO_PEER.substitute(learn=learn) if peers else "",
+        learn=learn,
         body_buffer=BODY_BUFFER,
         body_silence=BODY_SILENCE,
         from_guest=" ".join(str(status) for status in REFUSALS if status != 408),
-        previews=_previews(edge),
+    )
+
+
+def _visits(edge: Edge) -> str:
+    """What a server of previews answers."""
+    scheme = "$client_scheme" if edge.peers else "$scheme"
+    hidden = _hidden("    ")
+    return (fleet.DECLARED if edge.peers else "") + VISITS.substitute(
+        open=OPEN,
+        scheme="https" if edge.https else scheme,
+        claims="\n".join(f'    proxy_set_header X-Forwarded-{name} "";' for name in CLAIMS),
+        hidden=hidden,
+        own_refusals=" ".join(str(status) for status in PREVIEW_REFUSALS if status != 502),
+        to_peer=fleet.VISIT_TO_PEER.substitute(hidden=_hidden("      ")) if edge.peers else "",
+    )
+
+
+def _peer_servers(edge: Edge, peers: Peers) -> str:
+    """Other hosts have counted their clients."""
+    return fleet.server(peers, "_", f" default_server {LISTEN}", _api(edge, "", "")) + fleet.server(
+        peers, "~^ses[-_]", "", _visits(edge)
     )
 
 
@@ -371,6 +437,7 @@ def _previews(edge: Edge) -> str:
         callers_lua=lua_string(str(LUA / "callers.lua")),
         questions_lua=lua_string(str(LUA / "questions.lua")),
         preview_lua=lua_string(str(LUA / "preview.lua")),
+        carrying=fleet.lua(edge.peers, LUA / "carrying.lua", edge.body_mb),
         cookie=lua_string(COOKIE),
         query=lua_string(QUERY),
         permission_seconds=PERMISSION_SECONDS,
@@ -386,11 +453,7 @@ def _previews(edge: Edge) -> str:
         listen=_listen(edge, ""),
         connections_of_address=CONNECTIONS_OF_ADDRESS,
         connections_of_host=CONNECTIONS_OF_HOST,
-        open=OPEN,
-        scheme="https" if edge.https else "$scheme",
-        claims="\n".join(f'    proxy_set_header X-Forwarded-{name} "";' for name in CLAIMS),
-        hidden=_hidden("    "),
-        own_refusals=" ".join(str(status) for status in PREVIEW_REFUSALS if status != 502),
+        visits=_visits(edge),
     )
 
 

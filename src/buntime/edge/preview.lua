@@ -83,7 +83,7 @@ end
 
 -- Permissions.
 
--- The session's address, or nil after the client got its refusal.
+-- The session's address, or its host as ID@ADDRESS; nil after the client got its refusal.
 local function heed(answer, key)
   if not questions.is_permission(answer) then
     if answer.status == 401 or answer.status == 403 or answer.status == 404 then
@@ -92,7 +92,8 @@ local function heed(answer, key)
     answers.give(answer)
     return nil
   end
-  local upstream = answer.headers["x-upstream"][1]
+  local peer = answer.headers["x-peer"]
+  local upstream = peer and peer[1] .. "@" .. answer.headers["x-peer-address"][1] or answer.headers["x-upstream"][1]
   local uri = answer.headers["x-uri"]
   if uri then
     ngx.var.session_uri = uri[1] -- this URL had the token, so there is nothing to remember
@@ -120,6 +121,16 @@ local function logged(phase)
   end
 end
 
+-- Passes the request on: to the session, or to the host that has it.
+local function go(upstream)
+  local id, address = match(upstream, "^(.+)@(.+)$")
+  if not id then
+    ngx.ctx.upstream = upstream
+  elseif not require("carrying").carry_visitor(id, address) then
+    return refuse(503)
+  end
+end
+
 -- access phase: finds the session, or answers.
 preview.admit = logged(function()
   local var = ngx.var
@@ -134,18 +145,19 @@ preview.admit = logged(function()
     key = host .. "\0" .. (token or "") .. "\0" .. (cookie or "")
     local upstream = permissions:get(key)
     if upstream then
-      ngx.ctx.upstream = upstream
-      return
+      return go(upstream)
     end
   end
-  if too_many_refusals() or count("asked") > settings.questions then
+  -- the first host of a fleet has counted a request that comes from it
+  if var.from_peer ~= "1" and (too_many_refusals() or count("asked") > settings.questions) then
     return refuse(429)
   end
   local answer = questions.admit(key, host, token, cookie)
   if not answer then
     return refuse(503)
   end
-  ngx.ctx.upstream = heed(answer, key)
+  local upstream = heed(answer, key)
+  return upstream and go(upstream)
 end)
 
 -- balancer phase: connects to the session.
@@ -172,6 +184,11 @@ function preview.nothing()
     return refuse(503)
   end
   return answers.give(answer)
+end
+
+-- content phase, if the host that has the session could not be reached.
+function preview.away()
+  return refuse(503)
 end
 
 -- content phase, for requests that nginx itself refuses.

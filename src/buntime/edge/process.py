@@ -18,7 +18,9 @@ from buntime.config import BadSetting, Config
 from buntime.daemon.children import Program, keep_running, kill_group
 from buntime.daemon.listening import Listening, listening
 from buntime.daemon.tasks import Tasks
+from buntime.edge.certificates import FleetHost, keep_certificate, listen_for
 from buntime.edge.nginx import LUA_MODULES, MODULES, OTHER_FILES, USER, Certificate, Edge, connections_for, render
+from buntime.edge.peers import Peers
 from buntime.plan import Plan
 
 ANSWER_SECONDS = 30.0  # a guard: nginx answers at once, but a host that boots may be busy with other services
@@ -31,22 +33,28 @@ class EdgeFailed(BadSetting):
 
 
 @asynccontextmanager
-async def edge(config: Config, plans: Mapping[str, Plan], tasks: Tasks) -> AsyncIterator[None]:
+async def edge(
+    config: Config, plans: Mapping[str, Plan], tasks: Tasks, me: FleetHost | None = None
+) -> AsyncIterator[None]:
     """Runs the edge; it accepts connections when the block begins. Raises EdgeFailed.
 
     First stops the nginx of a server that was killed. The answers are 503 until the control plane listens on
     `config.api_socket`. A renewed certificate takes effect within a minute, which ends open streams. nginx ends with
-    `tasks`, not with the block, so that requests under way still get their answers when the server stops.
+    `tasks`, not with the block, so that requests under way still get their answers when the server stops. `me`:
+    this host in its fleet, for which other hosts are answered too.
     """
-    where = listening(config)
-    program = _prepare(config, max(plan.body_mb for plan in plans.values()), where)
+    where, directory = listening(config), config.run_dir / "edge"
+    program, peers = _prepare(config, max(plan.body_mb for plan in plans.values()), where, me)
     for path in (config.api_socket, config.edge_socket):
         _let_workers_open(path)
     tasks.start_daemon(keep_running(program), "nginx")
     await _until_it_answers(where.endpoints)
     if config.tls_cert and config.tls_key:
         files = (config.tls_cert, config.tls_key)
-        tasks.start_daemon(take_up_renewals(files, config.run_dir / "edge"), "certificate")
+        tasks.start_daemon(take_up_renewals(files, directory), "certificate")
+    if me is not None and peers is not None:
+        tasks.start_daemon(keep_certificate(me, peers), "certificate of this host")
+        tasks.start_daemon(take_up_renewals((peers.certificate,), directory), "certificate for hosts")
     yield
 
 
@@ -80,13 +88,17 @@ def _versions(files: tuple[Path, ...]) -> list[tuple[int, int] | None]:
     return found
 
 
-def _prepare(config: Config, body_mb: int, where: Listening) -> Program:
+def _prepare(config: Config, body_mb: int, where: Listening, me: FleetHost | None) -> tuple[Program, Peers | None]:
     nginx = _nginx()
     directory = config.run_dir / "edge"
     directory.mkdir(parents=True, exist_ok=True)
     stop_left_over(directory)
+    peers = None if me is None else listen_for(me, directory, config.bodies_dir, USER)
     for endpoint in where.endpoints:
-        _check_free(*endpoint)
+        _check_free(*endpoint, "BUNTIME_PORT or BUNTIME_HOST")
+    if peers is not None:
+        host, _, port = peers.address.rpartition(":")
+        _check_free(host.strip("[]"), int(port), "BUNTIME_PEER")
     listen = tuple(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in where.endpoints)
     certificate = Certificate(config.tls_cert, config.tls_key) if config.tls_cert and config.tls_key else None
     edge = Edge(
@@ -99,6 +111,7 @@ def _prepare(config: Config, body_mb: int, where: Listening) -> Program:
         certificate=certificate,
         proxies=tuple(str(network) for network in where.proxies),
         connections=_connections(),
+        peers=peers,
     )
     file = directory / "nginx.conf"
     file.write_text(render(edge))
@@ -106,7 +119,7 @@ def _prepare(config: Config, body_mb: int, where: Listening) -> Program:
     tested = subprocess.run([*command, "-t", "-q"], capture_output=True, text=True, check=False)
     if tested.returncode:
         raise EdgeFailed(f"nginx rejects its configuration: {tested.stderr.strip()}")
-    return Program("nginx", command, stop_seconds=STOP_SECONDS)
+    return Program("nginx", command, stop_seconds=STOP_SECONDS), peers
 
 
 def _connections() -> int:
@@ -158,7 +171,7 @@ def has_user(name: str = USER) -> bool:
     return True
 
 
-def _check_free(host: str, port: int) -> None:
+def _check_free(host: str, port: int, settings: str) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -168,7 +181,7 @@ def _check_free(host: str, port: int) -> None:
         except OSError as failed:
             reason = os.strerror(failed.errno or 0)
             raise EdgeFailed(
-                f"Cannot listen on {host} port {port}: {reason}. Set BUNTIME_PORT or BUNTIME_HOST to another value."
+                f"Cannot listen on {host} port {port}: {reason}. Set {settings} to another value."
             ) from None
 
 

@@ -1,4 +1,4 @@
--- Asks the control plane about previews, over its socket. Runs in nginx's workers.
+-- Asks the control plane, over its socket: about previews, and what other files want to know. Runs in nginx's workers.
 --
 -- nginx's master loads this file once with a table of settings (see `nginx.py`).
 
@@ -37,9 +37,8 @@ local function question(path, host, token, cookie)
   return table.concat(lines, "\r\n") .. "\r\n\r\n"
 end
 
--- The control plane's answer, or nil if there is none.
-local function ask(path, host, token, cookie)
-  local bytes = question(path, host, token, cookie)
+-- The control plane's answer to a question, or nil if there is none.
+function questions.send(bytes)
   local again
   repeat
     local sock = ngx.socket.tcp()
@@ -64,8 +63,13 @@ local function ask(path, host, token, cookie)
   return nil
 end
 
+local function ask(path, host, token, cookie)
+  return questions.send(question(path, host, token, cookie))
+end
+
+-- A permission names the session's address, or the host that has the session.
 function questions.is_permission(answer)
-  return answer.status == 200 and answer.headers["x-upstream"] ~= nil
+  return answer.status == 200 and (answer.headers["x-upstream"] or answer.headers["x-peer"]) ~= nil
 end
 
 -- Whether all requests that wait for the same question may share the answer: a permission, or "not ready".

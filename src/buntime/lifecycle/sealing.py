@@ -16,6 +16,8 @@ from itertools import chain
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 KEY_BYTES = 32
 MAGIC = b"bunt\x01"  # ends with the version of the format
@@ -41,6 +43,7 @@ class Vault:
         self._cipher = AESGCM(master)
         self._for_bytes = AESGCM(hmac.digest(master, b"buntime sealed bytes", "sha256"))
         self.fingerprint = hashlib.sha256(b"buntime master key\0" + master).hexdigest()[:8]  # to tell master keys apart
+        self.peer_secret = HKDF(SHA256(), KEY_BYTES, None, b"buntime hosts").derive(master)  # see `fleet.peer_keys`
 
     def new_key(self, session_id: str) -> str:
         """A new key, wrapped for this session only, as URL-safe base64."""

@@ -21,6 +21,7 @@ from buntime.operations.keys import Keys
 from buntime.operations.measurements import Measurements
 from buntime.operations.names import Names
 from buntime.operations.own_account import OwnAccount
+from buntime.operations.placing import Placing
 from buntime.operations.preview_tokens import PreviewTokens
 from buntime.operations.processes import Processes
 from buntime.operations.services import Services
@@ -33,7 +34,7 @@ from buntime.operations.usage import Usage
 from buntime.operations.visitors import Visitors
 from buntime.operations.webhooks import Webhooks
 from buntime.plan import Plan
-from buntime.ports import History, Owners, Sandboxes, Store
+from buntime.ports import History, Owners, Peer, Sandboxes, Store
 from buntime.webhook import Network
 
 
@@ -77,16 +78,18 @@ def assemble_operations(
     clock: Callable[[], float],
     usual: Waits | None = None,
     networks: Sequence[Network] = (),
+    me: Peer | None = None,
 ) -> Operations:
     """`usual`: how long sessions are quiet before they sleep that do not say it themselves. `networks`: where receivers
-    of webhooks may be, beside public addresses."""
+    of webhooks may be, beside public addresses. `me`: this host as the others of its fleet reach it."""
     entrance = Entrance(store, sandboxes, lifecycle.leases, owners, clock)
     kept, visitors = Kept(store, lifecycle.layers, clock), Visitors(store, sandboxes, tasks)
     telling = Telling(store, clock)
+    placing = Placing(owners, me)
     names = Names(store, lifecycle.endings, clock)
     images = Images(store, sandboxes, lifecycle.layers, kept, entrance, tasks, clock)
     sessions = Sessions(
-        store, sandboxes, lifecycle, entrance, images, kept, names, visitors, tasks, clock, usual or Waits()
+        store, sandboxes, lifecycle, entrance, images, kept, names, placing, visitors, tasks, clock, usual or Waits()
     )
     return Operations(
         owners,

@@ -3,13 +3,39 @@
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 
 from buntime import errors
 from buntime.caller import Caller
 from buntime.inside import FileToWrite
 from buntime.lifecycle.leases import Leases
-from buntime.ports import Kind, Owners, Sandbox, Sandboxes, Store
+from buntime.operations.guesses import Guesses
+from buntime.ports import AnotherHost, Kind, Owners, Sandbox, Sandboxes, Store
 from buntime.session import Session, State
+
+
+@dataclass(slots=True)
+class Entries:
+    """What one request has entered. What has entered a session as its owner may have changed it, so another host must
+    not do the same work."""
+
+    may_guess: bool  # which host has a session: not where a host has guessed already
+    sessions: list[str] = field(default_factory=list)
+
+
+_entries: ContextVar[Entries | None] = ContextVar("entries", default=None)
+
+
+@contextmanager
+def noting_entries(*, may_guess: bool) -> Iterator[Entries]:
+    """For the work of the block."""
+    entries = Entries(may_guess)
+    mark = _entries.set(entries)
+    try:
+        yield entries
+    finally:
+        _entries.reset(mark)
 
 
 class Entrance:
@@ -21,6 +47,7 @@ class Entrance:
         self._leases = leases
         self._owners = owners
         self._clock = clock
+        self._guesses = Guesses(clock)
         self._streams: Counter[str] = Counter()  # open streams, by session id and by account id
         self._starting: Counter[tuple[str, Kind]] = Counter()  # what is starting and the kernel does not count yet
 
@@ -44,13 +71,22 @@ class Entrance:
     async def own(self, caller: Caller, session_id: str) -> Session:
         """The session, which this host has: for all that needs its files or its sandbox, or changes it. Raises what
         `find` and `Owners.here` raise."""
+        entries, account = _entries.get(), caller.account.id
+        if entries is not None and entries.may_guess and (peer := self._guesses.of(account, session_id)):
+            raise AnotherHost(peer)
         session = await self.find(caller, session_id)
-        return session if self._owners.is_mine(session) else await self._owners.here(session)
+        if self._owners.is_mine(session):
+            return _noted(session)
+        try:
+            return _noted(await self._owners.here(session))
+        except AnotherHost as elsewhere:
+            self._guesses.learn(account, session_id, elsewhere.peer)
+            raise
 
     async def take(self, caller: Caller, session_id: str) -> Session:
         """The same where its newest files may be lost with another host: see `Owners.take`."""
         session = await self.find(caller, session_id)
-        return session if self._owners.is_mine(session) else await self._owners.take(session)
+        return _noted(session if self._owners.is_mine(session) else await self._owners.take(session))
 
     @asynccontextmanager
     async def use(self, caller: Caller, session_id: str) -> AsyncIterator[tuple[Session, Sandbox]]:
@@ -163,3 +199,9 @@ class Entrance:
         for name in names:
             if not counts[name]:
                 del counts[name]
+
+
+def _noted(session: Session) -> Session:
+    if (entries := _entries.get()) is not None:
+        entries.sessions.append(session.id)
+    return session

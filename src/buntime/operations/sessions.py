@@ -26,9 +26,10 @@ from buntime.operations.entrance import Entrance
 from buntime.operations.images import Images
 from buntime.operations.kept import Kept
 from buntime.operations.names import Names
+from buntime.operations.placing import Placing
 from buntime.operations.visitors import Visitors
 from buntime.plan import Limits
-from buntime.ports import Answer, Claimed, Observed, Sandboxes, Store, VolumeLost
+from buntime.ports import Answer, Claimed, Observed, Peer, Sandboxes, Store, VolumeLost
 from buntime.preview import open_ports
 from buntime.requests import NewSession, Patch, Unset
 from buntime.session import DEFAULT_NETWORK, Session, State, end_after
@@ -84,6 +85,7 @@ class Sessions:
         images: Images,
         kept: Kept,
         names: Names,
+        placing: Placing,
         visitors: Visitors,
         tasks: Tasks,
         clock: Callable[[], float],
@@ -97,30 +99,44 @@ class Sessions:
         self._images = images
         self._kept = kept
         self._names = names
+        self._placing = placing
         self._visitors = visitors
         self._tasks = tasks
         self._clock = clock
         self._usual = usual
 
-    async def create(self, caller: Caller, new: NewSession, answer: AnswerTo | None = None) -> Created:
+    async def create(
+        self,
+        caller: Caller,
+        new: NewSession,
+        answer: AnswerTo | None = None,
+        chosen: Sequence[Peer] | None = None,
+    ) -> Created:
         """A durable session whose runtime answers; or the one that has the name, if `new` says so.
 
-        `answer` returns what is stored with a new session for the request's idempotency key.
+        `answer` returns what is stored with a new session for the request's idempotency key. `chosen`: where another
+        host has chosen this one, those to ask next. Raises TakenElsewhere too.
         """
         ttl, limits = requests.check_new(new, caller.plan)
         if new.name is None:
             await self._check_count(caller)
         return await self._tasks.finish(
-            self._create(caller, new, ttl, limits, answer), f"create for {caller.account.id}"
+            self._create(caller, new, ttl, limits, answer, chosen), f"create for {caller.account.id}"
         )
 
     async def _create(
-        self, caller: Caller, new: NewSession, ttl: float, limits: Limits, answer: AnswerTo | None
+        self,
+        caller: Caller,
+        new: NewSession,
+        ttl: float,
+        limits: Limits,
+        answer: AnswerTo | None,
+        chosen: Sequence[Peer] | None,
     ) -> Created:
         async with self._names.turn(caller.account.id, new.name) as holder:
             if holder is None:
                 try:
-                    return Created(await self._create_new(caller, new, ttl, limits, answer))
+                    return Created(await self._create_new(caller, new, ttl, limits, answer, chosen))
                 except errors.NameTaken as taken:  # by another server, since we asked
                     holder = await self._names.holder(caller.account.id, str(taken.details["name"]))
                     if holder is None:
@@ -135,11 +151,18 @@ class Sessions:
             raise errors.SessionLimitExceeded(plan.name, plan.sessions, active)
 
     async def _create_new(
-        self, caller: Caller, new: NewSession, ttl: float, limits: Limits, answer: AnswerTo | None
+        self,
+        caller: Caller,
+        new: NewSession,
+        ttl: float,
+        limits: Limits,
+        answer: AnswerTo | None,
+        chosen: Sequence[Peer] | None,
     ) -> Session:
         if new.name is not None:
             await self._check_count(caller)
         source = await self._source(caller, new, limits)
+        rest = await self._placing.begin(source.image, chosen)
         now = self._now()
         like = Session(
             id="",
@@ -160,7 +183,11 @@ class Sessions:
             name=new.name,
             services=new.services,
         )
-        return await self._make(caller, like, ttl, source, answer)
+        try:
+            return await self._make(caller, like, ttl, source, answer)
+        except errors.HostFull:
+            self._placing.go_on(rest)
+            raise
 
     async def _source(self, caller: Caller, new: NewSession, limits: Limits) -> Source:
         """Raises ImageNotFound, SnapshotNotFound, InvalidRequest when the files need more than the session's disk."""
@@ -234,13 +261,16 @@ class Sessions:
         raise errors.Unavailable("The files are being moved just now.", 2)
 
     async def _claim(self, session_id: str, limits: Limits, image: str, layer: str) -> Claimed:
-        """Raises Unavailable when this host cannot hold one more session and nothing can be freed."""
+        """Raises HostFull when this host cannot hold one more session and nothing can be freed."""
         try:
             return await self._sandboxes.claim(session_id, limits, image, layer)
-        except errors.Unavailable:
+        except errors.Unavailable as full:
             if not await self._lifecycle.relief.relieve():
-                raise
-        return await self._sandboxes.claim(session_id, limits, image, layer)
+                raise errors.HostFull(full) from None
+        try:
+            return await self._sandboxes.claim(session_id, limits, image, layer)
+        except errors.Unavailable as full:
+            raise errors.HostFull(full) from None
 
     async def _add(self, caller: Caller, session: Session, claimed: Claimed, answer: AnswerTo | None) -> None:
         """Stores the session, or destroys its sandbox."""

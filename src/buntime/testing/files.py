@@ -76,6 +76,7 @@ class FakeFiles[F: File]:
         self._volume = volume
         self._check = check
         self.carried: dict[str, bytes] = {}  # ticket → what the edge fetches, or has brought
+        self.guest = "192.0.2.1:49"  # where the edge shall take tickets; a test may set it
         self.watchers: list[asyncio.Queue[FileEvent | Exception]] = []  # tests may put events in
 
     async def write_batch(self, files: Sequence[FileToWrite]) -> Sequence[int]:
@@ -150,7 +151,7 @@ class FakeFiles[F: File]:
         yield Content(size, first, last, file.modified, f"{file.modified}-{size}", pieces, ticket)
 
     def _ticket(self, content: bytes) -> Ticket:
-        ticket = Ticket("192.0.2.1:49", f"{len(self.carried):032}")
+        ticket = Ticket(self.guest, f"{len(self.carried):032}")
         self.carried[ticket.secret] = content
         return ticket
 

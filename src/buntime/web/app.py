@@ -14,8 +14,9 @@ from buntime.config import Config
 from buntime.daemon.room import Room
 from buntime.errors import BuntimeError, Unavailable
 from buntime.operations.assembly import Operations
+from buntime.operations.entrance import noting_entries
 from buntime.ports import AnotherHost
-from buntime.web import failures, openapi
+from buntime.web import carrying, failures, openapi
 from buntime.web.api import (
     account,
     clients,
@@ -154,8 +155,10 @@ class Front:
                 await self._answer(exchange, receive, send)
         finally:
             seconds = time.perf_counter() - exchange.started
-            self._metrics.count(exchange.route, exchange.method, exchange.status, exchange.code, seconds)
-            log_request(exchange)
+            if exchange.carried_to is None and not exchange.comes_again:
+                self._metrics.count(exchange.route, exchange.method, exchange.status, exchange.code, seconds)
+            if not exchange.comes_again:
+                log_request(exchange)
 
     async def _answer(self, exchange: Exchange, receive: Receive, send: Send) -> None:
         begun = False
@@ -166,15 +169,20 @@ class Front:
             await send(message)
 
         try:
-            await self._app(exchange.scope, receive, watched)
+            with noting_entries(may_guess=exchange.hops == 0) as entries:
+                await self._app(exchange.scope, receive, watched)
             return
         except ClientLeft:
             exchange.status = CLIENT_LEFT
             return
         except BuntimeError as failed:
             failure: BuntimeError = failed
-        except AnotherHost:
-            failure = Unavailable("Another host has this session, and this one cannot reach it.", 5)
+        except AnotherHost as elsewhere:
+            refusal = carrying.refusal_of(elsewhere, exchange, entries)
+            if refusal is None:
+                await carrying.send_on(elsewhere, exchange, watched)
+                return
+            failure = refusal
         except asyncio.CancelledError:  # the server stops and its grace period is over
             failure = Unavailable("The server is stopping and did not finish the request.", 5)
         except Exception:  # the boundary of a request: the log gets the details, the client does not

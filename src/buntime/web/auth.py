@@ -30,6 +30,11 @@ def cause_of(exchange: Exchange, caller: Caller) -> Cause:
     return Cause("key", caller.account.id, exchange.request_id.decode("ascii"), caller.key.id, address)
 
 
+def _is_counted_elsewhere(exchange: Exchange) -> bool:
+    """Whether the first host counts it, or it is a question about a request that is counted when it comes."""
+    return exchange.hops > 0 or exchange.is_question
+
+
 def _from(exchange: Exchange) -> tuple[bytes | None, str]:
     """The last X-Forwarded-For header, and the peer."""
     forwarded = exchange.header(b"x-forwarded-for")
@@ -46,7 +51,7 @@ class Authenticator:
     async def caller_of(self, exchange: Exchange) -> Caller:
         """Raises Unauthorized, RateLimitExceeded, or Forbidden for a suspended account.
 
-        After this every answer has the rate limit headers.
+        After this every answer has the rate limit headers, if this host counts the request.
         """
         try:
             caller = await self._identity.identify(bearer(exchange.header(b"authorization")))
@@ -54,11 +59,12 @@ class Authenticator:
             self.count_stranger(exchange)
             raise
         exchange.caller = caller
-        self._count(exchange, caller)
+        if not _is_counted_elsewhere(exchange):
+            self.count(exchange, caller)
         self._identity.require_active(caller)
         return caller
 
-    def _count(self, exchange: Exchange, caller: Caller) -> None:
+    def count(self, exchange: Exchange, caller: Caller) -> None:
         """Counts a call against its key and its account. The headers tell the key's limit, and what both have left.
 
         Raises RateLimitExceeded.
@@ -79,6 +85,8 @@ class Authenticator:
 
     def count_stranger(self, exchange: Exchange) -> None:
         """Counts a call without a valid key against its address. Raises RateLimitExceeded."""
+        if _is_counted_elsewhere(exchange):
+            return
         address = counted_address(*_from(exchange))
         standing = self._strangers.take(address, STRANGER_LIMIT)
         if not standing.allowed:

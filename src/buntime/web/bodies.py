@@ -74,10 +74,7 @@ async def received(exchange: Exchange, receive: Receive, plan: Plan, memory: Bod
     Raises PayloadTooLarge (from Content-Length, before anything is read), ExecutionTimeout if the client sends too
     slowly, Unavailable and ClientLeft.
     """
-    limit = plan.body_mb * MB
-    declared = declared_length(exchange)
-    if declared is not None and declared > limit:
-        raise _too_large(plan)
+    limit, declared = plan.body_mb * MB, check_declared(exchange, plan)
     size = limit if declared is None else declared
     async with memory.room(size):
         try:
@@ -86,6 +83,14 @@ async def received(exchange: Exchange, receive: Receive, plan: Plan, memory: Bod
         except TimeoutError:
             raise ExecutionTimeout("The request body arrived too slowly.") from None
         yield body
+
+
+def check_declared(exchange: Exchange, plan: Plan) -> int | None:
+    """Returns `declared_length`. Raises PayloadTooLarge if the plan allows less."""
+    declared = declared_length(exchange)
+    if declared is not None and declared > plan.body_mb * MB:
+        raise _too_large(plan)
+    return declared
 
 
 async def received_unused(exchange: Exchange, receive: Receive) -> bytes:

@@ -1,8 +1,9 @@
 """Answers the edge's questions, on a separate socket: those about previews, and those of `handover.py`.
 
 `GET /admit`: may this request pass? A yes is 200 with the session's address in `X-Upstream`, the seconds for which the
-edge may remember it in `X-Cache`, and the path and query for the session in `X-Uri` if they differ. The edge passes any
-other answer on to the client unchanged.
+edge may remember it in `X-Cache`, and the path and query for the session in `X-Uri` if they differ. Where another host
+of a fleet has the session, `X-Peer` and `X-Peer-Address` say which. The edge passes any other answer on to the client
+unchanged.
 `GET /nothing`: what should the edge answer to a request that was admitted but reached no server in the session?
 """
 
@@ -11,15 +12,16 @@ import time
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from buntime.errors import NotFound, Unavailable
+from buntime.errors import NotFound
 from buntime.look import CONTENT_POLICY
 from buntime.operations.previews import Admitted, PreviewRefused, PreviewRequest, Previews, Reason
 from buntime.ports import AnotherHost
-from buntime.preview import COOKIE
+from buntime.preview import COOKIE, PERMISSION_SECONDS
 from buntime.web import failures
 from buntime.web.accept import prefers_page
+from buntime.web.carrying import visitor_headers
 from buntime.web.exchange import Exchange, Headers, Reply, open_exchange
-from buntime.web.handover import handed_over
+from buntime.web.handover import WHERE, asked_where, handed_over
 from buntime.web.metrics import Metrics
 from buntime.web.visitor_pages import PAGES, render
 
@@ -35,6 +37,9 @@ def create_edge_app(previews: Previews, api: ASGIApp, metrics: Metrics, *, secur
     visitors use HTTPS."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if any(name == WHERE for name, _ in scope["headers"]):
+            await asked_where(api, scope, receive, send)
+            return
         if scope["path"] in HANDED_OVER:
             await handed_over(api, scope, receive, send)
             return
@@ -49,9 +54,9 @@ def create_edge_app(previews: Previews, api: ASGIApp, metrics: Metrics, *, secur
                 case _:
                     await exchange.send(failures.reply_to(NotFound("This path does not exist.")), send)
                     return
-        except AnotherHost:
-            unreachable = Unavailable("Another host has this session, and this one cannot reach it.", 5)
-            answer = PreviewRefused(Reason.NO_ROOM, unreachable, None)
+        except AnotherHost as elsewhere:
+            await exchange.send(Reply(200, b"", headers=visitor_headers(elsewhere, PERMISSION_SECONDS)), send)
+            return
         if isinstance(answer, Admitted):
             await exchange.send(_permission(answer), send)
             return

@@ -18,6 +18,7 @@ VISIBLE = re.compile(rb"[\x21-\x7e]{1,128}")
 PIECE = 1 << 20  # bytes of an answer that are sent at once
 SLOWEST = 64 * 1024  # bytes a second: the lowest rate at which a client may read an answer …
 GRACE = 60.0  # … with this many seconds on top
+HOPS = b"x-buntime-hops"
 SESSION_ID = re.compile(r"ses_[a-z0-9]{18}")
 
 type Headers = list[tuple[bytes, bytes]]
@@ -53,11 +54,19 @@ class Exchange:
     session_id: str | None = None  # only if it has the form of a session id
     status: int = 0
     code: str | None = None
+    hops: int = 0  # other hosts by which the request came
+    carried_to: str | None = None  # the host that answers it, and counts it in its metrics
+    comes_again: bool = False  # it was a question, and the request itself follows
 
     @property
     def path_params(self) -> Mapping[str, str]:
         params: Mapping[str, str] = self.scope.get("path_params", {})
         return params
+
+    @property
+    def is_question(self) -> bool:
+        """Whether the edge asks only which host has the session of a request, whose body it has not read."""
+        return "where" in self.scope
 
     def header(self, name: bytes) -> list[bytes]:
         """All values of a request header in order. `name` is in lower case."""
@@ -113,6 +122,8 @@ def open_exchange(scope: Scope) -> Exchange:
     """Keeps the client's own request id if it is 1 to 128 visible ASCII characters."""
     asked = next((value for key, value in scope["headers"] if key == b"x-request-id"), b"")
     request_id = asked if VISIBLE.fullmatch(asked) else b"req_" + secrets.token_hex(10).encode()
-    exchange = Exchange(scope, scope["method"], request_id, time.perf_counter())
+    told = next((value for key, value in scope["headers"] if key == HOPS), b"")  # the edge takes it from hosts alone
+    hops = int(told) if told.isdigit() else 0
+    exchange = Exchange(scope, scope["method"], request_id, time.perf_counter(), hops=hops)
     scope["exchange"] = exchange
     return exchange

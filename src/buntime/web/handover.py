@@ -22,6 +22,7 @@ from buntime.web.exchange import ClientLeft, Headers
 BACK = b"x-body-back"  # the edge shall send the request on as it is
 LENGTH = b"x-body-length"  # in the question: the client's Content-Length
 NOTHING = (b"content-length", b"0")
+WHERE = b"x-buntime-where"  # asks only which host has the session
 OF_THE_QUESTION = (b"content-length", b"transfer-encoding", b"connection", LENGTH)
 
 
@@ -94,14 +95,22 @@ class Handover:
 
 async def handed_over(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
     """Answers the edge's question by the API."""
-    handover = Handover(receive, send)
-    headers = [each for each in scope["headers"] if each[0] not in OF_THE_QUESTION]
-    headers += [(b"content-length", value) for name, value in scope["headers"] if name == LENGTH]
+    handover, headers = Handover(receive, send), _of_the_client(scope)
     listening = asyncio.create_task(handover.listen(), name="edge of a handover")
     try:
         await app({**scope, "headers": headers, "handover": handover}, handover.receive, handover.send)
     finally:
         listening.cancel()
+
+
+async def asked_where(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Lets the API say which host has the session of a request, whose body the edge has not read."""
+    await app({**scope, "headers": _of_the_client(scope), "where": True}, receive, send)
+
+
+def _of_the_client(scope: Scope) -> Headers:
+    headers = [each for each in scope["headers"] if each[0] not in OF_THE_QUESTION]
+    return headers + [(b"content-length", value) for name, value in scope["headers"] if name == LENGTH]
 
 
 def handover_of(scope: Scope) -> Handover | None:

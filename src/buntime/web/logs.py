@@ -15,6 +15,7 @@ log = structlog.get_logger()
 
 def log_request(exchange: Exchange) -> None:
     caller = exchange.caller
+    told = {"carried_to": exchange.carried_to} if exchange.carried_to else {}
     log.info(
         "request",
         request=exchange.request_id.decode("ascii"),
@@ -25,6 +26,7 @@ def log_request(exchange: Exchange) -> None:
         ms=round((time.perf_counter() - exchange.started) * 1e3, 1),
         account=caller.account.id if caller else None,
         session=exchange.session_id,
+        **told,
     )
 
 

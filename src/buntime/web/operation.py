@@ -11,7 +11,7 @@ from buntime.caller import Caller
 from buntime.config import Config
 from buntime.errors import BuntimeError, RunLost
 from buntime.operations.assembly import Operations
-from buntime.ports import Answer
+from buntime.ports import Answer, Peer
 from buntime.scope import Scope
 from buntime.web.exchange import Exchange, Reply
 from buntime.web.handover import Handover
@@ -49,6 +49,7 @@ class Call[Q, B]:
     told: dict[str, str] = field(default_factory=dict)  # headers of the answer, on top of the usual ones
     last_event_id: str | None = None  # from a client that reconnects to a stream of events
     handover: Handover | None = None  # if the edge can carry the body
+    next_hosts: Sequence[Peer] | None = None  # see `carrying.next_of`
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,12 @@ from buntime.config import Config
 from buntime.daemon.room import belongs_to
 from buntime.errors import ExecutionTimeout, InvalidRequest, MethodNotAllowed
 from buntime.operations.assembly import Operations
-from buntime.web import idempotent
+from buntime.ports import AnotherHost
+from buntime.web import carrying, idempotent
 from buntime.web.auth import Authenticator, cause_of
-from buntime.web.bodies import BodyMemory, declared_length, received, received_unused, require_json
+from buntime.web.bodies import BodyMemory, check_declared, declared_length, received, received_unused, require_json
 from buntime.web.decoding import decode_body, decode_query
-from buntime.web.exchange import Exchange, Reply
+from buntime.web.exchange import SESSION_ID, Exchange, Reply
 from buntime.web.handover import handover_of
 from buntime.web.leaving import while_connected
 from buntime.web.metrics import Metrics
@@ -80,10 +81,27 @@ class Resource:
         )
         exchange.note_session(getattr(query, "session_id", None))
         call = self._call(exchange, caller, query, filters)
+        if exchange.is_question:
+            await self._where(operation, call, exchange, send)
+            return
         if operation.body is None:
             await self._without_json(operation, call, exchange, receive, send)
         else:
             await self._with_json(operation, call, key, exchange, receive, send)
+
+    async def _where(self, operation: Operation, call: Call[Any, Any], exchange: Exchange, send: Send) -> None:
+        """Tells the edge which host has the session, if path or query name one, before it reads the body."""
+        if operation.body is not None:
+            check_declared(exchange, call.caller.plan)
+        call = await with_ids(call, exchange)
+        session_id = call.path.get("sessionId") or getattr(call.query, "session_id", None)
+        if isinstance(session_id, str) and SESSION_ID.fullmatch(session_id):
+            try:
+                await self._world.operations.entrance.own(call.caller, session_id)
+            except AnotherHost:
+                self._world.authenticator.count(exchange, call.caller)
+                raise
+        await carrying.say_here(exchange, send)
 
     async def _without_json(
         self, operation: Operation, call: Call[Any, Any], exchange: Exchange, receive: Receive, send: Send
@@ -149,6 +167,7 @@ class Resource:
             header=exchange.header,
             last_event_id=None if last is None else last.decode("latin-1"),
             handover=handover_of(exchange.scope),
+            next_hosts=carrying.next_of(exchange),
         )
 
     async def _once(

@@ -43,3 +43,5 @@ def _of_edge(edge: Listening, address: str, port: str) -> Iterator[str]:
         any_address = f"meta nfproto {'ipv6' if family == 'ip6' else 'ipv4'}"
         where = any_address if ip_address(each).is_unspecified else f"{family} {address} {each}"
         yield f"{where} tcp {port} {edge.port}"
+    if edge.for_hosts is not None:
+        yield f"tcp {port} {edge.for_hosts}"

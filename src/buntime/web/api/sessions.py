@@ -65,7 +65,7 @@ async def create_session(call: Call[NoQuery, wire.CreateSession]) -> wire.Create
     )
     answer = call.answer
     made = await call.operations.sessions.create(
-        call.caller, new, answer and (lambda made: answer(encode(created(made, call.config))))
+        call.caller, new, answer and (lambda made: answer(encode(created(made, call.config)))), call.next_hosts
     )
     if made.existed:
         call.told["session-existing"] = "true"

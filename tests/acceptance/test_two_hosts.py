@@ -1,0 +1,91 @@
+"""Two servers on one database: each answers for the sessions of both."""
+
+import http.client
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.client import Client, Session
+from tests.acceptance.conftest import Servers
+from tests.acceptance.server import Server
+from tests.contracts.postgres import postgres
+from tests.ports import free_port
+from tests.waiting import until
+
+pytestmark = [pytest.mark.sandbox, pytest.mark.postgres]
+
+MB = 1 << 20
+PROGRAM = """
+Bun.serve({ port: 3000, fetch: async (request) => new Response(request.method + (await request.bytes()).length) })
+"""
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[tuple[Server, Server]]:
+    with ExitStack() as stack, postgres(free_port()) as database:
+        database.create("buntime")
+        servers = Servers(stack)
+        first, second = servers.make(), servers.make()
+        key = first.config.data_dir.with_name(first.config.data_dir.name + ".key")
+        archive = Path(f"{key}-archive")
+        stack.callback(shutil.rmtree, archive, ignore_errors=True)
+        stack.callback(key.unlink)
+        key.touch(0o600)
+        key.write_text(os.urandom(32).hex())
+        for server in (first, second):
+            server.settings |= {
+                "BUNTIME_STORE": database.address("buntime"),
+                "BUNTIME_MASTER_KEY_FILE": str(key),
+                "BUNTIME_ARCHIVE": str(archive),
+            }
+            server.start()
+        yield first, second
+
+
+@pytest.fixture(scope="module")
+def ours(hosts: tuple[Server, Server]) -> tuple[Client, Client]:
+    key = hosts[0].cli("keys", "create")
+    return hosts[0].client(key), hosts[1].client(key)
+
+
+@pytest.fixture
+def session(ours: tuple[Client, Client]) -> Iterator[Session]:
+    """It is the first host's, and is used through the second."""
+    made = ours[0].open()
+    yield Session(ours[1], made.id)
+    made.delete()
+
+
+def test_the_other_host_runs_code_and_moves_files(session: Session, ours: tuple[Client, Client]) -> None:
+    assert session.code("console.log(1)")["stdout"] == "1\n"
+    session.write("a", "x" * 3 * MB).done()
+    assert Session(ours[0], session.id).text("a") == "x" * 3 * MB
+    content, target = os.urandom(20 * MB), f"/files/content?sessionId={session.id}&path=big"
+    for sender, reader in (ours, ours[::-1]):
+        sender.call("PUT", target, body=content).done()
+        assert reader.call("GET", target).body == content
+
+
+def test_a_visitor_of_the_other_host_reaches_a_program(session: Session, hosts: tuple[Server, Server]) -> None:
+    session.patch(preview={"visibility": "public", "ports": [3000]}).done()
+    started = {"sessionId": session.id, "code": PROGRAM}
+    session.client.call("POST", "/processes/start", json_body=started).done()
+
+    def visit() -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", hosts[1].config.port, timeout=30)
+        name = f"{session.id.replace('_', '-')}-3000.localhost"
+        connection.request("POST", "/", b"12345", {"Host": f"{name}:{hosts[1].config.port}"})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+    until(lambda: visit() == (200, b"POST5"), "the program to answer")
+
+
+def test_a_session_is_deleted_through_the_other_host(ours: tuple[Client, Client]) -> None:
+    made = ours[0].open()
+    Session(ours[1], made.id).delete().done()
+    made.look().refused(404, "session_not_found")
