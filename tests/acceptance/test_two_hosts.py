@@ -70,6 +70,15 @@ def test_the_other_host_runs_code_and_moves_files(session: Session, ours: tuple[
         assert reader.call("GET", target).body == content
 
 
+def test_a_run_with_an_idempotency_key_runs_once_whichever_host_gets_it(
+    session: Session, ours: tuple[Client, Client]
+) -> None:
+    command = "echo x >> /workspace/runs; cat /workspace/runs"
+    for client in (*ours, *ours):
+        answer = client.execute(session.id, idempotency_key="once", command=command)
+        assert answer.done()["stdout"] == "x\n"
+
+
 def test_a_visitor_of_the_other_host_reaches_a_program(session: Session, hosts: tuple[Server, Server]) -> None:
     session.patch(preview={"visibility": "public", "ports": [3000]}).done()
     started = {"sessionId": session.id, "code": PROGRAM}

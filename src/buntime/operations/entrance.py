@@ -38,6 +38,12 @@ def noting_entries(*, may_guess: bool) -> Iterator[Entries]:
         _entries.reset(mark)
 
 
+def has_entered() -> bool:
+    """Whether the request that this is work of has entered a session of this host."""
+    entries = _entries.get()
+    return entries is not None and bool(entries.sessions)
+
+
 class Entrance:
     def __init__(
         self, store: Store, sandboxes: Sandboxes, leases: Leases, owners: Owners, clock: Callable[[], float]

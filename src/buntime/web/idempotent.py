@@ -5,8 +5,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from buntime.errors import BuntimeError, InvalidRequest
+from buntime.operations.entrance import has_entered
 from buntime.operations.idempotency import Idempotency
-from buntime.ports import Answer
+from buntime.ports import AnotherHost, Answer
 from buntime.web import failures
 from buntime.web.decoding import canonical
 from buntime.web.exchange import Exchange, Reply
@@ -79,6 +80,10 @@ async def once(idempotency: Idempotency, request: KeyedRequest, work: Work) -> R
                 refused = failures.reply_to(failure)
                 await idempotency.keep(to_keep(refused.status, refused.body, {}))
             else:
+                await idempotency.give_up(request.account, request.key)
+            raise
+        except AnotherHost:
+            if request.repeatable or not has_entered():  # that host takes the key
                 await idempotency.give_up(request.account, request.key)
             raise
         told = {name.decode(): value.decode() for name, value in reply.headers}
