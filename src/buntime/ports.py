@@ -1045,6 +1045,11 @@ class Sandboxes(Protocol):
         """For the operator's metrics. The cost does not grow with the number of sessions."""
         ...
 
+    def images(self) -> Collection[str]:
+        """Ids of the images that operators and accounts have added, and that are on this host with all their layers.
+        May be some seconds old. The cost does not grow with the number of sessions."""
+        ...
+
     async def used(self, sessions: Sequence[Session]) -> Mapping[str, Used]:
         """What the kernel has counted for these sessions, by id, whatever state they are in. Asks no guest, wakes
         nothing, raises nothing."""

@@ -711,6 +711,15 @@ async def test_a_restart_adopts_sandboxes_on_made_images_and_starts_others(host:
         assert await _says(again, "printenv NAME") == b"value\n"
 
 
+async def test_a_made_image_is_at_hand_if_all_its_layers_are(host: Host) -> None:
+    made = await _image_of(host, await _stopped(host))
+    lost = replace(made, id=MADE_PREFIX + "lost", layer=new_layer_id())
+    await host.sandboxes.know(lost)
+    at_hand = host.sandboxes.images()
+    assert made.id in at_hand
+    assert lost.id not in at_hand
+
+
 async def test_a_claim_on_an_unknown_or_forgotten_image_is_unavailable(host: Host) -> None:
     made = await _image_of(host, await _stopped(host))
     above = replace(made, id=MADE_PREFIX + "above", base=made.id, layer=await layer_of(host, made.layer))

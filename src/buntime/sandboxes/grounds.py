@@ -1,6 +1,8 @@
 """Made images on this host: which there are, and whether sessions can stand on them."""
 
 import asyncio
+import time
+from collections.abc import Collection, Set
 
 import structlog
 
@@ -14,6 +16,8 @@ from buntime.snapshot import MadeImage
 
 log = structlog.get_logger()
 
+LOOK_SECONDS = 10.0
+
 
 class Grounds:
     def __init__(self, machinery: Machinery) -> None:
@@ -22,6 +26,8 @@ class Grounds:
         self._packed = machinery.packed
         self._knowing = asyncio.Lock()
         self._packing = asyncio.Lock()  # it takes a processor
+        self._at_hand: Set[str] = frozenset()
+        self._look_at = 0.0
 
     async def know(self, image: MadeImage) -> None:
         """See `ports.Sandboxes`. Packs the layers that are on this host, so that no session has to wait for it."""
@@ -56,6 +62,14 @@ class Grounds:
 
     def has_layer(self, image_id: str, layer: str) -> bool:
         return layer in self._made.layers(image_id)
+
+    def at_hand(self) -> Collection[str]:
+        """Ids of all images but the default one that are here with all their layers. Looked for every LOOK_SECONDS."""
+        now = time.monotonic()
+        if now >= self._look_at:
+            self._look_at = now + LOOK_SECONDS
+            self._at_hand = {*self._made.added(), *self._made.whole(self._volumes.exists)}
+        return self._at_hand
 
     async def _pack(self, layer: str) -> None:
         if self._packed.has(layer):

@@ -437,6 +437,9 @@ class LocalSandboxes:
             no_room={**capacity.refused, NoRoom.ADDRESSES: slots.refused},
         )
 
+    def images(self) -> Collection[str]:
+        return self._grounds.at_hand()
+
     async def used(self, sessions: Sequence[Session]) -> Mapping[str, Used]:
         return await self._read(read_all, self._metered(sessions))
 

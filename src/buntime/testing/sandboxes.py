@@ -316,6 +316,9 @@ class FakeSandboxes:
             no_room={reason: self.refused if reason is NoRoom.MEMORY else 0 for reason in NoRoom},
         )
 
+    def images(self) -> Collection[str]:
+        return {image for image in self.made if all(each.layer in self.volumes for each in self._chain(image))}
+
     async def used(self, sessions: Sequence[Session]) -> Mapping[str, Used]:
         return {session.id: self._used_by(session) for session in sessions}
 

@@ -4,14 +4,14 @@ made/<image id>.json    its base, layer and environment
 """
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import structlog
 
 from buntime.errors import Unavailable
-from buntime.sandboxes.images.shelf import env_of
+from buntime.sandboxes.images.shelf import ADDED, env_of
 from buntime.sandboxes.kernel.durable import write_durably
 from buntime.sandboxes.kernel.image import find_image
 from buntime.snapshot import MOST_LAYERS, MadeImage
@@ -67,6 +67,14 @@ class MadeImages:
         """Forgets all others."""
         for image_id in self._made.keys() - set(image_ids):
             self.forget(image_id)
+
+    def added(self) -> Collection[str]:
+        """Ids of the images that operators have added."""
+        return [file.name for file in self._images.iterdir() if ADDED.fullmatch(file.name)]
+
+    def whole(self, has_layer: Callable[[str], bool]) -> Collection[str]:
+        """Ids of the made images of which all layers are there."""
+        return [image for image in self._made if all(map(has_layer, self.layers(image)))]
 
     def layers(self, image_id: str) -> tuple[str, ...]:
         """The layers of the image, the uppermost first; none of one that is not made, or not known."""

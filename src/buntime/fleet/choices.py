@@ -1,0 +1,37 @@
+"""Which hosts a create may go to, from a list that is at most some seconds old. A create asks nobody."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from random import Random
+
+from buntime.errors import Unavailable
+from buntime.fleet.choosing import Rated, candidates, rated
+from buntime.fleet.members import Members
+
+LOOK_SECONDS = 1.0
+
+
+class Choices:
+    """`host`: the id of this one."""
+
+    def __init__(self, host: str, members: Members, random: Random | None = None) -> None:
+        self._host, self._members = host, members
+        self._random = random or Random()
+        self._hosts: Sequence[Rated] = ()
+
+    async def keep(self) -> None:
+        """For ever: looks at the hosts each second. While the database is away, the last list holds."""
+        while True:
+            with suppress(Unavailable):
+                await self.look()
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def look(self) -> None:
+        """Raises Unavailable."""
+        self._hosts = rated(await self._members.list())
+
+    def of(self, image: str) -> Sequence[Rated]:
+        """For a session on this image ("": the default one), the best host first; see `choosing.candidates`. Empty
+        before the first look. Reads memory only."""
+        return candidates(self._hosts, image, self._host, self._random)
