@@ -170,17 +170,20 @@ async def serving(
     cors_origins: str = "",
     files: Sequence[ClientFile] = NOT_BUILT,
     checkpoints: bool = False,
+    owners: FakeOwners | None = None,
 ) -> AsyncIterator[Api]:
     """`checkpoints`: by default, as where the archive is no directory."""
     store, sandboxes, still, checks = FakeStore(), FakeSandboxes(runner), Clock(), dict[str, bool]()
-    owners = FakeOwners()
+    owners = owners or FakeOwners()
     now, archive, history, vault = clock or still, FakeArchive(), FakeHistory(), Vault(bytes(32))
     sandboxes.on_exited(Telling(store, now).exited)
     saving = Saving(archive, vault, sandboxes.volumes, now)
     async with Tasks() as tasks, saving, aiohttp.ClientSession() as http:
         metrics = Metrics(Readings(store, sandboxes, saving, lambda: checks, now))
         plans = load_plans(None) if checkpoints else without_checkpoints(load_plans(None))
-        lifecycle = assemble_lifecycle(store, sandboxes, saving, owners, history, plans, tasks, now, metrics)
+        lifecycle = assemble_lifecycle(
+            store, sandboxes, saving, owners, history, plans, tasks, now, metrics, releases=store
+        )
         operations = assemble_operations(store, sandboxes, lifecycle, owners, history, vault, plans, tasks, now)
         config = Config(cors_origins=cors_origins, domain=domain)
         app = create_app(operations, config, metrics=metrics, ready=lambda: checks, clock=now, files=files)

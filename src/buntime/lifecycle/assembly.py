@@ -9,6 +9,7 @@ from buntime.lifecycle.account_plans import AccountPlans
 from buntime.lifecycle.archiving import Archiving
 from buntime.lifecycle.changes import Changes
 from buntime.lifecycle.checkpoints import Checkpoints
+from buntime.lifecycle.draining import Draining, Releases
 from buntime.lifecycle.endings import Endings
 from buntime.lifecycle.holds import Holds
 from buntime.lifecycle.layers import Layers
@@ -49,6 +50,7 @@ class Lifecycle:
     measuring: Measuring
     working: Working
     plans: AccountPlans
+    draining: Draining | None = None  # None: there is no other host
 
 
 def assemble_lifecycle(
@@ -62,8 +64,10 @@ def assemble_lifecycle(
     clock: Callable[[], float],
     monitor: Monitor | None = None,
     moment: Callable[[], Moment] | None = None,
+    releases: Releases | None = None,
 ) -> Lifecycle:
-    """`plans`: by name. `monitor` is told what happens to sessions. `moment`: by default, what `clock` says."""
+    """`plans`: by name. `monitor` is told what happens to sessions. `moment`: by default, what `clock` says.
+    `releases`: None where there is no other host."""
     monitor = monitor or Unwatched()
     moment, own_plans = moment or moments_of(clock), AccountPlans(store, plans)
     metering = Metering(store, sandboxes, tasks, moment)
@@ -76,7 +80,7 @@ def assemble_lifecycle(
     layers = Layers(store, sandboxes, saving, changes, holds, owners, tasks, clock, monitor)
     services = Services(store, sandboxes, plans, tasks, clock)
     parts = (store, sandboxes, saving, changes, holds, observations, archiving, layers, services, tasks)
-    transitions = Transitions(*parts, monitor, metering)
+    transitions = Transitions(*parts, monitor, metering, owners)
     restoring = Restoring(
         store, sandboxes, saving, layers, transitions, changes, holds, tasks, clock, monitor, metering
     )
@@ -85,6 +89,10 @@ def assemble_lifecycle(
     leases = Leases(store, sandboxes, changes, holds, transitions, layers, relief, services, clock)
     forgetting = (holds, observations, archiving, checkpoints, transitions, metering, services, working)
     endings = Endings(store, sandboxes, saving, layers, changes, holds, forgetting, tasks, metering, measuring)
+    draining = None
+    if releases is not None:
+        shared = (store, releases, sandboxes, changes, holds, archiving, transitions, layers)
+        draining = Draining(*shared, forgetting, tasks, clock)
     return Lifecycle(
         changes,
         holds,
@@ -104,4 +112,5 @@ def assemble_lifecycle(
         measuring,
         working,
         own_plans,
+        draining,
     )

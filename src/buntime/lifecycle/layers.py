@@ -204,6 +204,23 @@ class Layers:
         """Saves the layer in the archive, in the background."""
         self._tasks.start(self._save(layer_id), f"save {layer_id}")
 
+    async def saves_image(self, image_id: str) -> bool:
+        """Whether the archive has all layers of an image, so that any host can stand on it. Begins to save the others.
+        Raises Unavailable."""
+        with suppress(VolumeLost):
+            layers = [await self._store.get_layer(layer_id) async for layer_id in self._below(image_id)]
+            unsaved = [layer.id for layer in layers if layer is not None and layer.saved is None]
+            for layer_id in unsaved:
+                self.start_saving(layer_id)
+            return not unsaved
+        return True  # no host can wake the session
+
+    async def save_here(self) -> None:
+        """Begins to save all layers that this host has and the archive has not. Raises Unavailable."""
+        for layer in await self._store.all_layers():
+            if layer.saved is None and not layer.is_condemned and self._sandboxes.volumes.exists(layer.id):
+                self.start_saving(layer.id)
+
     def look_soon(self) -> None:
         """Something lost a reference."""
         self._due.set()

@@ -27,7 +27,7 @@ from buntime.lifecycle.on_wake import OnWake
 from buntime.lifecycle.records import forget_records, has_foreign_records
 from buntime.lifecycle.saving import Saving
 from buntime.lifecycle.services import Services
-from buntime.ports import Observed, Sandbox, Sandboxes, Store, VolumeLost
+from buntime.ports import Observed, Owners, Sandbox, Sandboxes, Store, VolumeLost
 from buntime.session import Event, Session, State
 
 log = structlog.get_logger()
@@ -50,7 +50,9 @@ class Transitions:
         tasks: Tasks,
         monitor: Monitor,
         metering: Metering,
+        owners: Owners,
     ) -> None:
+        self._owners = owners
         self._store = store
         self._sandboxes = sandboxes
         self._saving = saving
@@ -139,7 +141,7 @@ class Transitions:
         """`suspect`: the host asks a running sandbox whether it still answers, and replaces it if it does not."""
         asked_at = time.perf_counter()  # the loop's clock stands still within a turn
         async with self._holds.lock(session_id):
-            session = await self._changes.present(session_id)
+            session = await self._own(session_id)
             sandbox = await self._sandboxes.get(session.sandbox)
             if sandbox is not None and session.state is State.IDLE:
                 await sandbox.thaw()
@@ -155,6 +157,17 @@ class Transitions:
                 self._on_wake.start(session, sandbox)
             self._services.look(session, sandbox)
             return sandbox
+
+    async def _own(self, session_id: str) -> Session:
+        """The session, also if this host has given it up since a request asked who has it. Raises SessionNotFound and
+        what `Owners.here` raises."""
+        try:
+            return await self._changes.present(session_id)
+        except errors.NotOwner:
+            session = await self._store.get_session(session_id)
+            if session is None:
+                raise errors.SessionNotFound(session_id) from None
+            return await self._owners.here(session)
 
     async def _started(self, session: Session, before: Sandbox | None) -> tuple[Sandbox, Session]:
         """The sandbox on the session's volume, and the session. `before`: the one that runs but may not answer."""

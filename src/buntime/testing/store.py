@@ -199,6 +199,16 @@ class FakeStore(FakeUsage):
         last_active = max(stored.last_active, new.last_active)
         return replace(new, version=old.version + 1, last_active=last_active)
 
+    async def release(self, session: Session) -> bool:
+        """Implements `lifecycle.draining.Releases`."""
+        stored = self.sessions.get(session.id)
+        if stored is None or not session.host or (stored.host, stored.epoch) != (session.host, session.epoch):
+            return False
+        if stored.state is not State.DEEP_SLEEP or not stored.archived:
+            return False
+        self.sessions[session.id] = replace(stored, host="", version=stored.version + 1)
+        return True
+
     async def touch_session(self, session_id: str, now: int) -> None:
         session = self.sessions.get(session_id)
         if session is not None:

@@ -255,6 +255,10 @@ class PostgresStore(OwnedSessions):
             except _NameClash:
                 await self._refuse_name(new)
 
+    async def release(self, session: Session) -> bool:
+        """Implements `lifecycle.draining.Releases`."""
+        return await self._run("release_session", id=session.id, host=session.host, epoch=session.epoch) == 1
+
     async def touch_session(self, session_id: str, now: int) -> None:
         if self._closing is None:
             self._note_activity(session_id, now)

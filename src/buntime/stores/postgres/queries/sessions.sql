@@ -34,6 +34,11 @@ RETURNING last_active
 -- name: owner_of
 SELECT host, epoch FROM sessions WHERE id = %(id)s
 
+-- name: release_session
+-- A session of nobody has the host ''. Its epoch grows when it is claimed.
+UPDATE sessions SET host = '', version = version + 1, changed = pg_current_xact_id()
+WHERE id = %(id)s AND host = %(host)s AND host <> '' AND epoch = %(epoch)s AND state = 'deep-sleep' AND archived
+
 -- name: touch_sessions
 -- In the order of ids, so that two hosts never wait for each other.
 UPDATE sessions SET last_active = greatest(last_active, touched.at)
