@@ -19,7 +19,8 @@ Every class here that makes calls has an async twin named `Async…`, which you 
 """
 NOUNS = (
     "Buntime", "Sessions", "Session", "RunStream", "Files", "FileWatch", "Processes", "Process", "Services", "Contexts",
-    "Context", "Terminal", "Images", "Keys", "Events", "Webhooks", "Snapshots", "Usage", "Pages", "CursorPages",
+    "Context", "Terminal", "Images", "Keys", "Events", "Webhooks", "Snapshots", "Usage", "Hosts", "Pages",
+    "CursorPages",
 )  # fmt: skip
 ANSWER = re.compile(r"\bNow\[(\w+)\]")
 

@@ -17,6 +17,7 @@ STORE_COMMANDS = {
     "accounts": "accounts",
     "keys": "keys",
     "images": "images",
+    "hosts": "hosts",
     "webhooks": "webhooks",
     "store": "moving",
 }  # → module of buntime.admin

@@ -30,6 +30,7 @@ from buntime.daemon.trimming import keep_trimmed
 from buntime.delivery.delivering import delivering
 from buntime.edge.certificates import FleetHost
 from buntime.edge.process import edge
+from buntime.fleet.listing import SoleHost
 from buntime.fleet.sole_owner import SoleOwner
 from buntime.joining import Member, joined
 from buntime.lifecycle.aside import Aside
@@ -112,7 +113,8 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
         vault = await _vault(config, member, [*sessions, *layers])
         archive = archive_of(config)
         saving = await enter(Saving(archive, vault, sandboxes.volumes, clock))
-        metrics = Metrics(Readings(store, sandboxes, saving, sandboxes.works, clock))
+        hosts = SoleHost(f"{config.host}:{config.port}", store, sandboxes, clock)
+        metrics = Metrics(Readings(store, sandboxes, saving, sandboxes.works, clock, hosts))
         history = history_of(config)
         await history.keep({session.id for session in sessions})
         own = (store, sandboxes, saving, owners, history, plans, tasks, clock)
@@ -126,7 +128,7 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
 
         parts = (store, sandboxes, lifecycle, owners, history, vault, plans, tasks, clock)
         me = member.me if member else None
-        operations = assemble_operations(*parts, Waits(*_after(config)), config.receivers, me)
+        operations = assemble_operations(*parts, Waits(*_after(config)), config.receivers, me, hosts)
         previews = Previews(store, lifecycle, owners, clock, domain=config.domain, secure=bool(config.domain))
         files = client_files()
         await enter(web(config, operations, previews, metrics, sandboxes.works, files))

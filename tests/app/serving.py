@@ -16,6 +16,8 @@ from starlette.types import ASGIApp
 from buntime.account import Account, Key, hash_key, new_key, new_key_secret
 from buntime.config import Config
 from buntime.daemon.tasks import Tasks
+from buntime.fleet.hosts import Hosts
+from buntime.fleet.listing import SoleHost
 from buntime.lifecycle.assembly import Lifecycle, assemble_lifecycle
 from buntime.lifecycle.keeper import Keeper, Pace
 from buntime.lifecycle.saving import Saving
@@ -171,6 +173,7 @@ async def serving(
     files: Sequence[ClientFile] = NOT_BUILT,
     checkpoints: bool = False,
     owners: FakeOwners | None = None,
+    hosts: Hosts | None = None,
 ) -> AsyncIterator[Api]:
     """`checkpoints`: by default, as where the archive is no directory."""
     store, sandboxes, still, checks = FakeStore(), FakeSandboxes(runner), Clock(), dict[str, bool]()
@@ -179,12 +182,15 @@ async def serving(
     sandboxes.on_exited(Telling(store, now).exited)
     saving = Saving(archive, vault, sandboxes.volumes, now)
     async with Tasks() as tasks, saving, aiohttp.ClientSession() as http:
-        metrics = Metrics(Readings(store, sandboxes, saving, lambda: checks, now))
+        hosts = hosts or SoleHost("127.0.0.1:8000", store, sandboxes, now)
+        metrics = Metrics(Readings(store, sandboxes, saving, lambda: checks, now, hosts))
         plans = load_plans(None) if checkpoints else without_checkpoints(load_plans(None))
         lifecycle = assemble_lifecycle(
             store, sandboxes, saving, owners, history, plans, tasks, now, metrics, releases=store
         )
-        operations = assemble_operations(store, sandboxes, lifecycle, owners, history, vault, plans, tasks, now)
+        operations = assemble_operations(
+            store, sandboxes, lifecycle, owners, history, vault, plans, tasks, now, hosts=hosts
+        )
         config = Config(cors_origins=cors_origins, domain=domain)
         app = create_app(operations, config, metrics=metrics, ready=lambda: checks, clock=now, files=files)
         previews = Previews(store, lifecycle, owners, now, domain=domain, secure=bool(domain))

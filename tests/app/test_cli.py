@@ -326,6 +326,7 @@ def test_help_shows_the_servers_commands_apart(shell: Shell) -> None:
         "purge",
         "backup",
         "accounts",
+        "hosts",
         "store",
     ]
 
@@ -348,3 +349,8 @@ def test_without_its_extra_the_command_says_how_to_install_it() -> None:
     assert (done.returncode, done.stdout) == (1, "")
     told = "buntime: This command needs the extra `cli`: https://box.example/clients/ says how to install it.\n"
     assert done.stderr == told
+
+
+@pytest.mark.parametrize("words", [("list",), ("drain", "hst_a"), ("resume", "hst_a"), ("remove", "hst_a")])
+def test_a_store_in_a_file_has_one_host_and_commands_of_hosts_say_so(shell: Shell, words: tuple[str, ...]) -> None:
+    assert "this installation has one host: this machine" in shell.refuses("hosts", *words)

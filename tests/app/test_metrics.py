@@ -7,6 +7,7 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from buntime.fleet.hosts import Standing
 from buntime.operations.previews import Reason
 from buntime.ports import NoRoom
 from buntime.session import State
@@ -59,6 +60,7 @@ def _labels(family: Metric) -> list[str]:
     ("label", "values"),
     [
         ("`state`", list(State)),
+        ("`hosts`'s `state`", list(Standing)),
         ("`no_room`'s `reason`", list(NoRoom)),
         ("`what`", list(LOSSES)),
         ("`depth`", list(DEPTHS)),

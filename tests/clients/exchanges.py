@@ -29,7 +29,9 @@ ACCOUNTS: Mapping[str, tuple[str, ...]] = {  # plan, and limits that differ from
     "single": ("paid", "sessions=1", "contexts_per_session=1", "longest_ttl=never"),
     "few": ("paid", "sessions=2"),
     "slow": ("paid", "requests_per_minute=1"),
+    "operator": ("paid",),
 }
+SCOPES = {"operator": "operator"}  # of keys that have another than the usual ones
 SENT = ("idempotency-key", "range")
 ANSWERED = ("content-type", "content-range", "idempotent-replayed", "retry-after", "session-existing")
 AGAIN_SECONDS = 5.0
@@ -42,7 +44,9 @@ class Recorder:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._keys = {name: _key(server, *account) for name, account in ACCOUNTS.items()} | {"nobody": "btk_nobodys"}
+        self._keys = {name: _key(server, SCOPES.get(name), *account) for name, account in ACCOUNTS.items()} | {
+            "nobody": "btk_nobodys"
+        }
         self._kept: dict[str, str] = {}
         self._exchanges: dict[str, Exchange] = {}
 
@@ -116,9 +120,10 @@ def _image(server: Server) -> Iterator[None]:
     server.cli("images", "remove", "small")
 
 
-def _key(server: Server, plan: str, *numbers: str) -> str:
+def _key(server: Server, scope: str | None, plan: str, *numbers: str) -> str:
     settings = [part for number in numbers for part in ("--set", number)]
-    return server.cli("keys", "create", "--account", server.cli("accounts", "create", "--plan", plan, *settings))
+    account = server.cli("accounts", "create", "--plan", plan, *settings)
+    return server.cli("keys", "create", "--account", account, *(("--scope", scope) if scope else ()))
 
 
 def _found(told: Any, field: str) -> str:

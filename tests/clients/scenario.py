@@ -101,6 +101,11 @@ METRICS = (
     get("list-latest-metrics", "/metrics/sessions", account="keys"),
 )
 
+HOSTS = (
+    get("list-hosts", "/hosts", account="operator"),
+    get("list-hosts-without-the-scope", "/hosts", account="keys", status=403),
+)
+
 OF_USED = {"sessionId": "$used"}
 USAGE = (
     keyed("", "/sessions/create", {}, account="used", keep={"used": "sessionId"}),
@@ -409,5 +414,5 @@ PROCESSES = (
 )
 
 SCENARIO: Sequence[Step] = (
-    SESSIONS + KEYS + WEBHOOKS + USAGE + RUNS + CONTEXTS + FILES + SNAPSHOTS + SERVICES + PROCESSES
+    SESSIONS + KEYS + HOSTS + WEBHOOKS + USAGE + RUNS + CONTEXTS + FILES + SNAPSHOTS + SERVICES + PROCESSES
 )

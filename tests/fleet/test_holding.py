@@ -127,6 +127,17 @@ async def test_a_host_that_its_watchdog_has_fenced_joins_anew(scene: Scene) -> N
     assert scene.done == ["prepare", "compare 1", "thaw", "extend", "close", "compare 2", "thaw", "extend"]
 
 
+async def test_renewals_and_fences_are_counted(scene: Scene) -> None:
+    async with scene.running() as held:
+        assert (held.seconds_left, held.renewals, held.fences) == (0, 0, 0)
+        await eventually(lambda: held.renewals >= 2, "two renewals")
+        assert held.fences == 0
+        await eventually(lambda: held.seconds_left > 0, "a lease")
+        assert held.seconds_left <= QUICK.fence
+        scene.guard.fenced = 1
+        await eventually(lambda: held.fences == 1, "the fence")
+
+
 async def test_a_host_that_is_refused_joins_anew(scene: Scene) -> None:
     async with scene.running() as held:
         await eventually(held.may_act, "the host to act")

@@ -49,7 +49,8 @@ async def test_a_host_that_joins_is_listed_as_it_described_itself(fleet: Fleet) 
     await fleet.members.join("a", SECOND)
     assert [member.id for member in await fleet.members.list()] == ["a", "b"]
     member = await fleet.of("b")
-    assert member == Member("b", me.incarnation, 0, LEASE, False, HostState.ACTIVE, FIRST)
+    since = member.joined_at
+    assert member == Member("b", me.incarnation, 0, LEASE, False, HostState.ACTIVE, FIRST, since)
 
 
 async def test_each_renewal_counts_and_begins_the_lease_anew(fleet: Fleet) -> None:
@@ -200,3 +201,37 @@ async def test_a_drained_host_learns_it_by_its_renewal_and_stays_so_when_it_join
     assert await fleet.members.mark("a", HostState.ACTIVE)
     assert await fleet.members.renew(me, {}) is HostState.ACTIVE
     assert not await fleet.members.mark("b", HostState.DRAINING)
+
+
+async def test_a_host_has_the_time_of_its_newest_join(fleet: Fleet) -> None:
+    await fleet.members.join("a", FIRST)
+    before = (await fleet.of("a")).joined_at
+    await fleet.pass_time(2)
+    await fleet.members.join("a", FIRST)
+    assert (await fleet.of("a")).joined_at == pytest.approx(before + 2)
+
+
+async def test_a_host_that_left_has_said_so_and_one_that_is_lost_has_not(fleet: Fleet) -> None:
+    await fleet.members.leave(await fleet.members.join("a", FIRST))
+    await fleet.members.join("b", SECOND)
+    await fleet.pass_time(LEASE)
+    me = await fleet.members.join("c", SECOND)
+    assert await fleet.members.take_over(me, await fleet.of("b"))
+    assert [(await fleet.of(host)).has_left for host in "abc"] == [True, False, False]
+    await fleet.members.join("a", FIRST)
+    assert not (await fleet.of("a")).has_left
+
+
+async def test_a_drain_has_an_end_that_a_later_mark_sets_anew(fleet: Fleet) -> None:
+    me = await fleet.members.join("a", FIRST)
+    assert (await fleet.of("a")).drain_left is None
+    await fleet.members.mark("a", HostState.DRAINING, 100)
+    await fleet.pass_time(LEASE - 1)
+    await fleet.members.renew(me, {})
+    assert (await fleet.of("a")).drain_left == pytest.approx(100 - LEASE + 1)
+    await fleet.members.mark("a", HostState.DRAINING, 0)
+    assert (await fleet.of("a")).drain_left == pytest.approx(0)
+    await fleet.members.join("a", FIRST)
+    assert (await fleet.of("a")).drain_left == pytest.approx(0), "a join changes nothing"
+    await fleet.members.mark("a", HostState.ACTIVE)
+    assert (await fleet.of("a")).drain_left is None

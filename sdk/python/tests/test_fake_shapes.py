@@ -67,7 +67,7 @@ CONVERSATION = """
 
 USAGE = """
     create-session execute-code sleep-session-deeply list-usage-windows list-usage-windows-from-cursor get-usage
-    get-usage-of-session get-usage-by-session
+    get-usage-of-session get-usage-by-session list-hosts
 """
 LOST = ("recover-session", "recover-session-replayed")  # a fake loses no files
 REPLAYED = ("create-session-replayed", "execute-replayed", "restore-session-replayed")

@@ -13,7 +13,7 @@ DOCS = Path(__file__).parents[3] / "docs"
 OBJECTS = (
     *("Buntime", "Sessions", "Session", "RunStream", "Files", "Processes", "Process", "Services", "Contexts"),
     *("Context", "Terminal", "Images", "Keys", "Events", "Webhooks", "Snapshots", "Usage", "Pages", "CursorPages"),
-    *("ExecutionResult", "FakeBuntime"),
+    *("ExecutionResult", "FakeBuntime", "Hosts"),
 )
 INHERITED = {"Session": "SessionHandle"}  # in TypeScript
 LEFT_OUT = {"FakeBuntime": "Buntime"}  # what a fake has from the client

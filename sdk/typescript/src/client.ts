@@ -8,6 +8,7 @@ import { Events } from "./account_events.js";
 import { checkedKey, checkedUrl } from "./address.js";
 import type { BuntimeError } from "./errors.js";
 import { FetchTransport, type Fetch } from "./fetching.js";
+import { Hosts } from "./hosts.js";
 import { Images } from "./images.js";
 import { Keys } from "./keys.js";
 import { NodeTransport } from "./node_http.js";
@@ -79,6 +80,8 @@ export class Buntime {
   readonly events: Events;
   /** Where the account's events are sent. */
   readonly webhooks: Webhooks;
+  /** The hosts of the installation, for its operator. */
+  readonly hosts: Hosts;
   /** Files by session id. `session.files` can do more. */
   readonly files: ClientFiles;
   readonly #calls: Calls;
@@ -111,6 +114,7 @@ export class Buntime {
     this.usage = new Usage(this.#calls);
     this.events = new Events(this.#calls);
     this.webhooks = new Webhooks(this.#calls);
+    this.hosts = new Hosts(this.#calls);
     this.files = new ClientFiles(this.#calls);
   }
 

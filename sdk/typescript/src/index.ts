@@ -11,6 +11,7 @@ export { Usage, type GetUsage, type ListWindows, type UsageTimes } from "./usage
 export { Events, type ListEvents, type WantedEvents } from "./account_events.js";
 export { Webhooks, type ListWebhooks } from "./webhooks.js";
 export { verifyWebhook, type WebhookHeaders } from "./verifying.js";
+export { Hosts } from "./hosts.js";
 export { Snapshots, type ListSnapshots } from "./snapshots.js";
 export { Session, SessionHandle } from "./session.js";
 export { ExecutionResult, type Evaluation } from "./results.js";
@@ -32,6 +33,7 @@ export type * from "./account_shapes.js";
 export type * from "./usage_shapes.js";
 export type * from "./metrics_shapes.js";
 export type * from "./event_shapes.js";
+export type * from "./host_shapes.js";
 export {
   BuntimeError,
   ConnectionFailed,

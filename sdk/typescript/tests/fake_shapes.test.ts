@@ -129,6 +129,6 @@ test("the fake returns the same fields as a server", async () => {
 test("the fake's usage has the server's fields", async () => {
   const conversation = new Conversation();
   const names = ["create-session", "execute-code", "sleep-session-deeply", "list-usage-windows", "get-usage"];
-  names.push("list-usage-windows-from-cursor", "get-usage-of-session", "get-usage-by-session");
+  names.push("list-usage-windows-from-cursor", "get-usage-of-session", "get-usage-by-session", "list-hosts");
   for (const name of names) await conversation.says(name);
 });

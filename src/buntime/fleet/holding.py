@@ -52,6 +52,12 @@ class Holding:
         self._asked = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="fence")  # its calls come in the order of decisions
         self.state = HostState.ACTIVE
+        self.renewals = self.fences = 0  # since the start
+
+    @property
+    def seconds_left(self) -> float:
+        """Until this host fences itself; 0 where it may not act."""
+        return max(0.0, self._lease.until - boot_seconds()) if self.may_act() else 0.0
 
     def may_act(self) -> bool:
         """Whether this host may acknowledge anything now. Ask again after each wait."""
@@ -108,6 +114,7 @@ class Holding:
         if self._lease.phase is Phase.HOLDING and not self._guard.watches(incarnation):
             return  # no second more without a watchdog
         self._lease = self._lease.renewed(incarnation, sent, boot_seconds())
+        self.renewals += 1
         await self._show(incarnation)
 
     async def _join(self, group: asyncio.TaskGroup) -> None:
@@ -159,6 +166,7 @@ class Holding:
             await self._silence()
 
     async def _silence(self) -> None:
+        self.fences += 1
         log.warning("host_fenced", host=self._host, incarnation=self._lease.incarnation)
         await self._in_thread(self._fence.close)
 

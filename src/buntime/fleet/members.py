@@ -11,6 +11,9 @@ from typing import Protocol
 NO_CAPACITY: Mapping[str, object] = MappingProxyType({})
 
 
+DRAIN_SECONDS = 300.0
+
+
 class HostState(StrEnum):
     ACTIVE = "active"
     DRAINING = "draining"  # takes no new session, and gives up those that it has
@@ -44,6 +47,28 @@ class Member:
     taken_over: bool  # or it has left: others may claim what it had, until it joins again
     state: HostState
     description: Description
+    joined_at: float = 0.0  # when it joined last, in Unix seconds
+    has_left: bool = False  # it gave up its lease itself: `taken_over` too
+    drain_left: float | None = None  # seconds until a host that drains ends what is awake. None: it does not drain
+
+
+@dataclass(frozen=True, slots=True)
+class SessionCounts:
+    """Sessions of one host, without those that are being deleted."""
+
+    active: int = 0
+    idle: int = 0
+    asleep: int = 0  # in deep sleep
+    unsaved: int = 0  # of these, the ones whose newest files only this host has
+
+    @property
+    def every(self) -> int:
+        return self.active + self.idle + self.asleep
+
+    @property
+    def bound(self) -> int:
+        """Those that no other host can wake with all their files."""
+        return self.active + self.idle + self.unsaved
 
 
 class Fenced(Exception):
@@ -88,6 +113,11 @@ class Members(Protocol):
         """All that ever joined, by id."""
         ...
 
-    async def mark(self, host: str, state: HostState) -> bool:
-        """Returns False where there is no such host."""
+    async def mark(self, host: str, state: HostState, within: float = DRAIN_SECONDS) -> bool:
+        """Returns False where there is no such host. `within`: seconds from now, after which a host that drains ends
+        what is still awake."""
+        ...
+
+    async def count_sessions(self) -> Mapping[str, SessionCounts]:
+        """What each host has, by its id. "": sessions of nobody."""
         ...

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from buntime.daemon.tasks import Tasks
+from buntime.fleet.hosts import Hosts
+from buntime.fleet.listing import SoleHost
 from buntime.lifecycle.assembly import Lifecycle
 from buntime.lifecycle.decisions import Waits
 from buntime.lifecycle.sealing import Vault
@@ -64,6 +66,7 @@ class Operations:
     contexts: Contexts
     terminals: Terminals
     files: Files
+    hosts: Hosts
 
 
 def assemble_operations(
@@ -79,9 +82,11 @@ def assemble_operations(
     usual: Waits | None = None,
     networks: Sequence[Network] = (),
     me: Peer | None = None,
+    hosts: Hosts | None = None,
 ) -> Operations:
     """`usual`: how long sessions are quiet before they sleep that do not say it themselves. `networks`: where receivers
-    of webhooks may be, beside public addresses. `me`: this host as the others of its fleet reach it."""
+    of webhooks may be, beside public addresses. `me`: this host as the others of its fleet reach it. `hosts`: by
+    default, this one alone."""
     entrance = Entrance(store, sandboxes, lifecycle.leases, owners, clock)
     kept, visitors = Kept(store, lifecycle.layers, clock), Visitors(store, sandboxes, tasks)
     telling = Telling(store, clock)
@@ -114,4 +119,5 @@ def assemble_operations(
         Contexts(entrance, telling, tasks),
         Terminals(entrance),
         Files(entrance),
+        hosts or SoleHost("", store, sandboxes, clock),
     )

@@ -8,12 +8,18 @@ from typing import Protocol
 
 from buntime.account import Account, AccountStatus, Key
 from buntime.event import AccountEvent
+from buntime.fleet.hosts import HostCommands
 from buntime.image import NamedImage
 from buntime.webhook import Webhook
 
 
 class CommandStore(Protocol):
     """The store within one transaction, which blocks. Each method does what that of `ports.Store` does."""
+
+    @property
+    def hosts(self) -> HostCommands | None:
+        """None: the store has one host."""
+        ...
 
     def add_account(self, account: Account) -> None: ...
 

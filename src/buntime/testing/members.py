@@ -4,7 +4,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from buntime.fleet.budget import BUDGET
-from buntime.fleet.members import Description, Fenced, HostState, IdTaken, Member, Membership
+from buntime.fleet.members import (
+    DRAIN_SECONDS,
+    Description,
+    Fenced,
+    HostState,
+    IdTaken,
+    Member,
+    Membership,
+    SessionCounts,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +28,8 @@ class FakeMembers:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._rows: dict[str, _Row] = {}
+        self._drains: dict[str, float] = {}  # host → when it ends what is awake
+        self.counts: dict[str, SessionCounts] = {}
 
     async def join(self, host: str, description: Description, after: int = 0) -> Membership:
         before = self._rows.get(host)
@@ -26,7 +37,8 @@ class FakeMembers:
             raise IdTaken
         incarnation = max(after, before.member.incarnation if before else 0) + 1
         state = before.member.state if before else HostState.ACTIVE
-        self._put(Member(host, incarnation, 0, 0, taken_over=False, state=state, description=description), BUDGET.lease)
+        joined = Member(host, incarnation, 0, 0, taken_over=False, state=state, description=description)
+        self._put(replace(joined, joined_at=self._clock()), BUDGET.lease)
         return Membership(host, incarnation)
 
     async def renew(self, me: Membership, capacity: Mapping[str, object]) -> HostState:
@@ -37,7 +49,7 @@ class FakeMembers:
 
     async def leave(self, me: Membership) -> None:
         member = self._mine(me)
-        self._put(replace(member, incarnation=member.incarnation + 1, taken_over=True), 0)
+        self._put(replace(member, incarnation=member.incarnation + 1, taken_over=True, has_left=True), 0)
 
     async def take_over(self, me: Membership, lost: Member) -> bool:
         self._mine(me)
@@ -51,13 +63,27 @@ class FakeMembers:
 
     async def list(self) -> Sequence[Member]:
         now = self._clock()
-        return [replace(row.member, lease_left=row.lease_until - now) for _, row in sorted(self._rows.items())]
+        rows = sorted(self._rows.items())
+        return [
+            replace(row.member, lease_left=row.lease_until - now, drain_left=self._left(host)) for host, row in rows
+        ]
 
-    async def mark(self, host: str, state: HostState) -> bool:
+    async def mark(self, host: str, state: HostState, within: float = DRAIN_SECONDS) -> bool:
         row = self._rows.get(host)
-        if row:
-            self._rows[host] = replace(row, member=replace(row.member, state=state))
-        return row is not None
+        if row is None:
+            return False
+        self._rows[host] = replace(row, member=replace(row.member, state=state))
+        self._drains.pop(host, None)
+        if state is HostState.DRAINING:
+            self._drains[host] = self._clock() + within
+        return True
+
+    async def count_sessions(self) -> Mapping[str, SessionCounts]:
+        return dict(self.counts)
+
+    def _left(self, host: str) -> float | None:
+        until = self._drains.get(host)
+        return None if until is None else until - self._clock()
 
     def _mine(self, me: Membership) -> Member:
         row = self._rows.get(me.host)

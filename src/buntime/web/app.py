@@ -25,6 +25,7 @@ from buntime.web.api import (
     execution,
     file_streams,
     files,
+    hosts,
     images,
     previews,
     processes,
@@ -75,6 +76,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *search.OPERATIONS,
     *watch.OPERATIONS,
     *terminal.OPERATIONS,
+    *hosts.OPERATIONS,
     *server.OPERATIONS,
 )
 

@@ -300,6 +300,31 @@ ANSWERS: Mapping[str, Any] = {
         ],
         "cursor": "uwc_2a",
     },
+    "listHosts": {
+        "hosts": [
+            {
+                "hostId": "hst_abc123def456ghi789",
+                "state": "active",
+                "draining": False,
+                "drainSecondsLeft": None,
+                "address": "10.0.0.1:8443",
+                "version": "0.1.0",
+                "joinedAt": "2024-01-19T10:30:00Z",
+                "lease": {"secondsLeft": 7.4, "incarnation": 3, "renewals": 86400},
+                "sessions": {"active": 12, "idle": 80, "deepSleep": 900, "unsaved": 2},
+                "load": {
+                    "cores": 16,
+                    "load": 2.5,
+                    "sandboxes": 92,
+                    "parked": 32,
+                    "memory": {"total": 68719476736, "used": 17179869184, "reserved": 536870912},
+                    "disk": {"total": 1099511627776, "used": 137438953472, "reserved": 2147483648},
+                    "volumes": {"total": 879609302220, "used": 109951162777, "reserved": 2147483648},
+                    "addresses": {"total": 4094, "used": 92, "reserved": 0},
+                },
+            }
+        ]
+    },
     "getSessionMetrics": {
         "sessionId": SESSION,
         "from": "2024-01-19T10:30:00Z",

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
+from buntime.fleet.hosts import Hosts, Standing
+from buntime.fleet.numbers import ALONE, FleetNumbers
 from buntime.lifecycle.saving import Saving
 from buntime.ports import Budget, DeliveryNumbers, HostNumbers, KeptNumbers, Sandboxes, Store
 from buntime.webhook import Off
@@ -29,13 +31,22 @@ class Readings:
     """`ready`: part → whether it works, as at `/readyz`."""
 
     def __init__(
-        self, store: Store, sandboxes: Sandboxes, saving: Saving, ready: Ready, clock: Callable[[], float]
+        self,
+        store: Store,
+        sandboxes: Sandboxes,
+        saving: Saving,
+        ready: Ready,
+        clock: Callable[[], float],
+        hosts: Hosts,
+        fleet: Callable[[], FleetNumbers] = lambda: ALONE,
     ) -> None:
         self._store = store
         self._sandboxes = sandboxes
         self._saving = saving
         self._ready = ready
         self._clock = clock
+        self._hosts = hosts
+        self._fleet = fleet
 
     async def now(self) -> Sequence[Reading]:
         states: Values = {(state.value,): float(count) for state, count in (await self._store.count_states()).items()}
@@ -50,6 +61,7 @@ class Readings:
             *_of_kept(await self._store.kept_numbers(int(self._clock()))),
             *_of_archive(self._saving, self._clock()),
             *_of_webhooks(await self._store.delivery_numbers()),
+            *_of_fleet(await self._hosts.standings(), self._fleet()),
         ]
 
 
@@ -117,6 +129,20 @@ def _of_webhooks(numbers: DeliveryNumbers) -> Iterator[Reading]:
     yield Reading("webhook_deliveries_pending", pending, _one(numbers.pending))
     off: Values = {(why,): float(numbers.off.get(why, 0)) for why in WHY_OFF}
     yield Reading("webhooks_off", "Webhooks that are off.", off, ["reason"])
+
+
+def _of_fleet(standings: Mapping[Standing, int], numbers: FleetNumbers) -> Iterator[Reading]:
+    hosts: Values = {(standing.value,): float(count) for standing, count in standings.items()}
+    yield Reading("hosts", "Hosts of the installation in each state.", hosts, ["state"])
+    left = "Seconds until this host fences itself, unless it renews its lease."
+    yield Reading("lease_seconds", left, _one(numbers.lease_seconds))
+    for name, meaning, count in (
+        ("lease_renewals", "Renewals of this host's lease.", numbers.renewals),
+        ("fences", "How often this host was silenced because it had no lease.", numbers.fences),
+        ("sessions_given_up", "Sessions that this host gave up, so that others may claim them.", numbers.released),
+        ("sessions_claimed", "Sessions that this host claimed.", numbers.claimed),
+    ):
+        yield Reading(name, meaning, _one(count), grows=True)
 
 
 def _one(value: float) -> Values:

@@ -31,7 +31,7 @@ from buntime_cli.commands.help_pages import PlainContext, plainly_helped
 from buntime_cli.commands.usage_errors import UsageError, reworded
 from buntime_cli.mcp.command import mcp_command
 
-SERVER_NAMES = ("accounts", "backup", "doctor", "purge", "serve", "store", "watchdog")
+SERVER_NAMES = ("accounts", "backup", "doctor", "hosts", "purge", "serve", "store", "watchdog")
 MEANT = {"delete": "rm", "remove": "rm", "list": "ls", "version": "--version", "help": "--help"}
 
 

@@ -13,6 +13,7 @@ from buntime_sdk._async.contexts import AsyncContext, AsyncContexts
 from buntime_sdk._async.cursors import AsyncCursorPages
 from buntime_sdk._async.events import AsyncEvents
 from buntime_sdk._async.files import AsyncFiles, AsyncFileWatch
+from buntime_sdk._async.hosts import AsyncHosts
 from buntime_sdk._async.images import AsyncImages
 from buntime_sdk._async.keys import AsyncKeys
 from buntime_sdk._async.pages import AsyncPages
@@ -30,6 +31,7 @@ from buntime_sdk._sync.contexts import Context, Contexts
 from buntime_sdk._sync.cursors import CursorPages
 from buntime_sdk._sync.events import Events
 from buntime_sdk._sync.files import Files, FileWatch
+from buntime_sdk._sync.hosts import Hosts
 from buntime_sdk._sync.images import Images
 from buntime_sdk._sync.keys import Keys
 from buntime_sdk._sync.pages import Pages
@@ -84,6 +86,7 @@ from buntime_sdk.errors import (
     WebhookNotFound,
 )
 from buntime_sdk.event_shapes import Delivery, Event, EventPage, EventType, MadeWebhook, Webhook
+from buntime_sdk.host_shapes import Host, HostLease, HostLoad, HostRoom, HostSessions
 from buntime_sdk.seen import UNCHANGED
 from buntime_sdk.service_shapes import DeclaredService, LastExit, Service, ServiceSettings
 from buntime_sdk.settings import (
@@ -161,6 +164,7 @@ __all__ = [
     "AsyncEvents",
     "AsyncFileWatch",
     "AsyncFiles",
+    "AsyncHosts",
     "AsyncImages",
     "AsyncKeys",
     "AsyncPages",
@@ -209,6 +213,12 @@ __all__ = [
     "Files",
     "Forbidden",
     "Forms",
+    "Host",
+    "HostLease",
+    "HostLoad",
+    "HostRoom",
+    "HostSessions",
+    "Hosts",
     "IdempotencyInProgress",
     "IdempotencyKeyReused",
     "Image",

@@ -10,6 +10,7 @@ import type { Answer, Ask, Socket, Transport } from "../transport.js";
 import { unlessAborted } from "../waiting.js";
 import { Refusal, errorObject, failed, refuse, refused, whole } from "./answers.js";
 import { FakeEvents, FakeWebhooks } from "./fake_events.js";
+import { hostsOf } from "./fake_hosts.js";
 import { FakeKeys } from "./fake_keys.js";
 import { FakeImages, FakeSnapshots, requireFit } from "./fake_kept.js";
 import { measuredSessions, metricsOf } from "./fake_metrics.js";
@@ -64,6 +65,7 @@ const OPERATIONS = [
   "DELETE /keys/{id}",
   "GET /usage",
   "GET /usage/windows",
+  "GET /hosts",
   "GET /events",
   "POST /webhooks/create",
   "GET /webhooks",
@@ -95,6 +97,7 @@ export class FakeTransport implements Transport {
   readonly troubles: Trouble[] = [];
   readonly #answered = new Map<string, { request: string; body: Promise<unknown> }>();
   readonly #clock: Clock;
+  readonly #since: Date;
   readonly #snapshots: FakeSnapshots;
   readonly #keys: FakeKeys;
   readonly #usage: FakeUsage;
@@ -104,6 +107,7 @@ export class FakeTransport implements Transport {
 
   constructor(clock: Clock = () => new Date()) {
     this.#clock = clock;
+    this.#since = clock();
     this.images = new FakeImages(clock);
     this.#snapshots = new FakeSnapshots(clock, (kind) => this.#newId(kind));
     this.#keys = new FakeKeys(clock, (kind) => this.#newId(kind));
@@ -216,6 +220,7 @@ export class FakeTransport implements Transport {
     }
     if (called === "GET /usage") return this.#usage.get(this.#withId(request.query));
     if (called === "GET /usage/windows") return this.#usage.windows(request.query);
+    if (called === "GET /hosts") return hostsOf(this.sessions.values(), this.#since);
     if (called === "GET /snapshots") return this.#snapshots.list(this.#withId(request.query));
     const snapshot = /^(GET|DELETE) \/snapshots\/([^/]+)$/.exec(called);
     if (snapshot?.[1] === "GET") return this.#snapshots.find(snapshot[2]!).shape;

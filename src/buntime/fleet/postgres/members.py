@@ -1,7 +1,8 @@
 """`Members` in PostgreSQL 15 or later."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -13,8 +14,18 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from buntime.errors import Unavailable
 from buntime.fleet.budget import BUDGET
-from buntime.fleet.members import Description, Fenced, HostState, IdTaken, Member, Membership
+from buntime.fleet.members import (
+    DRAIN_SECONDS,
+    Description,
+    Fenced,
+    HostState,
+    IdTaken,
+    Member,
+    Membership,
+    SessionCounts,
+)
 from buntime.fleet.postgres.statements import IDLE, statements_of
+from buntime.session import State
 
 SQL = statements_of("members.sql")
 AWAY = (
@@ -36,13 +47,14 @@ class PostgresMembers:
         said = {"id": host, "after": after, "lease": LEASE, **_said(description)}
         async with self._transaction() as cursor:
             await cursor.execute(SQL["add"], said)
-            added = await cursor.fetchone()
-            if added is None:
-                before = (await _lock(cursor, host))[host]
+            while (added := await cursor.fetchone()) is None:
+                before = (await _lock(cursor, host)).get(host)
+                if before is None:  # it has just been removed
+                    await cursor.execute(SQL["add"], said)
+                    continue
                 if before["runs"] and before["address"] != description.address:
                     raise IdTaken
                 await cursor.execute(SQL["join_again"], said)
-                added = await anext(cursor)
         return Membership(host, added["incarnation"])
 
     async def renew(self, me: Membership, capacity: Mapping[str, object]) -> HostState:
@@ -57,7 +69,7 @@ class PostgresMembers:
     async def leave(self, me: Membership) -> None:
         async with self._transaction() as cursor:
             _require(await _lock(cursor, me.host), me)
-            await cursor.execute(SQL["give_up"], {"id": me.host})
+            await cursor.execute(SQL["leave"], {"id": me.host})
 
     async def take_over(self, me: Membership, lost: Member) -> bool:
         async with self._transaction() as cursor:
@@ -74,12 +86,17 @@ class PostgresMembers:
     async def list(self) -> Sequence[Member]:
         async with self._transaction() as cursor:
             await cursor.execute(SQL["list"])
-            return [_member(row) async for row in cursor]
+            return [member_of(row) async for row in cursor]
 
-    async def mark(self, host: str, state: HostState) -> bool:
+    async def mark(self, host: str, state: HostState, within: float = DRAIN_SECONDS) -> bool:
         async with self._transaction() as cursor:
-            await cursor.execute(SQL["mark"], {"id": host, "state": state})
+            await cursor.execute(SQL["mark"], {"id": host, "state": state, "within": timedelta(seconds=within)})
             return cursor.rowcount == 1
+
+    async def count_sessions(self) -> Mapping[str, SessionCounts]:
+        async with self._transaction() as cursor:
+            await cursor.execute(SQL["count_sessions"])
+            return counts_of([row async for row in cursor])
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncCursor[DictRow]]:
@@ -111,7 +128,7 @@ def _said(description: Description) -> dict[str, object]:
     return {"address": description.address, "version": description.version, "capacity": capacity}
 
 
-def _member(row: DictRow) -> Member:
+def member_of(row: DictRow) -> Member:
     return Member(
         row["id"],
         row["incarnation"],
@@ -120,4 +137,24 @@ def _member(row: DictRow) -> Member:
         row["taken_over"],
         HostState(row["state"]),
         Description(row["address"], row["version"], row["capacity"]),
+        row["joined_at"],
+        row["has_left"],
+        row["drain_left"],
     )
+
+
+def counts_of(rows: Iterable[DictRow]) -> Mapping[str, SessionCounts]:
+    """Of rows of `count_sessions`."""
+    counts: dict[str, SessionCounts] = {}
+    for row in rows:
+        before, number = counts.get(row["host"], SessionCounts()), row["sessions"]
+        match State(row["state"]):
+            case State.ACTIVE:
+                after = replace(before, active=before.active + number)
+            case State.IDLE:
+                after = replace(before, idle=before.idle + number)
+            case _:
+                unsaved = 0 if row["archived"] else number
+                after = replace(before, asleep=before.asleep + number, unsaved=before.unsaved + unsaved)
+        counts[row["host"]] = after
+    return counts

@@ -10,6 +10,8 @@ from psycopg.rows import DictRow
 from buntime.account import Account, AccountStatus, Key
 from buntime.errors import ResourceLimitExceeded, Unavailable
 from buntime.event import AccountEvent
+from buntime.fleet.hosts import HostCommands
+from buntime.fleet.postgres.commands import FleetCommands
 from buntime.image import NamedImage
 from buntime.stores.command_store import CommandStore
 from buntime.stores.postgres.committing import rows_of
@@ -39,6 +41,10 @@ def command_store(place: Place) -> Iterator[CommandStore]:
 class PostgresCommandStore:
     def __init__(self, connection: psycopg.Connection[DictRow]) -> None:
         self._connection = connection
+
+    @property
+    def hosts(self) -> HostCommands:
+        return FleetCommands(self._connection)
 
     def add_account(self, account: Account) -> None:
         self._run("add_account", account_row(account))

@@ -33,6 +33,10 @@ class SqliteCommandStore:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
+    @property
+    def hosts(self) -> None:
+        return None
+
     def add_account(self, account: Account) -> None:
         accounts.add_account(self._connection, account)
 

@@ -10,6 +10,7 @@ import httpx2
 
 from buntime_sdk._async.calls import AsyncCalls, Call
 from buntime_sdk._async.events import AsyncEvents
+from buntime_sdk._async.hosts import AsyncHosts
 from buntime_sdk._async.images import AsyncImages
 from buntime_sdk._async.keys import AsyncKeys
 from buntime_sdk._async.previews import AsyncPreviews
@@ -47,6 +48,7 @@ class AsyncBuntime:
     usage: AsyncUsage
     events: AsyncEvents
     webhooks: AsyncWebhooks
+    hosts: AsyncHosts
 
     def __init__(
         self,
@@ -106,6 +108,7 @@ class AsyncBuntime:
         self.usage = AsyncUsage(self._calls)
         self.events = AsyncEvents(self._calls)
         self.webhooks = AsyncWebhooks(self._calls)
+        self.hosts = AsyncHosts(self._calls)
 
     async def __aenter__(self) -> Self:
         return self

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 from buntime_sdk._fake.answers import Answer, error_object, failed, refuse, whole
 from buntime_sdk._fake.events import Events, Webhooks
 from buntime_sdk._fake.file_routes import FILE_ROUTES, page_of
+from buntime_sdk._fake.hosts import hosts
 from buntime_sdk._fake.kept import Images, Snapshots, require_fit
 from buntime_sdk._fake.keys import Keys
 from buntime_sdk._fake.metrics import measured_sessions, metrics_of
@@ -45,7 +46,7 @@ ACCOUNT_ROUTES = (
     *("GET /snapshots", "GET /snapshots/{id}", "DELETE /snapshots/{id}"),
     "GET /metrics/sessions",
     *("GET /account", "POST /keys/create", "GET /keys", "DELETE /keys/{id}", "GET /events"),
-    *("GET /usage", "GET /usage/windows"),
+    *("GET /usage", "GET /usage/windows", "GET /hosts"),
     *("POST /webhooks/create", "GET /webhooks", "GET /webhooks/{id}", "PATCH /webhooks/{id}", "DELETE /webhooks/{id}"),
     *("POST /webhooks/{id}/rotate", "POST /webhooks/{id}/test", "GET /webhooks/{id}/deliveries"),
     "POST /webhooks/{id}/deliveries/{deliveryId}/redeliver",
@@ -90,6 +91,7 @@ class FakeServer:
         self.most_sessions: int | None = None
         self.troubles: list[Trouble] = []
         self._clock = clock
+        self._since = clock()
         self._answered: dict[str, tuple[tuple[object, ...], Answer]] = {}
         self._ids = 0
         self._tools = Tools(self.scripts, clock, self._new_id)
@@ -261,6 +263,8 @@ class FakeServer:
             return self._usage.get(self._with_id(request.query))
         if called == "GET /usage/windows":
             return self._usage.windows(request.query)
+        if called == "GET /hosts":
+            return hosts(self.sessions.values(), self._since)
         return None
 
     def _of_webhooks(self, called: str, request: FakeRequest) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Self
 import httpx2
 from buntime_sdk._sync.calls import Call, Calls
 from buntime_sdk._sync.events import Events
+from buntime_sdk._sync.hosts import Hosts
 from buntime_sdk._sync.images import Images
 from buntime_sdk._sync.keys import Keys
 from buntime_sdk._sync.previews import Previews
@@ -47,6 +48,7 @@ class Buntime:
     usage: Usage
     events: Events
     webhooks: Webhooks
+    hosts: Hosts
 
     def __init__(
         self,
@@ -106,6 +108,7 @@ class Buntime:
         self.usage = Usage(self._calls)
         self.events = Events(self._calls)
         self.webhooks = Webhooks(self._calls)
+        self.hosts = Hosts(self._calls)
 
     def __enter__(self) -> Self:
         return self
