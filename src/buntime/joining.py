@@ -6,19 +6,22 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from buntime.config import PEER_PORT, Config
 from buntime.daemon.listening import listening_as_member
+from buntime.errors import Unavailable
+from buntime.fleet.choices import Choices
 from buntime.fleet.comparing import Comparing
 from buntime.fleet.guard import COMMAND, Guard
 from buntime.fleet.holding import Holding
 from buntime.fleet.keeping import Keeping
 from buntime.fleet.lease_file import LeaseFile
-from buntime.fleet.members import Description
+from buntime.fleet.members import Description, Fenced, HostState, Members, Membership
+from buntime.fleet.numbers import FleetNumbers
 from buntime.fleet.owners import FleetOwners
 from buntime.ids import new_id
 from buntime.ports import Peer
@@ -46,8 +49,15 @@ class Member:
 
     store: "PostgresStore"
     owners: FleetOwners
+    holding: Holding
+    members: Members
     moved: asyncio.Event
     me: Peer  # as the others reach it
+
+    def numbers(self, released: int) -> FleetNumbers:
+        """`released`: sessions that it gave up since the start."""
+        holding = self.holding
+        return FleetNumbers(holding.seconds_left, holding.renewals, holding.fences, released, self.owners.claimed)
 
 
 @asynccontextmanager
@@ -82,16 +92,23 @@ async def joined(config: Config) -> AsyncIterator[Member]:
             async with pool, asyncio.TaskGroup() as group:
                 members = PostgresMembers(pool)
                 holding = Holding(members, host, described, guard, file, fence, compares.compare, dict)
-                owners = FleetOwners(host, store, holding.may_act)
+                choices = Choices(host, members)
+                owners = FleetOwners(host, store, holding.may_act, choices, lambda: held().state is HostState.DRAINING)
                 keeping = Keeping(members, store, lambda: held().membership, owners)
                 tasks = [group.create_task(holding.run(), name="lease")]
                 try:
                     await _until_it_acts(holding, place)
                     tasks.append(group.create_task(keeping.run(), name="hosts"))
-                    yield Member(store, owners, moved, me)
+                    tasks.append(group.create_task(choices.keep(), name="choices"))
+                    yield Member(store, owners, holding, members, moved, me)
                 finally:
+                    empty = await _empty(holding, store)
                     for task in tasks:
                         task.cancel()
+                    await asyncio.wait(tasks)
+                    if empty is not None:
+                        with suppress(Fenced, Unavailable):
+                            await members.leave(empty)
         finally:
             file.close()
 
@@ -118,6 +135,16 @@ async def own_address(place: "Place") -> str:
         await connection.close()
     address = ipaddress.ip_address(local)
     return f"[{address}]:{PEER_PORT}" if address.version == 6 else f"{address}:{PEER_PORT}"
+
+
+async def _empty(holding: Holding, store: "PostgresStore") -> Membership | None:
+    """As which member the host leaves; None where it may come back for what it has."""
+    if holding.state is not HostState.DRAINING:
+        return None
+    try:
+        return None if await store.all_sessions() else holding.membership
+    except (Fenced, Unavailable):
+        return None
 
 
 async def _until_it_acts(holding: Holding, place: "Place") -> None:

@@ -30,7 +30,11 @@ from buntime.daemon.trimming import keep_trimmed
 from buntime.delivery.delivering import delivering
 from buntime.edge.certificates import FleetHost
 from buntime.edge.process import edge
-from buntime.fleet.listing import SoleHost
+from buntime.fleet.hosts import Hosts
+from buntime.fleet.listing import FleetHosts, SoleHost
+from buntime.fleet.marked import Marked
+from buntime.fleet.numbers import ALONE, FleetNumbers
+from buntime.fleet.reporting import capacity_of
 from buntime.fleet.sole_owner import SoleOwner
 from buntime.joining import Member, joined
 from buntime.lifecycle.aside import Aside
@@ -113,17 +117,27 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
         vault = await _vault(config, member, [*sessions, *layers])
         archive = archive_of(config)
         saving = await enter(Saving(archive, vault, sandboxes.volumes, clock))
-        hosts = SoleHost(f"{config.host}:{config.port}", store, sandboxes, clock)
-        metrics = Metrics(Readings(store, sandboxes, saving, sandboxes.works, clock, hosts))
+        hosts: Hosts = SoleHost(f"{config.host}:{config.port}", store, sandboxes, clock)
+        if member:
+            hosts = FleetHosts(member.members)
+            member.holding.report(lambda: capacity_of(sandboxes))
+
+        def fleet() -> FleetNumbers:
+            return member.numbers(lifecycle.draining.released) if member and lifecycle.draining else ALONE
+
+        metrics = Metrics(Readings(store, sandboxes, saving, sandboxes.works, clock, hosts, fleet))
         history = history_of(config)
         await history.keep({session.id for session in sessions})
         own = (store, sandboxes, saving, owners, history, plans, tasks, clock)
-        lifecycle = assemble_lifecycle(*own, metrics, host_moments())
+        lifecycle = assemble_lifecycle(*own, metrics, host_moments(), releases=member.store if member else None)
         await lifecycle.transitions.settle()
         _keep(config, store, sandboxes, lifecycle, owners, tasks)
         if member:
             aside = Aside(member.store, sandboxes, lifecycle, owners.may_act, member.moved)
             tasks.start_daemon(aside.keep(), "what moved sessions left")
+        if member and lifecycle.draining:
+            marked = Marked(owners.host, member.members, lambda: member.holding.state)
+            tasks.start_daemon(lifecycle.draining.keep(marked), "drain")
         tasks.start_daemon(Leftovers(store, archive, saving, owners, clock).keep(), "leftovers of uploads")
 
         parts = (store, sandboxes, lifecycle, owners, history, vault, plans, tasks, clock)

@@ -12,6 +12,7 @@ from psycopg_pool import AsyncConnectionPool
 from buntime.errors import MayNotAct, SessionNotFound, Unavailable
 from buntime.fleet import taking_over
 from buntime.fleet.budget import BUDGET
+from buntime.fleet.choices import Choices
 from buntime.fleet.comparing import Comparing, HeldSandbox
 from buntime.fleet.keeping import Keeping
 from buntime.fleet.members import Description, Fenced, Membership
@@ -35,6 +36,8 @@ class Host:
         self.name = name
         self.members = members
         self.me: Membership | None = None
+        self.choices = Choices(name, members)
+        self.drains = False
         self.store: PostgresStore
         self.frozen: list[str] = []
         self.held: dict[str, HeldSandbox] = {}
@@ -49,7 +52,7 @@ class Host:
 
     @property
     def owners(self) -> FleetOwners:
-        return FleetOwners(self.name, self.store, lambda: self.me is not None)
+        return FleetOwners(self.name, self.store, lambda: self.me is not None, self.choices, lambda: self.drains)
 
     def keeping(self, owners: FleetOwners | None = None, now: int = examples.NOW) -> Keeping:
         return Keeping(self.members, self.store, self.membership, owners or self.owners, lambda: now)

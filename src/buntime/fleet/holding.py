@@ -54,6 +54,10 @@ class Holding:
         self.state = HostState.ACTIVE
         self.renewals = self.fences = 0  # since the start
 
+    def report(self, capacity: Callable[[], Mapping[str, object]]) -> None:
+        """What each renewal reports from now on, as JSON."""
+        self._capacity = capacity
+
     @property
     def seconds_left(self) -> float:
         """Until this host fences itself; 0 where it may not act."""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from buntime.errors import MayNotAct, SessionNotFound, Unavailable
+from buntime.fleet.choices import Choices
 from buntime.fleet.ownership import Handling, Whereabouts, handling_of
 from buntime.fleet.rows import Rows
 from buntime.ids import new_volume_id
@@ -21,11 +22,15 @@ class FleetOwners:
 
     is_alone = False
 
-    def __init__(self, host: str, rows: Rows, may_act: Callable[[], bool]) -> None:
-        """`may_act`: see `Holding`."""
+    def __init__(
+        self, host: str, rows: Rows, may_act: Callable[[], bool], choices: Choices, drains: Callable[[], bool]
+    ) -> None:
+        """`may_act`: see `Holding`. `drains`: whether this host does."""
         self.host = host
         self._rows = rows
         self._may_act = may_act
+        self._choices, self._drains = choices, drains
+        self.claimed = 0  # sessions, since the start
         self.on_duty = False
 
     def may_act(self) -> bool:
@@ -44,8 +49,10 @@ class FleetOwners:
                 return await self._read(session)
             if self._handling(found) is Handling.HOST_LOST:
                 raise _host_lost()
+            self._send_on(session)
             claimed = await self._rows.claim(session.id, new_volume_id())
             if claimed is not None:
+                self.claimed += 1
                 log.info("session_claimed", session=session.id, before=found.host, epoch=claimed.epoch)
                 return claimed
         raise Unavailable("The session is moving just now.", 1)
@@ -66,7 +73,15 @@ class FleetOwners:
         raise Unavailable("The session is moving just now.", 1)
 
     async def candidates(self, image: str) -> Sequence[Peer | None]:
-        return (None,)
+        hosts = self._choices.of(image)
+        return [None if each.id == self.host else Peer(each.id, each.address) for each in hosts] or [None]
+
+    def _send_on(self, session: Session) -> None:
+        """While this host drains, another one claims what is nobody's. Raises AnotherHost."""
+        if self._drains():
+            best = next((each for each in self._choices.of(session.image) if not each.is_draining), None)
+            if best is not None:
+                raise AnotherHost(Peer(best.id, best.address))
 
     async def _found(self, session: Session) -> Whereabouts:
         if not self._may_act():
