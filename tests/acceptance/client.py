@@ -49,7 +49,8 @@ class Reply:
 class Client:
     """Calls with one key (or none)."""
 
-    def __init__(self, port: int, key: str | None) -> None:
+    def __init__(self, port: int, key: str | None, host: str = "127.0.0.1") -> None:
+        self.host = host
         self.port = port
         self.key = key
 
@@ -73,7 +74,7 @@ class Client:
             sent.setdefault("Content-Type", "application/json")
         if query:
             path += "?" + urlencode({name: _text(value) for name, value in query.items()})
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        connection = HTTPConnection(self.host, self.port, timeout=timeout)
         try:
             connection.request(method, path, body=body, headers=sent)
             answer = connection.getresponse()

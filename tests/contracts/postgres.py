@@ -36,10 +36,9 @@ INSERT INTO hosts VALUES (%s, %s, 0, '2999-01-01', false, 'active', 'local:1', '
 class Server:
     """A server that accepts whoever comes by its socket, and those with the password over TCP."""
 
-    def __init__(self, directory: Path, port: int, programs: Path, settings: Sequence[str]) -> None:
+    def __init__(self, directory: Path, port: int, settings: Sequence[str]) -> None:
         self.port = port
         self.directory = directory
-        self._programs = programs
         self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -61,7 +60,7 @@ class Server:
 
     def start(self) -> None:
         options = [f"-c{one}" for one in (*self._settings, f"unix_socket_directories={self.directory}")]
-        command = [str(self._programs / "postgres"), "-D", str(self.directory / "data"), f"-p{self.port}", *options]
+        command = [str(installed() / "postgres"), "-D", str(self.directory / "data"), f"-p{self.port}", *options]
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 command,
@@ -94,27 +93,38 @@ class Server:
             self._process.wait(READY_SECONDS)
 
 
+def installed() -> Path:
+    """The programs of Debian's newest PostgreSQL."""
+    return sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))[-1]
+
+
+def make_data(directory: Path, password: str) -> None:
+    """Makes the files of a server in `directory`/data. Its superuser is buntime."""
+    if USER:
+        shutil.chown(directory, USER)
+    file = directory / "password"
+    file.write_text(f"{password}\n")
+    if USER:
+        shutil.chown(file, USER)
+    file.chmod(0o600)
+    subprocess.run(
+        [installed() / "initdb", "-D", directory / "data", *INITIAL, f"--pwfile={file}"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        cwd=directory,
+        user=USER,
+        group="nogroup" if USER else None,
+        extra_groups=() if USER else None,
+    )
+
+
 @contextmanager
 def postgres(port: int, settings: Sequence[str] = FAST, directory: Path | None = None) -> Iterator[Server]:
     """Runs a server during the block, with its files below `directory`."""
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))[-1]
     directory = Path(tempfile.mkdtemp(prefix="buntime-postgres-", dir=directory))
     try:
-        if USER:
-            shutil.chown(directory, USER)
-        password = directory / "password"
-        password.write_text("secret\n")
-        password.chmod(0o644)
-        subprocess.run(
-            [programs / "initdb", "-D", directory / "data", *INITIAL, f"--pwfile={password}"],
-            check=True,
-            stdout=subprocess.DEVNULL,
-            cwd=directory,
-            user=USER,
-            group="nogroup" if USER else None,
-            extra_groups=() if USER else None,
-        )
-        server = Server(directory, port, programs, (*settings, "listen_addresses=127.0.0.1", "max_connections=200"))
+        make_data(directory, "secret")
+        server = Server(directory, port, (*settings, "listen_addresses=127.0.0.1", "max_connections=200"))
         server.start()
         try:
             yield server

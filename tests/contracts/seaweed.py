@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,33 +36,44 @@ def seaweed(directory: Path) -> Iterator[Seaweed]:
     free = _free_ports(2 * len(PARTS))
     ports = {part: free.pop() for part in PARTS}
     sockets = {f"{part}.grpc": free.pop() for part in PARTS}
-    url = f"http://127.0.0.1:{ports['s3']}"
-    server = Seaweed(url, {**KEYS, "AWS_ENDPOINT_URL": url, "AWS_REGION": "us-east-1"})
+    server = at("127.0.0.1", ports["s3"])
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(
-            [WEED, "mini", *_options(directory, ports, sockets)],
+            command(directory, "127.0.0.1", ports, sockets),
             stdout=log,
             stderr=log,
             start_new_session=True,
             cwd=directory,
-            env={"PATH": os.environ["PATH"], "HOME": str(directory), **KEYS},
+            env=environment(directory),
         )
     try:
-        _wait_until_ready(server, process, directory / "log")
+        wait_until_ready(server, lambda: process.poll() is None, directory / "log")
         yield server
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        for left in (*ports.values(), *sockets.values()):
-            for path in Path("/tmp").glob(f"seaweedfs-*-{left}.sock"):
-                path.unlink()
+        forget_sockets((*ports.values(), *sockets.values()))
 
 
-def _options(directory: Path, ports: Mapping[str, int], sockets: Mapping[str, int]) -> list[str]:
+def at(address: str, port: int) -> Seaweed:
+    """How to use a server that listens there for S3."""
+    url = f"http://{address}:{port}"
+    return Seaweed(url, {**KEYS, "AWS_ENDPOINT_URL": url, "AWS_REGION": "us-east-1"})
+
+
+def environment(directory: Path) -> dict[str, str]:
+    """Variables of a server with its files in `directory`."""
+    return {"PATH": os.environ["PATH"], "HOME": str(directory), **KEYS}
+
+
+def command(directory: Path, address: str, ports: Mapping[str, int], sockets: Mapping[str, int]) -> list[str]:
+    """Starts a server. `ports`: of PARTS. `sockets`: those of the parts' gRPC, by names such as "s3.grpc"."""
     return [
+        str(WEED),
+        "mini",
         f"-dir={directory}",
-        "-ip=127.0.0.1",
-        "-ip.bind=127.0.0.1",
+        f"-ip={address}",
+        f"-ip.bind={address}",
         f"-bucket={BUCKET}",
         "-webdav=false",
         "-admin.ui=false",
@@ -74,6 +85,13 @@ def _options(directory: Path, ports: Mapping[str, int], sockets: Mapping[str, in
     ]
 
 
+def forget_sockets(ports: Iterable[int]) -> None:
+    """Removes what a server that was killed leaves in /tmp."""
+    for port in ports:
+        for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+            path.unlink()
+
+
 def _free_ports(count: int) -> list[int]:
     holders = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [int(holder.getsockname()[1]) for holder in holders]
@@ -82,7 +100,8 @@ def _free_ports(count: int) -> list[int]:
     return ports
 
 
-def _wait_until_ready(server: Seaweed, process: subprocess.Popen[bytes], log: Path) -> None:
+def wait_until_ready(server: Seaweed, runs: Callable[[], bool], log: Path) -> None:
+    """Raises RuntimeError when it does not run any more, or takes too long."""
     store = S3Store(
         BUCKET,
         endpoint=server.url,
@@ -93,7 +112,7 @@ def _wait_until_ready(server: Seaweed, process: subprocess.Popen[bytes], log: Pa
         retry_config={"max_retries": 0},
     )
     end = time.monotonic() + READY_SECONDS
-    while time.monotonic() < end and process.poll() is None:
+    while time.monotonic() < end and runs():
         with suppress(BaseError, OSError):
             obstore.put(store, "ready", b"yes")
             obstore.delete(store, "ready")

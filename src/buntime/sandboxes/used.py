@@ -13,12 +13,11 @@ from buntime.sandboxes.kernel.cgroup import Cgroups
 from buntime.sandboxes.kernel.cgroup_tree import text_of
 from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.kernel.volume import Volumes
+from buntime.sandboxes.network.interfaces import interfaces
 from buntime.sandboxes.record import Record
 from buntime.sandboxes.sandbox import LocalSandbox
 from buntime.session import Session
 from buntime.usage import Counters
-
-INTERFACES = "/sys/class/net"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +119,7 @@ def _counters(cgroups: Cgroups, one: Metered) -> Counters | None:
 
 def _statistic(one: Metered, name: str) -> int:
     """Of the host's end of the network, which receives what the session sends."""
-    return int(text_of(f"{INTERFACES}/{one.interface}/statistics/{name}"))
+    return int(text_of(f"{interfaces()}/{one.interface}/statistics/{name}"))
 
 
 def _disk(volumes: Volumes, volume: str) -> int | None:

@@ -72,6 +72,13 @@ def new_proc() -> Iterator[int]:
 
 
 @contextmanager
+def new_sysfs() -> Iterator[int]:
+    """A /sys that is mounted nowhere, with the interfaces of the calling thread's network namespace."""
+    with _new("sysfs", (), ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV, "mount sysfs") as tree:
+        yield tree
+
+
+@contextmanager
 def _new(kind: str, settings: Sequence[tuple[int, bytes, bytes | None]], attributes: int, what: str) -> Iterator[int]:
     context = _checked(_libc.syscall(_FSOPEN, kind.encode(), _CLOEXEC), what)
     try:

@@ -4,10 +4,10 @@ sandboxes. Blocking.
 
 import socket
 from contextlib import suppress
-from pathlib import Path
 
 from buntime.sandboxes.kernel.host import Part
 from buntime.sandboxes.network import rtnetlink
+from buntime.sandboxes.network.interfaces import interfaces
 
 
 def put_gateway(part: Part) -> None:
@@ -30,7 +30,7 @@ def put_gateway(part: Part) -> None:
 def remove_gateway(part: Part) -> None:
     """With all interfaces of sandboxes, when none is left. Idempotent."""
     with rtnetlink.routing() as kernel:
-        for link in Path("/sys/class/net").glob(part.interfaces):
+        for link in interfaces().glob(part.interfaces):
             if link.name != _name(part):  # of an ended sandbox that the kernel has not cleared away yet
                 rtnetlink.delete_named(kernel, link.name)
         for network in part.networks:

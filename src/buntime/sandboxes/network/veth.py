@@ -19,6 +19,7 @@ from pathlib import Path
 from buntime.sandboxes.kernel.host import Part
 from buntime.sandboxes.kernel.mount_calls import new_proc
 from buntime.sandboxes.network import local_ports, rtnetlink
+from buntime.sandboxes.network.interfaces import interfaces
 
 HOST_MAC, SESSION_MAC = "02:62:75:6e:00:01", "02:62:75:6e:00:02"
 SESSION_SETTINGS = {
@@ -58,7 +59,7 @@ class Namespaces:
 
     def __init__(self, part: Part) -> None:
         self._part = part
-        self._mtu = _world_mtu()
+        self._mtu = world_mtu()
         self._host_ns = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         # setns changes the thread that calls it, so these threads do nothing else
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="netns")
@@ -149,10 +150,10 @@ def _set(proc: int, name: str, value: str) -> None:
         os.close(setting)
 
 
-def _world_mtu() -> int:
+def world_mtu() -> int:
     """The MTU of the default route's interface: a session's packets must fit through it."""
     for line in Path("/proc/net/route").read_text().splitlines()[1:]:
         interface, destination, *_ = line.split()
         if destination == "00000000":
-            return int(Path(f"/sys/class/net/{interface}/mtu").read_text())
+            return int((interfaces() / interface / "mtu").read_text())
     return 1500

@@ -1,0 +1,89 @@
+"""Checks a fleet's history: python -m tests.fleet.history --hosts 3 --operations 2000 --faults server,pause.
+
+Exits with 0 if there is no violation, else with 1.
+"""
+
+import argparse
+import os
+import random
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.fleet.history.judging import unanswered, violations
+from tests.fleet.history.operations import History, load, save
+from tests.fleet.history.planning import OF_ONE_HOST, Fault
+from tests.fleet.history.running import SETTINGS, Scale, report, run
+from tests.fleet.lab.fleets import fresh_fleet
+
+
+def main() -> int:
+    asked = _arguments()
+    if asked.judge:
+        return judge(load(asked.judge))
+    if os.geteuid() != 0:
+        print("history: run this as root, because it starts servers.", file=sys.stderr)
+        return 1
+    seed = asked.seed or f"{random.SystemRandom().randrange(10**9)}"
+    faults = _faults(asked.faults, asked.hosts)
+    scale = Scale(asked.hosts, asked.operations, asked.clients, asked.every, asked.minutes * 60, asked.repeat)
+    print(f"history: seed {seed}, {scale}, faults {','.join(faults) or 'none'}", flush=True)
+    began = time.monotonic()
+    with fresh_fleet(SETTINGS) as fleet:
+        try:
+            history = run(fleet, seed, faults, scale, lambda line: print(line, flush=True))
+        except BaseException:
+            for host in fleet.hosts:
+                print(f"--- {host.name}\n{host.said()}", flush=True)
+            raise
+        if asked.logs:
+            asked.logs.mkdir(exist_ok=True)
+            for host in fleet.hosts:
+                (asked.logs / host.log.name).write_bytes(host.log.read_bytes())
+    if asked.record:
+        save(history, asked.record)
+    print("\n".join(report(history)))
+    print(f"{time.monotonic() - began:.0f} seconds")
+    return judge(history)
+
+
+def judge(history: History) -> int:
+    found, silent = violations(history), unanswered(history)
+    for each in found:
+        print(each)
+    if silent:
+        print(f"{len(silent)} sessions refuse at the end and say why: {', '.join(silent)}")
+    print(f"violations: {len(found)} of {len(history.operations)} operations")
+    return 1 if found else 0
+
+
+def _faults(text: str, hosts: int) -> Sequence[Fault]:
+    if text == "none":
+        return ()
+    if text:
+        return [Fault(name) for name in text.split(",")]
+    return list(Fault) if hosts > 1 else OF_ONE_HOST
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.fleet.history", description=__doc__)
+    parser.add_argument("--hosts", type=int, default=3, help="(default: 3)")
+    parser.add_argument("--operations", type=int, default=2000, help="of clients, until they end (default: 2000)")
+    parser.add_argument("--clients", type=int, default=6, help="at the same time (default: 6)")
+    parser.add_argument("--every", type=int, default=150, help="operations between two faults (default: 150)")
+    parser.add_argument("--minutes", type=float, default=600.0, help="clients end after this time (default: 600)")
+    parser.add_argument("--seed", default="", help="of clients and faults; a run prints its seed first")
+    names = ", ".join(Fault)
+    parser.add_argument("--faults", default="", help=f"separated by commas, or none (default: those that fit): {names}")
+    parser.add_argument(
+        "--repeat", action="store_true", help="send runs again with their keys, where they must not run twice"
+    )
+    parser.add_argument("--record", type=Path, metavar="FILE", help="write the history to a file")
+    parser.add_argument("--judge", type=Path, metavar="FILE", help="only judge the history in a file")
+    parser.add_argument("--logs", type=Path, metavar="DIR", help="keep the servers' logs in this directory")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""Which faults happen to a fleet, and when. Pure: a seed has one plan."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tests.fleet.lab.cuts import Way
+
+
+class Fault(StrEnum):
+    SERVER = "server"  # SIGKILL, and a start later
+    WATCHDOG = "watchdog"  # SIGKILL
+    PAUSE = "pause"  # SIGSTOP of everything on a host, and SIGCONT later
+    POWER = "power"  # everything on a host ends at once, and boots later
+    DATABASE = "database"  # a host cannot reach PostgreSQL
+    ARCHIVE = "archive"  # a host cannot reach S3
+    HOSTS = "hosts"  # a host cannot reach the others
+    UNPLUGGED = "unplugged"  # a host reaches nothing, and no client reaches it
+    POSTGRESQL = "postgresql"  # a restart
+    POSTGRESQL_KILLED = "postgresql-killed"  # SIGKILL of all its processes, and a start
+
+
+# Seconds that each may last. Some are longer than a lease, and some shorter.
+LASTS: dict[Fault, Sequence[float]] = {
+    Fault.SERVER: (0.0, 1.0, 12.0),
+    Fault.WATCHDOG: (0.0,),
+    Fault.PAUSE: (2.0, 5.0, 12.0),
+    Fault.POWER: (0.0, 15.0),
+    Fault.DATABASE: (2.0, 5.0, 12.0),
+    Fault.ARCHIVE: (2.0, 10.0),
+    Fault.HOSTS: (2.0, 12.0),
+    Fault.UNPLUGGED: (2.0, 12.0),
+    Fault.POSTGRESQL: (0.0, 3.0),
+    Fault.POSTGRESQL_KILLED: (0.0, 3.0),
+}
+WITH_A_WAY = (Fault.DATABASE, Fault.ARCHIVE, Fault.HOSTS, Fault.UNPLUGGED)
+OF_ONE_HOST = (Fault.SERVER, Fault.WATCHDOG, Fault.PAUSE, Fault.POSTGRESQL, Fault.POSTGRESQL_KILLED)  # that it survives
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    at: int  # begins when so many operations have ended
+    fault: Fault
+    host: int
+    seconds: float
+    way: Way = Way.BOTH
+
+    def __str__(self) -> str:
+        way = f" ({self.way})" if self.fault in WITH_A_WAY else ""
+        return f"{self.fault}{way} of f{self.host} for {self.seconds:.0f} s"
+
+
+def planned(seed: str, faults: Sequence[Fault], hosts: int, operations: int, every: int) -> list[Planned]:
+    """One fault after each `every` operations; the faults take turns in a random order. None comes at the end."""
+    rng, plan, turn = random.Random(seed), list[Planned](), list[Fault]()
+    for at in range(every, operations - every // 2, every):
+        turn = turn or rng.sample(list(faults), len(faults))
+        if not turn:
+            break
+        fault = turn.pop()
+        plan.append(Planned(at, fault, rng.randint(1, hosts), rng.choice(LASTS[fault]), rng.choice(list(Way))))
+    return plan

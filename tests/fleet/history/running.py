@@ -1,0 +1,95 @@
+"""Runs clients and faults on a fleet, and returns what happened."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from tests.fleet.history.injecting import inject, mend
+from tests.fleet.history.operations import History, Kind, Outcome
+from tests.fleet.history.planning import Fault, planned
+from tests.fleet.history.recording import Asking, Recorder
+from tests.fleet.history.working import Worker, World
+from tests.fleet.lab.fleets import Fleet
+
+FINAL_SECONDS = 120.0  # in which a session must answer when all is mended
+LOOK_SECONDS = 0.05
+SETTINGS = {
+    "BUNTIME_CACHE_GB": "0",  # so a wake from deep sleep comes from the archive
+    "BUNTIME_POOL_SIZE": "4",
+    "BUNTIME_POOL_PREPARED": "0",
+    "BUNTIME_IDLE_AFTER": "60",
+    "BUNTIME_DEEP_SLEEP_AFTER": "120",
+}
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    hosts: int
+    operations: int
+    clients: int = 6
+    every: int = 150  # operations between two faults
+    seconds: float = 36_000.0  # the clients end after this time
+    repeats: bool = False  # see `Worker`
+
+
+def run(fleet: Fleet, seed: str, faults: Sequence[Fault], scale: Scale, say: Say) -> History:
+    """`fleet`: with SETTINGS. Its hosts may be up or not."""
+    hosts = fleet.up(scale.hosts)
+    key = hosts[0].new_key(["--plan", "enterprise"])
+    recorder, world, ended = Recorder(), World(""), threading.Event()
+    asking = [Asking(host.name, host.client(key), recorder) for host in hosts]
+    plan = planned(seed, faults, scale.hosts, scale.operations, scale.every)
+    workers = [
+        Worker(f"{seed} {number}", asking, world, ended, repeats=scale.repeats) for number in range(scale.clients)
+    ]
+    with ThreadPoolExecutor(scale.clients + 1) as pool:
+        working = [pool.submit(worker.work) for worker in workers]
+        faulting = pool.submit(inject, fleet, plan, lambda: recorder.count, ended, say)
+        try:
+            _wait(recorder, scale, [*working, faulting])
+        finally:
+            ended.set()
+    for each in (*working, faulting):
+        each.result()
+    say(f"{recorder.count} operations: the end; mending")
+    mend(fleet)
+    _finish(recorder, asking, seed)
+    return History(recorder.operations, asking[0].list())
+
+
+def _wait(recorder: Recorder, scale: Scale, threads: Sequence[Future[None]]) -> None:
+    """Until so much is done, or one of the threads has failed."""
+    deadline = time.monotonic() + scale.seconds
+    while recorder.count < scale.operations and time.monotonic() < deadline:
+        if any(each.done() and each.exception() for each in threads):
+            return
+        time.sleep(LOOK_SECONDS)
+
+
+def _finish(recorder: Recorder, asking: Sequence[Asking], seed: str) -> None:
+    """Asks each session that was created, and was not deleted for certain."""
+    known, world, never = recorder.operations, World("final"), threading.Event()
+    gone = {each.session for each in known if each.kind is Kind.DELETE and each.outcome is Outcome.OK}
+    left = sorted({each.session for each in known if each.kind is Kind.CREATE and each.session} - gone)
+    deadline = time.monotonic() + FINAL_SECONDS
+
+    def finish(session: str) -> None:
+        Worker(f"{seed} {session}", asking, world, never).finish(session, lambda: time.monotonic() < deadline)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(finish, left))
+
+
+def report(history: History) -> list[str]:
+    """What happened, in lines."""
+    counts = Counter((each.kind, each.outcome) for each in history.operations)
+    whys = Counter(each.why for each in history.operations if each.why)
+    return [
+        *(f"  {kind:9}" + ", ".join(f"{counts[kind, outcome]:6} {outcome}" for outcome in Outcome) for kind in Kind),
+        *(f"  {count:6} × {why}" for why, count in whys.most_common()),
+    ]

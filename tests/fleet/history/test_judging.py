@@ -1,0 +1,223 @@
+"""Histories made by hand: sound ones, and for each rule one that breaks it. So the checker can fail."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.fleet.history.judging import unanswered, violations
+from tests.fleet.history.operations import History, Kind, Operation, Outcome, Run, load, outcome_of, save
+
+S, CHILD, SNAPSHOT = "ses_1", "ses_2", "snp_1"
+PLACE, OTHER_PLACE = "10.213.0.1", "10.213.16.1"
+
+
+def create(session: str = S, key: str = "k1", at: float = 0.0, snapshot: str = "") -> Operation:
+    return Operation(Kind.CREATE, "f1", at, at + 0.5, Outcome.OK, session, key, snapshot=snapshot)
+
+
+def execute(
+    line: str, at: float, lines: str, *, session: str = S, place: str = PLACE, seconds: float = 0.1, final: bool = False
+) -> Operation:
+    """`lines`: what it saw, a letter for each."""
+    run = Run(at + 0.1, at + 0.1 + seconds, place, tuple(lines))
+    return Operation(Kind.EXECUTE, "f1", at, at + 0.2 + seconds, Outcome.OK, session, line=line, run=run, final=final)
+
+
+def failed(line: str, at: float, why: str, outcome: Outcome = Outcome.REFUSED, *, final: bool = False) -> Operation:
+    return Operation(Kind.EXECUTE, "f2", at, at + 0.2, outcome, S, line=line, why=why, final=final)
+
+
+def other(kind: Kind, at: float, outcome: Outcome = Outcome.OK, session: str = S) -> Operation:
+    return Operation(kind, "f2", at, at + 0.2, outcome, session)
+
+
+def recover(at: float, recovered_from: float | None, outcome: Outcome = Outcome.OK) -> Operation:
+    return replace(other(Kind.RECOVER, at, outcome), recovered_from=recovered_from)
+
+
+def snapshot(at: float) -> Operation:
+    return replace(other(Kind.SNAPSHOT, at), snapshot=SNAPSHOT)
+
+
+def rules(*operations: Operation, listed: dict[str, str] | None = None) -> list[str]:
+    return [each.rule for each in violations(History(operations, listed or {}))]
+
+
+BEGUN = (create(), execute("a", 1, "a"), execute("b", 2, "ab"))
+
+
+@pytest.mark.parametrize(
+    "sound",
+    [
+        BEGUN,
+        # another host after a sleep
+        (*BEGUN, other(Kind.SLEEP, 3), execute("c", 4, "abc", place=OTHER_PLACE)),
+        # what was not acknowledged may have happened, or not
+        (*BEGUN, failed("c", 3, "no answer", Outcome.UNKNOWN), execute("d", 4, "abcd")),
+        (*BEGUN, failed("c", 3, "no answer", Outcome.UNKNOWN), execute("d", 4, "abd")),
+        (*BEGUN, failed("c", 3, "503 unavailable host_lost"), execute("d", 4, "abd")),
+        # two runs at a time on one host
+        (*BEGUN, execute("c", 3, "abc", seconds=1), execute("d", 3.2, "abcd")),
+        # two requests at a time, whose runs follow each other
+        (*BEGUN, replace(execute("c", 3, "abc"), end=9.0), execute("d", 4, "abcd", place=OTHER_PLACE)),
+        # a recovery that says what it gives up
+        (*BEGUN, execute("c", 10, "abc"), recover(20, 5.0), execute("d", 21, "abd", place=OTHER_PLACE)),
+        # one of which nobody knows
+        (*BEGUN, recover(20, None, Outcome.UNKNOWN), execute("d", 21, "d", place=OTHER_PLACE)),
+        # a copy
+        (*BEGUN, snapshot(3), create(CHILD, "k2", 4, SNAPSHOT), execute("c", 5, "abc", session=CHILD)),
+        # a deleted one
+        (*BEGUN, other(Kind.DELETE, 3), failed("c", 4, "404 session_not_found")),
+        (*BEGUN, replace(other(Kind.DELETE, 3, Outcome.UNKNOWN), end=9.0), failed("c", 4, "404 session_not_found")),
+        # the key was used again
+        (*BEGUN, create(at=5)),
+    ],
+)
+def test_a_sound_history_has_no_violations(sound: tuple[Operation, ...]) -> None:
+    assert rules(*sound) == []
+
+
+def test_two_hosts_that_run_a_session_at_a_time_are_seen() -> None:
+    both = (execute("c", 3, "abc", seconds=1), execute("d", 3.5, "abcd", place=OTHER_PLACE))
+    assert rules(*BEGUN, *both) == ["one host at a time"]
+
+
+def test_an_acknowledged_write_that_is_lost_is_seen() -> None:
+    assert rules(*BEGUN, execute("c", 3, "bc")) == ["what was acknowledged stays"]
+
+
+def test_a_write_that_a_sleep_lost_is_seen_and_told() -> None:
+    history = History((*BEGUN, other(Kind.SLEEP, 3), execute("c", 4, "ac", place=OTHER_PLACE)))
+    assert [each.what for each in violations(history)] == ["c misses b, which slept"]
+
+
+def test_a_second_host_that_continues_an_older_state_is_seen() -> None:
+    assert rules(*BEGUN, execute("c", 3, "abc"), execute("d", 4, "abd", place=OTHER_PLACE)) == [
+        "what was acknowledged stays"
+    ]
+
+
+def test_a_recovery_that_loses_more_than_it_says_is_seen() -> None:
+    lost = (*BEGUN, execute("c", 10, "abc"), recover(20, 15.0), execute("d", 21, "abd", place=OTHER_PLACE))
+    assert rules(*lost) == ["a recovery is as old as it says"]
+
+
+def test_a_recovery_before_the_write_excuses_no_loss() -> None:
+    assert rules(*BEGUN, recover(3, 2.5), execute("c", 5, "abc"), execute("d", 6, "abd")) == [
+        "what was acknowledged stays"
+    ]
+
+
+def test_a_recovery_that_does_not_say_how_old_it_is_is_seen() -> None:
+    assert rules(*BEGUN, recover(3, None)) == ["a recovery says how old it is"]
+
+
+def test_a_file_whose_past_changes_is_seen() -> None:
+    assert rules(*BEGUN, execute("c", 3, "bac")) == ["a file only grows"]
+
+
+def test_a_run_that_happened_twice_is_seen() -> None:
+    assert rules(*BEGUN, failed("c", 3, "no answer", Outcome.UNKNOWN), execute("d", 4, "abccd")) == [
+        "a run happens once"
+    ]
+
+
+def test_a_refused_run_that_happened_is_seen() -> None:
+    assert rules(*BEGUN, failed("c", 3, "503 unavailable host_lost"), execute("d", 4, "abcd")) == [
+        "a refused run does nothing"
+    ]
+
+
+def test_a_run_that_was_refused_first_and_accepted_later_happened() -> None:
+    assert rules(*BEGUN, execute("c", 4, "abc"), failed("c", 3, "429 rate_limit_exceeded")) == []
+
+
+def test_a_line_that_nobody_has_written_is_seen() -> None:
+    assert rules(*BEGUN, execute("c", 3, "abzc")) == ["a file has what was written"]
+
+
+def test_a_run_that_does_not_read_what_it_wrote_is_seen() -> None:
+    assert rules(create(), execute("a", 1, "")) == ["a run reads what it wrote"]
+
+
+def test_a_key_with_two_sessions_is_seen_in_answers_and_in_the_list() -> None:
+    assert rules(create(), create(CHILD)) == ["one key, one session"]
+    unknown = replace(create("", "k1"), outcome=Outcome.UNKNOWN)
+    assert rules(unknown, listed={S: "k1", CHILD: "k1"}) == ["one key, one session"]
+    assert rules(create(), create(key="k2")) == ["one key, one session"]
+
+
+def test_a_refused_create_that_made_a_session_is_seen() -> None:
+    refused = replace(create("", "k1"), outcome=Outcome.REFUSED)
+    assert rules(refused, listed={S: "k1"}) == ["a refused create makes nothing"]
+
+
+def test_a_session_that_is_gone_though_nobody_deleted_it_is_seen() -> None:
+    assert rules(*BEGUN, failed("c", 3, "404 session_not_found")) == ["a session stays until it is deleted"]
+    assert rules(*BEGUN, listed={CHILD: "k2"}) == ["a session stays until it is deleted"]
+
+
+def test_a_session_that_answers_after_it_was_deleted_is_seen() -> None:
+    assert rules(*BEGUN, other(Kind.DELETE, 3), execute("c", 4, "abc")) == ["a deleted session is gone"]
+    assert rules(*BEGUN, other(Kind.DELETE, 3), listed={S: "k1"}) == ["a deleted session is gone"]
+
+
+def test_a_snapshot_without_what_was_acknowledged_is_seen() -> None:
+    copied = (snapshot(3), create(CHILD, "k2", 4, SNAPSHOT), execute("c", 5, "ac", session=CHILD))
+    assert rules(*BEGUN, *copied) == ["a snapshot has what was acknowledged"]
+
+
+def test_a_snapshot_with_what_came_later_is_seen() -> None:
+    later = execute("l", 4, "abl")
+    copied = (snapshot(3), later, create(CHILD, "k2", 5, SNAPSHOT), execute("c", 6, "ablc", session=CHILD))
+    assert rules(*BEGUN, *copied) == ["a snapshot never changes"]
+
+
+def test_a_session_that_does_not_answer_at_the_end_is_seen() -> None:
+    silent = failed("z", 9, "503 unavailable", Outcome.UNKNOWN, final=True)
+    assert rules(*BEGUN, silent) == ["each session answers or says why"]
+
+
+def test_a_session_that_says_why_it_does_not_answer_is_none() -> None:
+    why = failed("z", 9, "503 unavailable host_lost", final=True)
+    assert rules(*BEGUN, why) == []
+    assert unanswered(History((*BEGUN, why))) == [S]
+
+
+def test_only_the_last_answer_at_the_end_counts() -> None:
+    silent = failed("y", 9, "no answer", Outcome.UNKNOWN, final=True)
+    assert rules(*BEGUN, silent, execute("z", 10, "abz", final=True)) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "outcome", "why"),
+    [
+        (200, {}, Outcome.OK, ""),
+        (None, {}, Outcome.UNKNOWN, "no answer"),
+        (503, {"code": "unavailable", "details": {"waking": True}}, Outcome.REFUSED, "503 unavailable"),
+        (
+            503,
+            {"code": "unavailable", "details": {"reason": "host_lost"}},
+            Outcome.REFUSED,
+            "503 unavailable host_lost",
+        ),
+        (503, {"code": "unavailable", "details": {}}, Outcome.UNKNOWN, "503 unavailable"),
+        (502, {}, Outcome.UNKNOWN, "502"),
+        (408, {"code": "execution_timeout"}, Outcome.UNKNOWN, "408 execution_timeout"),
+        (409, {"code": "session_busy"}, Outcome.REFUSED, "409 session_busy"),
+        (409, {"code": "outcome_unknown"}, Outcome.UNKNOWN, "409 outcome_unknown"),
+        (429, {"code": "rate_limit_exceeded"}, Outcome.REFUSED, "429 rate_limit_exceeded"),
+        (507, {"code": "disk_full"}, Outcome.UNKNOWN, "507 disk_full"),
+    ],
+)
+def test_an_answer_that_may_be_repeated_safely_is_a_refusal(
+    status: int | None, error: dict[str, object], outcome: Outcome, why: str
+) -> None:
+    assert outcome_of(status, error) == (outcome, why)
+
+
+def test_a_history_is_the_same_after_it_was_saved(tmp_path: Path) -> None:
+    history = History((*BEGUN, recover(3, 2.5), failed("c", 4, "no answer", Outcome.UNKNOWN)), {S: "k1"})
+    save(history, tmp_path / "history")
+    assert load(tmp_path / "history") == history

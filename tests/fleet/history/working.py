@@ -1,0 +1,169 @@
+"""Clients that use sessions at random, on random hosts."""
+
+import random
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from tests.fleet.history.operations import Kind, Operation, Outcome
+from tests.fleet.history.recording import Asking
+
+LIMITS = {"cpu": 1, "memory": 256, "disk": 256}
+TTL = 86400
+SESSIONS = 10  # at a time
+MOST_LINES = 60  # in a session, which is deleted then
+KEPT_SNAPSHOTS = 10  # from which sessions are created
+TRIES = 40  # of a request that must not stay unknown
+REST = 0.5  # seconds after no answer
+WEIGHTS = {
+    Kind.EXECUTE: 60,
+    Kind.SLEEP: 14,
+    Kind.WAKE: 6,
+    Kind.CREATE: 10,
+    Kind.SNAPSHOT: 3,
+    Kind.DELETE: 2,
+}
+FOR_GOOD = "409 outcome_unknown"  # nobody will ever know more
+LOST = ("host_lost", "volume_lost")
+
+
+@dataclass(slots=True)
+class World:
+    """What all clients know. Several threads may call its methods."""
+
+    name: str = ""  # begins lines and keys, so that no other world has the same
+    lines: dict[str, int] = field(default_factory=dict)  # session → how many were sent to it
+    snapshots: list[str] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    numbers: int = 0
+
+    def unique(self, kind: str) -> str:
+        """Another word at each call."""
+        with self.lock:
+            self.numbers += 1
+            return f"{self.name}{kind}{self.numbers}"
+
+    def session(self, rng: random.Random) -> str | None:
+        with self.lock:
+            return rng.choice(sorted(self.lines)) if self.lines else None
+
+    def forget(self, session: str) -> None:
+        with self.lock:
+            self.lines.pop(session, None)
+
+
+class Worker:
+    """One client."""
+
+    def __init__(
+        self, name: str, hosts: Sequence[Asking], world: World, ended: threading.Event, *, repeats: bool = False
+    ) -> None:
+        """`hosts`: each with a client of its own. `repeats`: sends runs with a key, again if their outcome is unknown.
+
+        By the documentation, a repeat may run again after the server died. In a fleet it may not.
+        """
+        self._rng = random.Random(name)
+        self._hosts, self._world, self._ended, self._repeats = hosts, world, ended, repeats
+
+    def work(self) -> None:
+        """Until the end."""
+        while not self._ended.is_set():
+            kind = self._rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+            session = self._world.session(self._rng)
+            if session is None or (kind is Kind.CREATE and len(self._world.lines) < SESSIONS):
+                self._create()
+            else:
+                self._use(kind, session)
+
+    def finish(self, session: str, is_time: Callable[[], bool]) -> None:
+        """Asks until it is answered, when all faults are mended. `is_time`: for another try."""
+        while True:
+            done = self._host().execute(session, self._line(), final=True)
+            if done.outcome is Outcome.OK or done.why.startswith("404"):
+                return
+            self._recover_if_lost(session, done)
+            if not is_time():
+                return
+            self._ended.wait(REST)
+
+    def _use(self, kind: Kind, session: str) -> None:
+        host, rng = self._host(), self._rng
+        if self._world.lines.get(session, 0) > MOST_LINES or kind is Kind.DELETE:
+            self._world.forget(session)
+            done = host.delete(session)
+        elif kind is Kind.SLEEP:
+            done = host.sleep(session, rng.choice(("idle", "deep-sleep", "deep-sleep")))
+            if done.outcome is Outcome.OK and rng.random() < 0.3:
+                self._wake_by_two(session)
+        elif kind is Kind.WAKE:
+            done = host.wake(session)
+        elif kind is Kind.SNAPSHOT:
+            done = self._until_known(lambda host, key: host.snapshot(session, key))
+            if done.snapshot:
+                self._world.snapshots = [*self._world.snapshots, done.snapshot][-KEPT_SNAPSHOTS:]
+        else:
+            done = self._execute(session)
+        self._after(session, done)
+
+    def _execute(self, session: str) -> Operation:
+        line, pause = self._line(), self._rng.choice((0, 0, 0, 0.2))
+        with self._world.lock:
+            if session in self._world.lines:
+                self._world.lines[session] += 1
+        if self._repeats and self._rng.random() < 0.5:
+            return self._until_known(lambda host, key: host.execute(session, line, pause, key))
+        return self._host().execute(session, line, pause)
+
+    def _wake_by_two(self, session: str) -> None:
+        """Asks two hosts for a sleeping session at the same moment."""
+        hosts, lines = [self._host(), self._host()], [self._line(), self._line()]
+        asking = [
+            threading.Thread(target=host.execute, args=(session, line)) for host, line in zip(hosts, lines, strict=True)
+        ]
+        for each in asking:
+            each.start()
+        for each in asking:
+            each.join()
+
+    def _after(self, session: str, done: Operation) -> None:
+        if done.outcome is Outcome.OK:
+            return
+        if done.why.startswith("404"):
+            self._world.forget(session)
+        elif self._rng.random() < 0.5:  # others find it lost, too
+            self._recover_if_lost(session, done)
+        self._ended.wait(REST if done.outcome is Outcome.UNKNOWN else REST / 5)
+
+    def _recover_if_lost(self, session: str, done: Operation) -> None:
+        if done.why.endswith(LOST):
+            self._until_known(lambda host, key: host.recover(session, key))
+
+    def _create(self) -> None:
+        fields: dict[str, object] = {"ttl": TTL, "resourceLimits": LIMITS, "sleepPolicy": {"checkpointEvery": 60}}
+        if self._world.snapshots and self._rng.random() < 0.3:
+            fields["snapshotId"] = self._rng.choice(self._world.snapshots)
+        done = self._until_known(lambda host, key: host.create(key, fields))
+        if done.outcome is Outcome.OK:
+            with self._world.lock:
+                self._world.lines.setdefault(done.session, 0)
+            if self._rng.random() < 0.2:  # the same key on another host
+                self._host().create(done.key, fields)
+        else:
+            self._ended.wait(REST)
+
+    def _until_known(self, ask: Callable[[Asking, str], Operation]) -> Operation:
+        """Repeats a request with its key until it is acknowledged or refused."""
+        key = self._world.unique("key")
+        done = ask(self._host(), key)
+        for _ in range(TRIES):
+            if done.outcome is not Outcome.UNKNOWN or done.why.startswith(FOR_GOOD) or self._ended.is_set():
+                break
+            self._ended.wait(REST)
+            done = ask(self._host(), key)
+        return done
+
+    def _host(self) -> Asking:
+        return self._rng.choice(self._hosts)
+
+    def _line(self) -> str:
+        return self._world.unique("line")
