@@ -80,7 +80,7 @@ class Fleet:
         self.database.stop()
         self.switch.take_down()
         if self.directory.exists():
-            while os.path.ismount(self.directory):
+            while _is_mounted(self.directory):
                 subprocess.run(["umount", self.directory], check=True)
             for name in ("postgresql", "s3"):
                 if (self.directory / name).exists():
@@ -137,6 +137,12 @@ def free_place() -> Iterator[Place]:
 def _share_mounts(directory: Path) -> None:
     """Mount namespaces of sandboxes copy the mounts of all hosts. A shared mount takes its copies along when it is
     unmounted."""
-    if not os.path.ismount(directory):
+    if not _is_mounted(directory):
         subprocess.run(["mount", "--bind", directory, directory], check=True)
         subprocess.run(["mount", "--make-shared", directory], check=True)
+
+
+def _is_mounted(directory: Path) -> bool:
+    """`os.path.ismount` does not see a directory that is mounted on itself."""
+    mounts = (line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
+    return str(directory) in mounts
