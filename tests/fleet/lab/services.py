@@ -44,7 +44,9 @@ class Database:
         """Makes its files first, where there are none. Does nothing when it runs and answers."""
         self._make()
         if not self._processes():
-            (self._directory / "data" / "postmaster.pid").unlink(missing_ok=True)
+            # PostgreSQL takes a process that has their number for its own, which may be a zombie
+            for left in (self._directory / "data" / "postmaster.pid", *self._directory.glob(".s.PGSQL.*")):
+                left.unlink(missing_ok=True)
             self._launch()
         deadline = time.monotonic() + READY_SECONDS
         while True:

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,10 +102,12 @@ def test_a_session_of_a_host_has_its_traffic_counted_and_reaches_no_service(
         socket.on("error", () => {{ console.log("refused"); process.exit() }});
     """
     assert session.code(connect)["stdout"] == "refused\n"
+    session.output(f"while sleep 0.2; do curl -s {fleet.place.services}:15432; done > /dev/null 2>&1 &")
     until(lambda: _sent(client, session) > 0, "usage of the network")
 
 
 def _sent(client: Client, session: Session) -> int:
+    time.sleep(1)  # a key may not ask more often for long
     points = client.call("GET", f"/sessions/{session.id}/metrics").done()["points"]
     return sum(point["bytesOut"] for point in points)
 
