@@ -134,8 +134,14 @@ def _contents(session: str, sessions: _Sessions) -> Iterator[Violation]:
             yield Violation("a run happens once", session, f"{line} is there {count} times")
         if line not in sent:
             yield Violation("a file has what was written", session, f"nobody has written {line!r}")
-        elif sent[line].outcome is Outcome.REFUSED:
+        elif sent[line].outcome is Outcome.REFUSED and not _was_deleted_meanwhile(sent[line], sessions):
             yield Violation("a refused run does nothing", session, f"{line} was refused ({sent[line].why})")
+
+
+def _was_deleted_meanwhile(refused: Operation, sessions: _Sessions) -> bool:
+    """A run that a delete ends is not found either, and may have done something."""
+    deletes = sessions.of(refused.session, Kind.DELETE)
+    return refused.why.startswith("404") and any(refused.begin < each.end for each in deletes)
 
 
 def _losses(session: str, sessions: _Sessions) -> Iterator[Violation]:

@@ -70,6 +70,13 @@ BEGUN = (create(), execute("a", 1, "a"), execute("b", 2, "ab"))
         # a deleted one
         (*BEGUN, other(Kind.DELETE, 3), failed("c", 4, "404 session_not_found")),
         (*BEGUN, replace(other(Kind.DELETE, 3, Outcome.UNKNOWN), end=9.0), failed("c", 4, "404 session_not_found")),
+        # a delete ended a run
+        (
+            *BEGUN,
+            replace(failed("c", 3, "404 session_not_found"), end=4.5),
+            execute("d", 3.5, "abcd"),
+            other(Kind.DELETE, 4),
+        ),
         # the key was used again
         (*BEGUN, create(at=5)),
     ],
