@@ -23,14 +23,14 @@ class Fault(StrEnum):
 
 # Seconds that each may last. Some are longer than a lease, and some shorter.
 LASTS: dict[Fault, Sequence[float]] = {
-    Fault.SERVER: (0.0, 1.0, 12.0),
+    Fault.SERVER: (0.0, 1.0, 20.0),
     Fault.WATCHDOG: (0.0,),
-    Fault.PAUSE: (2.0, 5.0, 12.0),
-    Fault.POWER: (0.0, 15.0),
-    Fault.DATABASE: (2.0, 5.0, 12.0),
+    Fault.PAUSE: (2.0, 5.0, 20.0),
+    Fault.POWER: (0.0, 20.0),
+    Fault.DATABASE: (2.0, 5.0, 20.0),
     Fault.ARCHIVE: (2.0, 10.0),
     Fault.HOSTS: (2.0, 12.0),
-    Fault.UNPLUGGED: (2.0, 12.0),
+    Fault.UNPLUGGED: (2.0, 20.0),
     Fault.POSTGRESQL: (0.0, 3.0),
     Fault.POSTGRESQL_KILLED: (0.0, 3.0),
 }

@@ -11,7 +11,7 @@ from typing import Any
 from tests.acceptance.client import Client
 from tests.fleet.history.operations import Kind, Operation, Outcome, Run, outcome_of
 
-PATIENCE = 15.0  # seconds; a request wakes a session in 8 at most, or says that it does
+PATIENCE = 40.0  # seconds; longer than a pause, to see what a host says after it
 
 # The name server of a session is its host's gateway, whose address no other host of this machine has.
 PROGRAM = """a=$(date +%s%N); echo {line} >> /workspace/log && sync /workspace/log && sleep {seconds} &&
@@ -113,10 +113,12 @@ class Asking:
         try:
             headers = {"Idempotency-Key": key} if key else {}
             reply = self._client.call(method, path, json_body=body, headers=headers, timeout=PATIENCE)
-            answer = dict(reply.json())
             status = reply.status
-        except (OSError, HTTPException, ValueError):  # ValueError: not JSON, so not a server's answer
-            status = None
+            answer = dict(reply.json())
+        except (OSError, HTTPException):
+            pass
+        except ValueError:  # no server answers without JSON
+            status = status if status and status >= 400 else 502
         outcome, why = outcome_of(status, answer.get("error") or {})
         done = replace(asked, begin=begin, end=time.time(), outcome=outcome, why=why)
         return done, answer if outcome is Outcome.OK else None
