@@ -229,13 +229,24 @@ def _check_store(config: Config) -> None:
 
 
 def _check_peer(config: Config) -> None:
+    if not config.peer:
+        return
     host, _, port = config.peer.rpartition(":")
     try:
-        is_good = not config.peer or (1 <= int(port) <= 65535 and bool(ipaddress.ip_address(host.strip("[]"))))
+        address, number = ipaddress.ip_address(host.strip("[]")), int(port)
     except ValueError:
-        is_good = False
-    if not is_good:
+        address, number = None, 0
+    if address is None or not 1 <= number <= 65535:
         raise BadSetting(f"BUNTIME_PEER must be ADDRESS:PORT, such as 10.1.0.7:8443, not {config.peer}.")
+    if address.is_unspecified or address.is_multicast:
+        raise BadSetting(
+            f"BUNTIME_PEER={config.peer}: other hosts cannot reach {address}. Give the one address by which they reach "
+            "this host."
+        )
+    if not config.store:
+        raise BadSetting(
+            "BUNTIME_PEER is for hosts of a fleet, which share a database: set BUNTIME_STORE=postgresql://… too."
+        )
 
 
 def _check_certificate(config: Config) -> None:

@@ -46,6 +46,11 @@ def test_a_host_that_has_the_image_comes_before_one_with_more_room() -> None:
     assert firsts([with_image, host("b")]) == {"b": 1000}, "every host has the default image"
 
 
+def test_the_only_host_that_has_the_image_comes_first_of_many() -> None:
+    with_image = host("a", replace(HALF, images=frozenset({"img_x"})))
+    assert firsts([with_image, *(host(name) for name in "bcdefgh")], "img_x") == {"a": 1000}
+
+
 def test_of_equals_this_host_comes_first() -> None:
     assert firsts([host("a"), host("b")], me="b") == {"b": 1000}
 

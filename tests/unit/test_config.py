@@ -54,6 +54,33 @@ def test_a_setting_that_cannot_be_used_is_refused_by_name(name: str, text: str) 
         from_environment({name: text})
 
 
+STORE = {"BUNTIME_STORE": "postgresql://buntime@db.example.com/buntime"}
+
+
+@pytest.mark.parametrize("peer", ["10.1.0.7:9443", "[2001:db8::1]:8443"])
+def test_other_hosts_reach_this_one_at_an_address_of_its_own(peer: str) -> None:
+    config = from_environment({**STORE, "BUNTIME_PEER": peer})
+    assert (config.peer, config.peer_port) == (peer, int(peer[-4:]))
+    assert from_environment(STORE).peer_port == 8443
+
+
+@pytest.mark.parametrize("peer", ["10.1.0.7", "10.1.0.7:0", "10.1.0.7:65536", "db.example.com:8443", ":8443"])
+def test_where_other_hosts_reach_this_one_is_an_address_and_a_port(peer: str) -> None:
+    with pytest.raises(BadSetting, match="BUNTIME_PEER must be ADDRESS:PORT"):
+        from_environment({**STORE, "BUNTIME_PEER": peer})
+
+
+@pytest.mark.parametrize("peer", ["0.0.0.0:8443", "[::]:8443", "224.0.0.1:8443"])
+def test_other_hosts_cannot_reach_an_address_that_stands_for_all(peer: str) -> None:
+    with pytest.raises(BadSetting, match=r"other hosts cannot reach .*Give the one address"):
+        from_environment({**STORE, "BUNTIME_PEER": peer})
+
+
+def test_a_host_alone_has_no_address_for_others() -> None:
+    with pytest.raises(BadSetting, match=r"BUNTIME_PEER is for hosts of a fleet.*BUNTIME_STORE=postgresql"):
+        from_environment({"BUNTIME_PEER": "10.1.0.7:8443"})
+
+
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
     with pytest.raises(BadSetting, match=r"BUNTIME_PROT is not a setting\. Known: .*BUNTIME_PORT"):
         from_environment({"BUNTIME_PROT": "1"})

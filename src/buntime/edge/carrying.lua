@@ -115,8 +115,25 @@ function carrying.filter()
   end
 end
 
+-- The next of the hosts that may make a new session, if the last one has got nothing of the request.
+local function next_peer()
+  local var = ngx.var
+  if match(var.upstream_connect_time or "", "[^ ,:]+$") ~= "-" then
+    return false -- a connection was open, so the request may have been sent
+  end
+  local id, address, rest = match(var.peer_next, "^([^@,]+)@([^,]+),?(.*)$")
+  if not id then
+    return false
+  end
+  var.peer_id, var.peer_address, var.peer_next = id, address, rest ~= "" and rest or "-"
+  return true
+end
+
 -- content phase: the other host could not be reached, or has left in the middle.
 function carrying.away()
+  if next_peer() then
+    return ngx.exec("@peer")
+  end
   ngx.header["Content-Type"] = "application/json"
   ngx.header["Retry-After"] = 1
   return answers.finish(503, settings.away)

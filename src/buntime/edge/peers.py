@@ -106,6 +106,7 @@ TO_PEER = Template("""\
       proxy_set_header X-Buntime-Next $$peer_next;
       proxy_ssl_name $$peer_id;
       proxy_connect_timeout 3s;
+      recursive_error_pages on;  # of the hosts for a new session, more than one may not answer
       error_page 502 504 = @away;
       header_filter_by_lua_block {
         require("carrying").filter()

@@ -27,6 +27,9 @@ class Rated:
     def takes_creates(self) -> bool:
         return not self.is_draining and self.report is not None and not self.report.is_near_a_limit
 
+    def has(self, image: str) -> bool:
+        return not image or (self.report is not None and image in self.report.images)
+
 
 def rated(members: Iterable[Member]) -> Sequence[Rated]:
     """Those whose lease runs. Make it once for each list of members: it reads all reports."""
@@ -40,18 +43,19 @@ def rated(members: Iterable[Member]) -> Sequence[Rated]:
 def candidates(hosts: Sequence[Rated], image: str, me: str, random: Random) -> Sequence[Rated]:
     """All hosts, in the order in which a create should ask them.
 
-    First two at random of those that take creates: the one that has the image first, then the one with more room. Of
-    equals, `me` comes first: that saves a hop. Then the others that take creates, then those that may refuse, and last
-    those that drain. `image`: its id; "" stands for the default one, which every host has.
+    First two at random of those that take creates and have the image, or of all that take creates if none has it. Of
+    the two, the one with more room comes first. Of equals, `me` comes first: that saves a hop. Then the others that
+    take creates, then those that may refuse, and last those that drain. Among these, too, the image comes first.
+    `image`: its id; "" stands for the default one, which every host has.
     """
-    shuffled = random.sample(hosts, len(hosts))
+    shuffled = sorted(random.sample(hosts, len(hosts)), key=lambda host: not host.has(image))
     takers = [host for host in shuffled if host.takes_creates]
-    few = sorted(takers[:FEW], key=lambda host: _rank(host, image, me), reverse=True)
+    able = [host for host in takers if host.has(image)] or takers
+    few = sorted(able[:FEW], key=lambda host: _rank(host, me), reverse=True)
     rest = [host for host in shuffled if not host.takes_creates]
-    return [*few, *takers[FEW:], *sorted(rest, key=lambda host: host.is_draining)]
+    return [*few, *takers[len(few) :], *sorted(rest, key=lambda host: host.is_draining)]
 
 
-def _rank(host: Rated, image: str, me: str) -> tuple[bool, float, bool]:
+def _rank(host: Rated, me: str) -> tuple[float, bool]:
     assert host.report is not None
-    has_image = not image or image in host.report.images
-    return has_image, round(host.report.room, 1), host.id == me
+    return round(host.report.room, 1), host.id == me
