@@ -10,7 +10,7 @@ from tests.fleet.lab.fleets import fresh_fleet
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.postgres, pytest.mark.alone]
 
-HOSTS = 1  # until several servers can use one database
+HOSTS = 3
 SCALE = Scale(HOSTS, operations=500, clients=4, every=80, seconds=90)
 FAULTS = (Fault.SERVER, Fault.PAUSE, Fault.POSTGRESQL, Fault.POSTGRESQL_KILLED)
 
