@@ -1,11 +1,15 @@
 """What a host does with requests for sessions of other hosts, and while it may not act."""
 
+import asyncio
+
 import pytest
 
 from buntime.ports import AnotherHost, Peer
 from buntime.requests import Patch
 from buntime.session import State
 from tests.app.serving import Api
+from tests.app.sleeping import deep_sleep, stored_of
+from tests.waiting import eventually
 
 PEER = Peer("hst_other", "192.0.2.7:8443")
 USES: list[tuple[str, str, dict[str, object] | None]] = [
@@ -37,6 +41,21 @@ async def test_what_needs_the_sandbox_or_changes_the_session_is_its_owners(
     api.owners.elsewhere[session] = PEER
     assert await ask(api, session, method, path, body) == (204, "@peer")
     assert api.store.sessions[session] == touched, "no activity, no change"
+
+
+@pytest.mark.parametrize(("method", "path", "body"), USES[:2])
+async def test_a_session_that_goes_before_it_is_awake_is_used_where_it_is_then(
+    api: Api, method: str, path: str, body: dict[str, object]
+) -> None:
+    session = await api.session()
+    await deep_sleep(api, session)
+    async with api.lifecycle.holds.lock(session):
+        asked = asyncio.create_task(ask(api, session, method, path, body))
+        await eventually(lambda: api.lifecycle.holds.in_use(session))
+        await asyncio.sleep(0)
+        api.owners.elsewhere[session] = PEER
+    assert await asked == (204, "@peer")
+    assert (await stored_of(api, session)).state is State.DEEP_SLEEP
 
 
 async def test_rows_are_read_by_any_host(api: Api) -> None:

@@ -98,15 +98,27 @@ class Entrance:
     async def use(self, caller: Caller, session_id: str) -> AsyncIterator[tuple[Session, Sandbox]]:
         """The session and its sandbox, awake within the block. Raises what `own` and `Leases.use` raise."""
         session = await self.own(caller, session_id)
-        async with self._leases.use(session) as sandbox:
+        async with self._awake(session) as sandbox:
             yield session, sandbox
+
+    @asynccontextmanager
+    async def _awake(self, session: Session) -> AsyncIterator[Sandbox]:
+        """See `Leases.use`. A session that this host gave up before it was awake here has not been entered."""
+        async with AsyncExitStack() as stack:
+            try:
+                sandbox = await stack.enter_async_context(self._leases.use(session))
+            except AnotherHost:
+                if (entries := _entries.get()) is not None:
+                    entries.sessions.remove(session.id)
+                raise
+            yield sandbox
 
     @asynccontextmanager
     async def streaming(self, caller: Caller, session_id: str) -> AsyncIterator[tuple[Session, Sandbox]]:
         """The same as `use`, for an answer that streams. Raises ResourceLimitExceeded too."""
         session = await self.own(caller, session_id)
         with self._stream(caller, session):
-            async with self._leases.use(session) as sandbox:
+            async with self._awake(session) as sandbox:
                 yield session, sandbox
 
     @asynccontextmanager
@@ -118,7 +130,7 @@ class Entrance:
         session = await self.own(caller, session_id)
         with self._stream(caller, session):
             async with AsyncExitStack() as stack:
-                async with self._leases.use(session) as sandbox:
+                async with self._awake(session) as sandbox:
                     connection = await stack.enter_async_context(connect(session, sandbox))
                 yield session, connection
 
