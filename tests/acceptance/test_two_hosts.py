@@ -12,6 +12,7 @@ import pytest
 from tests.acceptance.client import Client, Session
 from tests.acceptance.conftest import Servers
 from tests.acceptance.server import Server
+from tests.contracts.postgres import Server as Database
 from tests.contracts.postgres import postgres
 from tests.ports import free_port
 from tests.waiting import until
@@ -25,9 +26,15 @@ Bun.serve({ port: 3000, fetch: async (request) => new Response(request.method + 
 
 
 @pytest.fixture(scope="module")
-def hosts() -> Iterator[tuple[Server, Server]]:
-    with ExitStack() as stack, postgres(free_port()) as database:
+def database() -> Iterator[Database]:
+    with postgres(free_port()) as database:
         database.create("buntime")
+        yield database
+
+
+@pytest.fixture(scope="module")
+def hosts(database: Database) -> Iterator[tuple[Server, Server]]:
+    with ExitStack() as stack:
         servers = Servers(stack)
         first, second = servers.make(), servers.make()
         key = first.config.data_dir.with_name(first.config.data_dir.name + ".key")
@@ -52,10 +59,17 @@ def ours(hosts: tuple[Server, Server]) -> tuple[Client, Client]:
     return hosts[0].client(key), hosts[1].client(key)
 
 
+def host_of(session: Session, database: Database) -> str:
+    ((host,),) = database.execute(f"SELECT host FROM sessions WHERE id = '{session.id}'", "buntime")
+    return str(host)
+
+
 @pytest.fixture
-def session(ours: tuple[Client, Client]) -> Iterator[Session]:
+def session(ours: tuple[Client, Client], hosts: tuple[Server, Server], database: Database) -> Iterator[Session]:
     """It is the first host's, and is used through the second."""
-    made = ours[0].open()
+    first = (hosts[0].config.data_dir / "host-id").read_text().strip()
+    while host_of(made := ours[0].open(), database) != first:
+        made.delete()
     yield Session(ours[1], made.id)
     made.delete()
 
