@@ -15,7 +15,7 @@ from buntime.fleet.budget import BUDGET
 from buntime.fleet.choices import Choices
 from buntime.fleet.comparing import Comparing, HeldSandbox
 from buntime.fleet.keeping import Keeping
-from buntime.fleet.members import Description, Fenced, Membership
+from buntime.fleet.members import Description, Fenced, HostState, Membership
 from buntime.fleet.owners import FleetOwners
 from buntime.fleet.postgres.members import PostgresMembers
 from buntime.ports import AnotherHost, Peer
@@ -227,3 +227,35 @@ async def test_sandboxes_of_sessions_that_moved_stay_frozen(
     await comparing.compare(a.me)
     assert a.frozen == ["sb_one"], "a server that goes on may be making a session that no row names yet"
     await b.store.change_session(claimed, replace(claimed, metadata={}))
+
+
+async def test_a_create_may_go_to_each_host_that_is_well(hosts: tuple[Host, Host], tables: str) -> None:
+    a, _ = hosts
+    owners = a.owners
+    assert await owners.candidates("") == [None], "nobody has looked yet"
+    await a.choices.look()
+    assert set(await owners.candidates("")) == {None, Peer("b", "b:8443")}
+    with psycopg.connect(tables, autocommit=True) as connection:
+        connection.execute("UPDATE hosts SET lease_until = now() - interval '1 second' WHERE id = 'b'")
+    await a.choices.look()
+    assert await owners.candidates("") == [None]
+
+
+async def test_a_host_that_drains_claims_nothing_that_another_host_can_have(hosts: tuple[Host, Host]) -> None:
+    a, b = hosts
+    await a.store.add_session(session(), None, 1)
+    before = await a.store.get_session("ses_one")
+    assert before is not None
+    assert await a.store.release(before)
+    a.drains = True
+    await a.members.mark("a", HostState.DRAINING)
+    await a.choices.look()
+    with pytest.raises(AnotherHost) as elsewhere:
+        await a.owners.here(before)
+    assert elsewhere.value.peer == Peer("b", "b:8443")
+    assert (await a.owners.candidates(""))[-1] is None
+    await a.members.mark("b", HostState.DRAINING)
+    await a.choices.look()
+    assert (await a.owners.here(before)).host == "a", "there is no other host"
+    with pytest.raises(AnotherHost):
+        await b.owners.here(before)
