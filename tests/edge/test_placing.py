@@ -124,6 +124,18 @@ async def test_the_next_host_makes_it_where_the_best_ones_do_not_answer(
     assert int(other.headers["X-RateLimit-Remaining"]) > 0
 
 
+async def test_the_next_host_makes_it_where_the_server_of_the_best_one_was_killed(
+    hosts: Sequence[Host], http: aiohttp.ClientSession
+) -> None:
+    hosts[0].owners.best = (hosts[1].me, hosts[2].me)
+    hosts[1].config.api_socket.unlink()
+    assert owner(hosts, await create(http, hosts[0])) is hosts[2]
+    hosts[0].owners.best = (hosts[1].me,)
+    refused = await create(http, hosts[0])
+    assert (refused.refusal, refused.headers["Retry-After"]) == ((503, "unavailable"), "1")
+    assert "X-Untaken" not in refused.headers
+
+
 async def test_a_host_that_got_the_request_is_the_last_one(
     hosts: Sequence[Host], http: aiohttp.ClientSession, tmp_path: Path
 ) -> None:

@@ -118,8 +118,8 @@ end
 -- The next of the hosts that may make a new session, if the last one has got nothing of the request.
 local function next_peer()
   local var = ngx.var
-  if match(var.upstream_connect_time or "", "[^ ,:]+$") ~= "-" then
-    return false -- a connection was open, so the request may have been sent
+  if match(var.upstream_connect_time or "", "[^ ,:]+$") ~= "-" and var.upstream_http_x_untaken ~= "1" then
+    return false -- a connection was open, so the request may have been sent, or its control plane may have it
   end
   local id, address, rest = match(var.peer_next, "^([^@,]+)@([^,]+),?(.*)$")
   if not id then
@@ -129,7 +129,7 @@ local function next_peer()
   return true
 end
 
--- content phase: the other host could not be reached, or has left in the middle.
+-- content phase: the other host or its control plane could not be reached, or has left in the middle.
 function carrying.away()
   if next_peer() then
     return ngx.exec("@peer")

@@ -391,11 +391,13 @@ def render(edge: Edge) -> str:
     )
 
 
-def _api(edge: Edge, limits: str, learn: str) -> str:
-    """What a server of the API answers. `learn`: what follows from the header of an answer to a caller."""
+def _api(edge: Edge, limits: str, learn: str, *, for_hosts: bool = False) -> str:
+    """What a server of the API answers. `learn`: what follows from the header of an answer to a caller. `for_hosts`:
+    it answers hosts, and not clients."""
     peers, asks = edge.peers, '      access_by_lua_block { require("bodies").ask() }'
+    refusals = {status: _refusal(status, edge.body_mb) for status in REFUSALS} | (fleet.TO_HOSTS if for_hosts else {})
     return (fleet.DECLARED if peers else "") + API.substitute(
-        refusals="".join(_refusal(status, edge.body_mb) for status in REFUSALS),
+        refusals="".join(refusals.values()),
         api_carried=fleet.api_carried(peers, INSTRUCTIONS, limits) if peers else "",
         file_carried=fleet.file_carried(INSTRUCTIONS) if peers else asks,
         to_peer=fleet.TO_PEER.substitute(learn=learn) if peers else "",
@@ -422,7 +424,7 @@ def _visits(edge: Edge) -> str:
 
 def _peer_servers(edge: Edge, peers: Peers) -> str:
     """Other hosts have counted their clients."""
-    return fleet.server(peers, "_", f" default_server {LISTEN}", _api(edge, "", "")) + fleet.server(
+    return fleet.server(peers, "_", f" default_server {LISTEN}", _api(edge, "", "", for_hosts=True)) + fleet.server(
         peers, "~^ses[-_]", "", _visits(edge)
     )
 

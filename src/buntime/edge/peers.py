@@ -47,6 +47,7 @@ FLEET = Template("""
     "~^::h2:(POST|PUT|PATCH)$$" large;
     default "";
   }
+  map $$upstream_connect_time $$untaken { "~(^|[ ,:])-$$" 1; default ""; }
   limit_conn_zone $$large zone=large:1m;
 
   proxy_ssl_certificate $certificate;
@@ -62,6 +63,19 @@ FLEET = Template("""
     balancer_keepalive $kept;
   }
 """)
+
+# Instead of what clients get: that the control plane does not answer, and whether it may have got the request.
+TO_HOSTS = {
+    502: """\
+    error_page 502 /.refusal/502;
+    location = /.refusal/502 {
+      internal;
+      client_max_body_size 0;
+      add_header X-Untaken $untaken always;
+      return 502;
+    }
+"""
+}
 
 # In a server of either kind.
 DECLARED = """\
@@ -107,6 +121,7 @@ TO_PEER = Template("""\
       proxy_ssl_name $$peer_id;
       proxy_connect_timeout 3s;
       recursive_error_pages on;  # of the hosts for a new session, more than one may not answer
+      proxy_intercept_errors on;  # where the other host's control plane does not answer
       error_page 502 504 = @away;
       header_filter_by_lua_block {
         require("carrying").filter()
