@@ -32,7 +32,7 @@ def hosts(servers: Servers, database: Database, tmp_path: Path) -> tuple[Server,
         "BUNTIME_ARCHIVE": str(tmp_path / "archive"),
         "BUNTIME_MASTER_KEY_FILE": str(tmp_path / "master.key"),
     }
-    return servers.start(**shared), servers.start(**shared)
+    return servers.start(pool_size=1, **shared), servers.start(pool_size=1, **shared)
 
 
 def id_of(server: Server) -> str:
