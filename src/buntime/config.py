@@ -243,7 +243,11 @@ def _check_peer(config: Config) -> None:
             f"BUNTIME_PEER={config.peer}: other hosts cannot reach {address}. Give the one address by which they reach "
             "this host."
         )
-    if not config.store:
+
+
+def require_store_for_peers(config: Config) -> None:
+    """For a server. Its watchdog knows the address, and not the database. Raises BadSetting."""
+    if config.peer and not config.store:
         raise BadSetting(
             "BUNTIME_PEER is for hosts of a fleet, which share a database: set BUNTIME_STORE=postgresql://… too."
         )

@@ -19,7 +19,7 @@ from buntime.admin import doctor
 from buntime.admin.plan_settings import plans_of
 from buntime.admin.welcome import first_key, welcome
 from buntime.archives.opening import archive_of, is_directory
-from buntime.config import BadSetting, Config
+from buntime.config import BadSetting, Config, require_store_for_peers
 from buntime.daemon.collecting import keep_collected
 from buntime.daemon.limits import raise_limits
 from buntime.daemon.logs import configure_logs
@@ -201,6 +201,7 @@ def _after(config: Config) -> tuple[float, float]:
 
 def serve(config: Config) -> None:
     """Runs until SIGINT, SIGTERM or SIGHUP. Raises BadSetting for whatever keeps it from starting."""
+    require_store_for_peers(config)
     refused = doctor.missing(config)
     if refused:
         raise BadSetting("this host lacks something:\n" + "\n".join(f"  - {line}" for line in refused))

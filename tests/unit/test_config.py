@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from buntime.config import BadSetting, Config, from_environment
+from buntime.config import BadSetting, Config, from_environment, require_store_for_peers
 
 
 def test_an_empty_environment_gives_the_defaults() -> None:
@@ -78,7 +78,9 @@ def test_other_hosts_cannot_reach_an_address_that_stands_for_all(peer: str) -> N
 
 def test_a_host_alone_has_no_address_for_others() -> None:
     with pytest.raises(BadSetting, match=r"BUNTIME_PEER is for hosts of a fleet.*BUNTIME_STORE=postgresql"):
-        from_environment({"BUNTIME_PEER": "10.1.0.7:8443"})
+        require_store_for_peers(from_environment({"BUNTIME_PEER": "10.1.0.7:8443"}))
+    require_store_for_peers(from_environment({**STORE, "BUNTIME_PEER": "10.1.0.7:8443"}))
+    require_store_for_peers(Config())
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
