@@ -4,7 +4,7 @@ import http.client
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -99,11 +99,11 @@ def test_a_visitor_of_the_other_host_reaches_a_program(session: Session, hosts: 
     session.client.call("POST", "/processes/start", json_body=started).done()
 
     def visit() -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", hosts[1].config.port, timeout=30)
         name = f"{session.id.replace('_', '-')}-3000.localhost"
-        connection.request("POST", "/", b"12345", {"Host": f"{name}:{hosts[1].config.port}"})
-        answer = connection.getresponse()
-        return answer.status, answer.read()
+        with closing(http.client.HTTPConnection("127.0.0.1", hosts[1].config.port, timeout=30)) as connection:
+            connection.request("POST", "/", b"12345", {"Host": f"{name}:{hosts[1].config.port}"})
+            answer = connection.getresponse()
+            return answer.status, answer.read()
 
     until(lambda: visit() == (200, b"POST5"), "the program to answer")
 
