@@ -88,6 +88,7 @@ async def joined(config: Config) -> AsyncIterator[Member]:
         pool = AsyncConnectionPool(
             place.conninfo, kwargs=settings, min_size=1, max_size=CONNECTIONS, open=False, name="leases"
         )
+        failed: Exception | None = None  # of the block, or of the wait for a lease; the group would wrap it
         try:
             async with pool, asyncio.TaskGroup() as group:
                 members = PostgresMembers(pool)
@@ -101,6 +102,8 @@ async def joined(config: Config) -> AsyncIterator[Member]:
                     tasks.append(group.create_task(keeping.run(), name="hosts"))
                     tasks.append(group.create_task(choices.keep(), name="choices"))
                     yield Member(store, owners, holding, members, moved, me)
+                except Exception as failure:  # noqa: BLE001 - it is raised again below
+                    failed = failure
                 finally:
                     empty = await _empty(holding, store)
                     for task in tasks:
@@ -111,6 +114,8 @@ async def joined(config: Config) -> AsyncIterator[Member]:
                             await members.leave(empty)
         finally:
             file.close()
+        if failed is not None:
+            raise failed
 
 
 def host_id(config: Config) -> str:
