@@ -119,8 +119,18 @@ class Networks:
     @contextmanager
     def stream_from_the_edge(self) -> Iterator[tuple[socket.socket, socket.socket]]:
         """The host's end and the client's."""
-        with self.world.within(lambda: socket.create_connection((HOST.world, EDGE), SECONDS)) as client:
-            server, _ = self._edge.accept()
+        with self._stream(self._edge, EDGE) as ends:
+            yield ends
+
+    @contextmanager
+    def stream_from_the_other_port(self) -> Iterator[tuple[socket.socket, socket.socket]]:
+        with self._stream(self._other, OTHER) as ends:
+            yield ends
+
+    @contextmanager
+    def _stream(self, listener: socket.socket, port: int) -> Iterator[tuple[socket.socket, socket.socket]]:
+        with self.world.within(lambda: socket.create_connection((HOST.world, port), SECONDS)) as client:
+            server, _ = listener.accept()
             with server:
                 yield server, client
 

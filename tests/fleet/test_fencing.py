@@ -80,10 +80,27 @@ def test_an_open_connection_ends_with_the_rest(host: Networks, fence: HostFence)
         server.sendall(b"before")
         assert client.recv(6) == b"before"
         host.within(fence.close)
-        server.sendall(b"after")
-        client.settimeout(SHORT)
-        with pytest.raises((TimeoutError, ConnectionResetError)):
+        with pytest.raises(ConnectionError):
+            server.sendall(b"after")
+        with pytest.raises(ConnectionResetError):
             client.recv(5)
+
+
+def test_a_client_that_waits_is_told_at_once_that_nothing_comes(host: Networks, fence: HostFence) -> None:
+    host.within(lambda: fence.extend(LONG))
+    with host.stream_from_the_edge() as (_, client):
+        host.within(fence.close)
+        client.settimeout(LONG)
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+
+
+def test_connections_of_other_ports_stay(host: Networks, fence: HostFence) -> None:
+    host.within(lambda: fence.extend(LONG))
+    with host.stream_from_the_other_port() as (server, client):
+        host.within(fence.close)
+        server.sendall(b"after")
+        assert client.recv(5) == b"after"
 
 
 def test_other_ports_of_the_host_stay_reachable(host: Networks, fence: HostFence) -> None:

@@ -15,7 +15,7 @@ class Fence(Protocol):
 
     def close(self) -> None:
         """Cuts the network and the edge, then freezes every sandbox. Kills those that are not frozen within a
-        second."""
+        second. Then it resets the edge's connections."""
         ...
 
     def extend(self, seconds: float) -> None:

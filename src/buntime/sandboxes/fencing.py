@@ -4,6 +4,7 @@ from buntime.daemon.listening import Listening
 from buntime.fleet.budget import BUDGET
 from buntime.sandboxes.kernel.commands import call
 from buntime.sandboxes.kernel.freezing import Freezer, find_freezer, freeze_or_kill
+from buntime.sandboxes.network.disconnecting import end_connections_of_edge
 from buntime.sandboxes.network.fence_rules import fence_rules, fence_table, opened_for
 from buntime.sandboxes.network.nfnetlink import Connection
 from buntime.sandboxes.network.put import put_elements
@@ -17,7 +18,7 @@ class HostFence:
 
     def __init__(self, instance: str, edge: Listening, freezer: Freezer | None = None) -> None:
         self._table = fence_table(instance)
-        self._rules = fence_rules(instance, edge)
+        self._rules, self._edge = fence_rules(instance, edge), edge
         self._freezer = freezer or find_freezer(instance)
         self._tables = Connection()
 
@@ -30,6 +31,7 @@ class HostFence:
             self._cut()
         finally:
             freeze_or_kill(self._freezer, BUDGET.freeze)
+        end_connections_of_edge(self._edge)  # whoever waits for an answer must not wait for ever
 
     def _cut(self) -> None:
         try:

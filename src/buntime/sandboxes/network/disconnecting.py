@@ -5,9 +5,10 @@ Sources: linux/inet_diag.h and sock_diag.h.
 
 import socket
 import struct
-from collections.abc import Iterator
-from ipaddress import IPv4Address
+from collections.abc import Callable, Iterator, Mapping
+from ipaddress import IPv4Address, ip_address
 
+from buntime.daemon.listening import Listening
 from buntime.preview import LOWEST_PORT
 from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.network.netlink import (
@@ -26,35 +27,64 @@ from buntime.sandboxes.network.netlink import (
 BY_FAMILY, DESTROY = 20, 21
 ASKED = struct.Struct("=BBxxI")  # inet_diag_req_v2 up to the socket: family, protocol, states
 SOCKET = slice(4, 52)  # of inet_diag_msg: inet_diag_sockid, with ports and addresses
-PORT_THERE = slice(2, 4)  # of inet_diag_sockid
-FILTER, HAS_DESTINATION = 1, 8
+PORT_THERE, ADDRESS_HERE = slice(2, 4), slice(4, 20)  # of inet_diag_sockid
+FILTER, HAS_SOURCE, HAS_DESTINATION = 1, 7, 8
 CONDITION = struct.Struct("=BBHBBxxi4s")  # a step, where it leads; family, length of the prefix, port, address
+ANY_PORT, ANY_ADDRESS = -1, bytes(4)
 ESTABLISHED, SYN_SENT, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING = 1, 2, 4, 5, 8, 9, 11
 STATES = sum(1 << state for state in (ESTABLISHED, SYN_SENT, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING))
 FAMILIES = (socket.AF_INET, socket.AF_INET6)  # a socket of IPv6 can be connected to an address of IPv4
+FAMILY_OF = {4: socket.AF_INET, 6: socket.AF_INET6}
+SIZE_OF: Mapping[int, int] = {socket.AF_INET: 4, socket.AF_INET6: 16}  # bytes of an address
 
 
 def end_connections(address: str) -> int:
     """Ends all TCP connections from this network namespace to programs' ports of `address`, and returns how many. Both
     ends see a reset. Blocking. Raises HostCommandFailed."""
+    there = _condition(HAS_DESTINATION, socket.AF_INET, ANY_PORT, IPv4Address(address).packed)
+    return _end_all(there, lambda _, name: int.from_bytes(name[PORT_THERE]) >= LOWEST_PORT)
+
+
+def end_connections_of_edge(edge: Listening) -> int:
+    """The same for those that others have made to the edge."""
+    addresses = [ip_address(each) for each in edge.addresses]
+    packed = {each.packed for each in addresses}
+    wildcards = {FAMILY_OF[each.version] for each in addresses if each.is_unspecified}
+
+    def is_meant(family: int, name: bytes) -> bool:
+        return family in wildcards or name[ADDRESS_HERE][: SIZE_OF[family]] in packed
+
+    ended = _end_all(_condition(HAS_SOURCE, socket.AF_UNSPEC, edge.port), is_meant)
+    if edge.for_hosts is None:
+        return ended
+    return ended + _end_all(_condition(HAS_SOURCE, socket.AF_UNSPEC, edge.for_hosts), lambda *_: True)
+
+
+def _end_all(condition: bytes, is_meant: Callable[[int, bytes], bool]) -> int:
     try:
         with connected(SOCKET_DIAGNOSIS) as kernel:
-            found = [(family, each) for family in FAMILIES for each in _connections(kernel, family, address)]
+            found = [
+                (family, name)
+                for family in FAMILIES
+                for name in _connections(kernel, family, condition)
+                if is_meant(family, name)
+            ]
             return sum(_end(kernel, *each) for each in found)
     except OSError as refused:
-        raise HostCommandFailed(f"end connections to {address}: {refused}") from refused
+        raise HostCommandFailed(f"end connections: {refused}") from refused
 
 
-def _connections(kernel: socket.socket, family: int, address: str) -> Iterator[bytes]:
+def _connections(kernel: socket.socket, family: int, condition: bytes) -> Iterator[bytes]:
     """The kernel's name of each."""
-    step, beyond = CONDITION.size, CONDITION.size + 4  # beyond the end means no
-    packed = IPv4Address(address).packed
-    to_address = CONDITION.pack(HAS_DESTINATION, step, beyond, socket.AF_INET, 32, -1, packed)
-    kernel.send(header(BY_FAMILY, REQUEST | DUMP, _asked(family, bytes(48)) + attribute(FILTER, to_address)))
+    kernel.send(header(BY_FAMILY, REQUEST | DUMP, _asked(family, bytes(48)) + attribute(FILTER, condition)))
     for kind, body in listed(kernel):
-        name = body[SOCKET]
-        if kind == BY_FAMILY and int.from_bytes(name[PORT_THERE]) >= LOWEST_PORT:
-            yield name
+        if kind == BY_FAMILY:
+            yield body[SOCKET]
+
+
+def _condition(what: int, family: int, port: int, address: bytes | None = None) -> bytes:
+    step, beyond = CONDITION.size, CONDITION.size + 4  # beyond the end means no
+    return CONDITION.pack(what, step, beyond, family, 0 if address is None else 32, port, address or ANY_ADDRESS)
 
 
 def _end(kernel: socket.socket, family: int, name: bytes) -> bool:
