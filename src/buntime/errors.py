@@ -264,7 +264,7 @@ class IdempotencyInProgress(BuntimeError):
     retryable = True
 
 
-class RunLost(BuntimeError):
+class OutcomeUnknown(BuntimeError):
     """The host was lost while the first request with this key ran. The key is used up: it is never run again."""
 
     code = "outcome_unknown"
@@ -395,7 +395,7 @@ class Unavailable(BuntimeError):
         super().__init__(message, retryAfter=retry_after, **details)
 
 
-class OutcomeUnknown(Unavailable):
+class CommitUnknown(Unavailable):
     """The store was lost during a commit: what was to be stored may be there or not. It must not be undone."""
 
 

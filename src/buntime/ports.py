@@ -114,7 +114,7 @@ class Store(Protocol):
     that.
 
     Where the store is another machine's, a read raises Unavailable while it cannot be reached. Then it may also stay
-    unknown whether a change was made: OutcomeUnknown says so, and what was made for it must stay.
+    unknown whether a change was made: CommitUnknown says so, and what was made for it must stay.
     """
 
     async def close(self) -> None:
@@ -627,7 +627,7 @@ class Store(Protocol):
         remembers nothing: the host knows what it runs.
 
         Raises IdempotencyInProgress while another host runs it, and IdempotencyKeyReused for another fingerprint. Where
-        that host was lost, the key is this host's if the first request was `repeatable`. Else raises RunLost.
+        that host was lost, the key is this host's if the first request was `repeatable`. Else raises OutcomeUnknown.
         """
         ...
 

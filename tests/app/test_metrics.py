@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from buntime.fleet.hosts import Standing
 from buntime.operations.previews import Reason
-from buntime.ports import NoRoom
+from buntime.ports import NoRoom, Peer
 from buntime.session import State
 from buntime.web.metrics import DEPTHS, LOSSES, OUTCOMES, Metrics
 from buntime.web.readings import WHY_OFF
@@ -47,6 +47,8 @@ async def test_the_page_names_every_metric_with_its_type_and_labels_and_no_other
     await wake(api, session)
     await api.ask("nobody.localhost")
     await api.call("GET", "/nowhere")
+    api.owners.elsewhere[session] = Peer("hst_other", "192.0.2.7:8443")
+    await api.call("POST", "/execute", {"sessionId": session, "code": "1"})
     api.checks["volumes"] = True
     shown = [Documented(name, family.type, _labels(family)) for name, family in (await families(api)).items()]
     assert sorted(shown, key=str) == sorted(METRICS, key=str)

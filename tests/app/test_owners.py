@@ -65,6 +65,15 @@ async def test_rows_are_read_by_any_host(api: Api) -> None:
     assert (await api.call("GET", "/sessions")).json["total"] == 1
 
 
+async def test_a_request_is_counted_by_the_host_that_answers_it(api: Api) -> None:
+    session = await api.session()
+    api.owners.elsewhere[session] = PEER
+    assert await ask(api, session, "POST", "/execute", {"sessionId": session, "code": "1"}) == (204, "@peer")
+    text = (await api.metrics()).body.decode()
+    assert 'buntime_requests_carried_total{route="/execute"} 1.0' in text
+    assert 'buntime_requests_total{method="POST",route="/execute"' not in text
+
+
 async def test_the_edge_learns_which_host_answers(api: Api) -> None:
     session = await api.session()
     api.owners.elsewhere[session] = PEER

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from buntime.errors import OutcomeUnknown
+from buntime.errors import CommitUnknown
 from tests.app.serving import Api
 from tests.app.sleeping import content_of, deep_sleep, write
 from tests.app.test_snapshots import awake, take
@@ -21,7 +21,7 @@ def lose(api: Api, monkeypatch: pytest.MonkeyPatch) -> Lose:
 
         async def lost(*given: object, **named: object) -> None:
             await done(*given, **named)
-            raise OutcomeUnknown("The server lost its database.")
+            raise CommitUnknown("The server lost its database.")
 
         monkeypatch.setattr(api.store, method, lost)
 

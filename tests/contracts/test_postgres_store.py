@@ -15,13 +15,13 @@ from psycopg_pool import AsyncConnectionPool
 from buntime.config import Config
 from buntime.errors import (
     BuntimeError,
+    CommitUnknown,
     IdempotencyInProgress,
     IdempotencyKeyReused,
     MayNotAct,
     NameTaken,
     NotOwner,
     OutcomeUnknown,
-    RunLost,
     SessionLimitExceeded,
     StaleSession,
     Unavailable,
@@ -398,7 +398,7 @@ async def test_a_commit_whose_outcome_is_not_known_is_unavailable(
 ) -> None:
     monkeypatch.setattr(transactions, "OUTCOME_SECONDS", 1.0)
     proxy.armed, proxy.refuses = Cut.AFTER_COMMIT, True
-    with pytest.raises(OutcomeUnknown, match="lost its database while it stored this"):
+    with pytest.raises(CommitUnknown, match="lost its database while it stored this"):
         await cut_store.add_session(session(), None, 1)
     proxy.come_back()
     await eventually(lambda: has(cut_store, "ses_one"))
@@ -871,5 +871,5 @@ async def test_what_a_lost_host_was_asked_is_done_again_only_if_it_may_be(
         if repeatable:
             await b.store.begin_key("acc_one", "k", "told", NOW, repeatable=True)
         else:
-            with pytest.raises(RunLost):
+            with pytest.raises(OutcomeUnknown):
                 await b.store.begin_key("acc_one", "k", "told", NOW, repeatable=False)

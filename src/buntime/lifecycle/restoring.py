@@ -81,7 +81,7 @@ class Restoring:
             copying = asyncio.ensure_future(self._sandboxes.volumes.copy(snapshot.layer, volume, session.limits.disk))
             try:
                 restored = await self._in_place_of(session, snapshot, volume, copying, answer)
-            except errors.OutcomeUnknown:
+            except errors.CommitUnknown:
                 raise  # the same as when cancelled
             except Exception:  # not when cancelled: it may be stored then, and the next start decides
                 await asyncio.wait((copying,))
@@ -107,7 +107,7 @@ class Restoring:
                 await copying
                 reached("restore: copied")
                 restored = await self._stored(session, snapshot, volume, before, answer)
-            except errors.OutcomeUnknown:
+            except errors.CommitUnknown:
                 raise
             except Exception:
                 await self._layers.discard(before.id)

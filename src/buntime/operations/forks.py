@@ -99,7 +99,7 @@ class Forks:
         layer = replace(layer, fork=key)
         try:
             await self._store.add_layer(layer)
-        except errors.OutcomeUnknown:
+        except errors.CommitUnknown:
             raise  # the same as when cancelled
         except Exception:  # not when cancelled: it may be stored then, and the next start decides
             await self._lifecycle.layers.discard(layer.id)

@@ -44,7 +44,7 @@ class Idempotency:
         """Yields the stored answer, or None. For None, the caller does the work inside the block.
 
         `repeatable`: the work may be done again if this host is lost meanwhile. Else later requests with the key get
-        RunLost.
+        OutcomeUnknown.
 
         Raises IdempotencyInProgress while another request with the key runs, and IdempotencyKeyReused when the key was
         used for a different request.

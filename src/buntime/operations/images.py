@@ -83,7 +83,7 @@ class Images:
             with self._kept.naming_plan(caller):
                 told = answer and answer(named)
                 await self._store.add_made_image(made, named, new_layer, told, caller.plan.images)
-        except errors.OutcomeUnknown:
+        except errors.CommitUnknown:
             raise  # the same as when cancelled
         except Exception:  # not when cancelled: it may be stored then, and the next start decides
             if made is not None and await self._store.get_made_image(made.id) is None:

@@ -282,7 +282,7 @@ class Sessions:
             await self._store.add_session(
                 session, answer and answer(session), plan.sessions, events=created, reading=used
             )
-        except errors.OutcomeUnknown:
+        except errors.CommitUnknown:
             raise  # the same as when cancelled
         except Exception as failed:  # not when cancelled: it may be stored then, and the next start decides
             await self._sandboxes.destroy(session)

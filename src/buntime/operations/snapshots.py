@@ -76,7 +76,7 @@ class Snapshots:
             with self._kept.naming_plan(caller):
                 limit, events = caller.plan.snapshots, (of_snapshot(made),)
                 await self._store.add_snapshot(made, layer, answer and answer(made), limit, events)
-        except errors.OutcomeUnknown:
+        except errors.CommitUnknown:
             raise  # the same as when cancelled
         except Exception:  # not when cancelled: it may be stored then, and the next start decides
             await self._lifecycle.layers.discard(layer.id)

@@ -157,7 +157,9 @@ class Front:
                 await self._answer(exchange, receive, send)
         finally:
             seconds = time.perf_counter() - exchange.started
-            if exchange.carried_to is None and not exchange.comes_again:
+            if exchange.carried_to is not None:
+                self._metrics.carried(exchange.route)
+            elif not exchange.comes_again:
                 self._metrics.count(exchange.route, exchange.method, exchange.status, exchange.code, seconds)
             if not exchange.comes_again:
                 log_request(exchange)

@@ -31,7 +31,7 @@ STATUS: Mapping[type[BuntimeError], HTTPStatus] = {
     errors.MethodNotAllowed: HTTPStatus.METHOD_NOT_ALLOWED,
     errors.ExecutionTimeout: HTTPStatus.REQUEST_TIMEOUT,
     errors.IdempotencyInProgress: HTTPStatus.CONFLICT,
-    errors.RunLost: HTTPStatus.CONFLICT,
+    errors.OutcomeUnknown: HTTPStatus.CONFLICT,
     errors.SessionBusy: HTTPStatus.CONFLICT,
     errors.InvalidState: HTTPStatus.CONFLICT,
     errors.SnapshotNotFound: HTTPStatus.NOT_FOUND,

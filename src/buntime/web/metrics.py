@@ -35,6 +35,9 @@ class Metrics:
         self._refusals = Counter(
             "buntime_refusals", "Requests refused, by the error's code.", ["route", "code"], registry=registry
         )
+        self._carried = Counter(
+            "buntime_requests_carried", "Requests that another host answered.", ["route"], registry=registry
+        )
         self._previews = Counter(
             "buntime_preview_refusals",
             "Requests to previews that got a page of buntime.",
@@ -86,6 +89,10 @@ class Metrics:
         self._seconds.labels(route).observe(seconds)
         if code is not None:
             self._refusals.labels(route, code).inc()
+
+    def carried(self, route: str) -> None:
+        """Another host answers the request, and counts it with `count`."""
+        self._carried.labels(route).inc()
 
     def refused_preview(self, reason: str) -> None:
         self._previews.labels(reason).inc()

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from buntime.caller import Caller
 from buntime.config import Config
-from buntime.errors import BuntimeError, RunLost
+from buntime.errors import BuntimeError, OutcomeUnknown
 from buntime.operations.assembly import Operations
 from buntime.ports import Answer, Peer
 from buntime.scope import Scope
@@ -139,7 +139,7 @@ class Operation:
     @property
     def is_repeatable(self) -> bool:
         """Whether the work may be done again where a host was lost before it stored the answer for its key."""
-        return RunLost not in self.errors
+        return OutcomeUnknown not in self.errors
 
     def seconds_for(self, call: Call[Any, Any]) -> float:
         return self.seconds(call) if callable(self.seconds) else self.seconds

@@ -17,8 +17,8 @@ from buntime.errors import (
     ImageNotFound,
     NameTaken,
     NotOwner,
+    OutcomeUnknown,
     ResourceLimitExceeded,
-    RunLost,
     SessionLimitExceeded,
     SessionNotFound,
     StaleSession,
@@ -347,7 +347,7 @@ class PostgresStore(OwnedSessions):
             if used["fingerprint"] != fingerprint:
                 raise IdempotencyKeyReused("This Idempotency-Key was used for another request.")
             if not used["repeatable"]:
-                raise RunLost
+                raise OutcomeUnknown
             await transaction.send("go_on_with_key", **named, **me)
 
         await self._change(work)

@@ -26,7 +26,7 @@ from psycopg.errors import (
 from psycopg.rows import DictRow
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
-from buntime.errors import MayNotAct, OutcomeUnknown, Unavailable
+from buntime.errors import CommitUnknown, MayNotAct, Unavailable
 from buntime.fleet.members import Membership
 from buntime.stores.postgres.queries import query
 
@@ -134,7 +134,7 @@ class Transactions:
     async def change[T](self, work: Work[T]) -> T:
         """Commits the work whole or not at all, and returns what it returned. The work may be done several times.
 
-        Raises Unavailable: OutcomeUnknown where it stays unknown whether the work was committed.
+        Raises Unavailable: CommitUnknown where it stays unknown whether the work was committed.
         """
         async with self._place():
             end, tries = time.monotonic() + PATIENCE_SECONDS, 0
@@ -190,7 +190,7 @@ class Transactions:
                     row = await (await connection.execute(query("outcome"), {"change": mark})).fetchone()
                     return row is not None and bool(row["made"])
             except (Lost, Unavailable) as failure:
-                await _wait_to_try(end, failure, OutcomeUnknown(_UNKNOWN))
+                await _wait_to_try(end, failure, CommitUnknown(_UNKNOWN))
 
     @asynccontextmanager
     async def _connection(self, end: float, *, until_end: bool = False) -> AsyncIterator[AsyncConnection[DictRow]]:

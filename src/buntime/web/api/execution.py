@@ -79,7 +79,7 @@ async def _stream(call: Call[NoQuery, wire.Execute], out: Out) -> None:
         errors.ResourceLimitExceeded,
         errors.ContextNotFound,
         errors.ContextLost,
-        errors.RunLost,
+        errors.OutcomeUnknown,
     ),
     idempotent=True,
     ends_with_client=True,

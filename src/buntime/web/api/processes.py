@@ -59,7 +59,7 @@ def _seconds(call: Call[NoQuery, wire.StartProcess]) -> float:
         errors.InvalidState,
         errors.ResourceLimitExceeded,
         errors.DiskFull,
-        errors.RunLost,
+        errors.OutcomeUnknown,
     ),
     idempotent=True,
     seconds=_seconds,
