@@ -75,15 +75,19 @@ class Archiving:
         for session_id in owners:
             if session_id.startswith(LAYER_PREFIX):  # see `Layers.keep`
                 continue
-            async with self.one_save(session_id):  # an object that is being saved has no name yet
-                session = await self._store.get_session(session_id)
-                unknown += session is None
-                if session is None or not self._owners.is_mine(session):
-                    continue  # another host may be saving it
-                if session.state is not State.DELETING:
-                    await self._saving.tidy(session, (session.saved, session.previous))
+            unknown += not await self.tidy(session_id)
         if unknown:
             log.warning("archive_of_unknown_sessions", count=unknown)
+
+    async def tidy(self, session_id: str) -> bool:
+        """Removes objects of a session of this host that the store does not name. Returns False for an unknown one."""
+        async with self.one_save(session_id):  # an object that is being saved has no name yet
+            session = await self._store.get_session(session_id)
+            if session is None:
+                return False
+            if self._owners.is_mine(session) and session.state is not State.DELETING:  # else a host may be saving it
+                await self._saving.tidy(session, (session.saved, session.previous))
+            return True
 
     def forget(self, session_id: str) -> None:
         """The session woke, so its volume may change, or it is gone."""

@@ -81,9 +81,8 @@ def assemble_lifecycle(
     services = Services(store, sandboxes, plans, tasks, clock)
     parts = (store, sandboxes, saving, changes, holds, observations, archiving, layers, services, tasks)
     transitions = Transitions(*parts, monitor, metering, owners)
-    restoring = Restoring(
-        store, sandboxes, saving, layers, transitions, changes, holds, tasks, clock, monitor, metering
-    )
+    files = (store, sandboxes, saving, archiving, layers)
+    restoring = Restoring(*files, transitions, changes, holds, tasks, clock, monitor, metering)
     recovering = Recovering(store, sandboxes, saving, changes, holds, tasks)
     relief = Relief(store, sandboxes, transitions, archiving, layers)
     leases = Leases(store, sandboxes, changes, holds, transitions, layers, relief, services, clock)

@@ -11,12 +11,13 @@ import structlog
 
 from buntime import errors
 from buntime.ids import LAYER_PREFIX
+from buntime.lifecycle.object_names import MARK
 from buntime.lifecycle.saving import Saving
 from buntime.ports import Archive, ArchiveUnavailable, Owners, Store, Upload
 
 log = structlog.get_logger()
 
-OURS = re.compile(rf"((?:ses_|{LAYER_PREFIX})[a-z0-9]+)/[0-9]{{10,}}-[0-9a-f]{{12}}")
+OURS = re.compile(rf"((?:ses_|{LAYER_PREFIX})[a-z0-9]+)/{MARK.pattern}")
 TICK_SECONDS = 3600.0
 OLD_SECONDS = 86_400  # of what another server may still send
 

@@ -15,6 +15,7 @@ from buntime import errors
 from buntime.daemon.steps import reached
 from buntime.daemon.tasks import Tasks
 from buntime.ids import new_snapshot_id, new_volume_id
+from buntime.lifecycle.archiving import Archiving
 from buntime.lifecycle.changes import Changes
 from buntime.lifecycle.holds import Holds
 from buntime.lifecycle.layers import Layers
@@ -40,6 +41,7 @@ class Restoring:
         store: Store,
         sandboxes: Sandboxes,
         saving: Saving,
+        archiving: Archiving,
         layers: Layers,
         transitions: Transitions,
         changes: Changes,
@@ -52,6 +54,7 @@ class Restoring:
         self._store = store
         self._sandboxes = sandboxes
         self._saving = saving
+        self._archiving = archiving
         self._layers = layers
         self._transitions = transitions
         self._changes = changes
@@ -90,7 +93,7 @@ class Restoring:
                 raise
         self._monitor.restored(time.perf_counter() - started)
         log.info("session_restored", session=session_id, snapshot=snapshot.id)
-        self._tasks.start(self._clean_up(session, restored), f"clean up after restore of {session_id}")
+        self._tasks.start(self._clean_up(session), f"clean up after restore of {session_id}")
         return restored
 
     async def _in_place_of(
@@ -144,14 +147,14 @@ class Restoring:
             except errors.StaleSession:  # a PATCH came first
                 session = await self._changes.present(session.id)
 
-    async def _clean_up(self, before: Session, after: Session) -> None:
+    async def _clean_up(self, before: Session) -> None:
         """Ends what is left of the session as it was: its frozen processes, its volume, what the archive has of it."""
         await asyncio.sleep(REST_SECONDS)
         await self._sandboxes.kill(before.sandbox)
         await self._sandboxes.disconnect(before.sandbox)  # the other end may never have been told
         reached("restore: stopped")
         await self._sandboxes.destroy(before)
-        await self._saving.tidy(after, ())
+        await self._archiving.tidy(before.id)
         self._layers.look_soon()
 
 

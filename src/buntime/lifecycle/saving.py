@@ -7,11 +7,10 @@ A save gives way to a wake at any moment.
 """
 
 import asyncio
-import secrets
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Protocol, Self
+from typing import Self
 
 import structlog
 
@@ -19,6 +18,7 @@ from buntime import errors
 from buntime.daemon.steps import reached
 from buntime.lifecycle import chains
 from buntime.lifecycle.ahead import read_ahead
+from buntime.lifecycle.object_names import epoch_of, made_in, new_name
 from buntime.lifecycle.packing import compress, decompress
 from buntime.lifecycle.progress import Restore, Restores
 from buntime.lifecycle.sealing import Damaged, Vault, seal, unseal
@@ -70,21 +70,7 @@ class Numbers:
             self.full_bytes += saved.size
 
 
-class Owner(Protocol):
-    """A session or a layer."""
-
-    @property
-    def id(self) -> str: ...
-
-    @property
-    def key(self) -> str:
-        """Wrapped, see `sealing`."""
-        ...
-
-    @property
-    def volume(self) -> str:
-        """The id of its volume."""
-        ...
+type Owner = Session | Layer
 
 
 class BrokenLink(Exception):
@@ -181,7 +167,7 @@ class Saving:
         """
         async with self._saves:
             taken_at = int(self._clock())
-            name = f"{owner.id}/{taken_at:010d}-{secrets.token_hex(6)}"
+            name = new_name(owner, taken_at)
             new = SavedVolume(name, 0, taken_at, is_checkpoint=keep is not None)
             self._unnamed.add(name)
             try:
@@ -442,10 +428,11 @@ class Saving:
     # --- removing ---
 
     async def tidy(self, owner: Owner, named: Iterable[SavedVolume | None]) -> None:
-        """Removes objects of the owner that nothing of `named` has, as far as that is possible now."""
-        keep = {*chains.names(named)}
+        """Removes objects of the owner that nothing of `named` has, as far as that is possible now. What a later owner
+        of the session has made stays: this host may have lost the session without knowing it yet."""
+        keep, newest = {*chains.names(named)}, epoch_of(owner)
         try:
-            await asyncio.to_thread(self._remove, owner.id, keep | self._unnamed)
+            await asyncio.to_thread(self._remove, owner.id, keep | self._unnamed, newest)
         except ArchiveUnavailable as away:
             log.warning("archive_not_tidied", owner=owner.id, reason=str(away))
 
@@ -454,7 +441,7 @@ class Saving:
         if any(name.startswith(f"{owner_id}/") for name in self._unnamed):
             raise errors.Unavailable("An object is still being put into the archive.", RETRY_SECONDS)
         try:
-            await asyncio.to_thread(self._remove, owner_id, set())
+            await asyncio.to_thread(self._remove, owner_id, set(), None)
         except ArchiveUnavailable as away:
             raise errors.Unavailable(f"The archive cannot be reached: {away}", RETRY_SECONDS) from away
         try:
@@ -466,9 +453,10 @@ class Saving:
         for upload in self._archive.uploads(f"{owner_id}/"):
             self._archive.abort(upload)
 
-    def _remove(self, owner_id: str, keep: set[str]) -> None:
+    def _remove(self, owner_id: str, keep: set[str], newest: int | None) -> None:
+        """`newest`: the epoch of what may be removed at most; None: all. Blocking."""
         for name in self._archive.names(f"{owner_id}/"):
-            if name not in keep:
+            if name not in keep and (newest is None or made_in(name) <= newest):
                 self._archive.delete(name)
 
     async def owners(self) -> set[str]:
