@@ -273,11 +273,14 @@ class Checkpoints:
                 self._saving.named(saved)
 
     async def _clean_up(self, session_id: str) -> None:
-        """After one that failed: what the store names stays."""
-        session = await self._store.get_session(session_id)
-        if session is not None and session.state is not State.DELETING:
-            await self._saving.keep_parent(session, session.saved)
-            await self._saving.tidy(session, (session.saved, session.previous))
+        """After one that failed: what the store names stays. Nothing is done where another host has the session, and
+        may be saving it."""
+        try:
+            session = await self._changes.present(session_id)
+        except (errors.SessionNotFound, errors.NotOwner):
+            return
+        await self._saving.keep_parent(session, session.saved)
+        await self._saving.tidy(session, (session.saved, session.previous))
 
 
 def _is_awake(session: Session) -> bool:
