@@ -78,6 +78,7 @@ async def joined(config: Config) -> AsyncIterator[Member]:
         from psycopg_pool import AsyncConnectionPool
 
         from buntime.fleet.postgres.members import PostgresMembers
+        from buntime.stores.postgres.connecting import RECONNECT_SECONDS
 
         me = Peer(host, config.peer or await own_address(place))
         described = Description(me.address, version("buntime"))
@@ -86,7 +87,13 @@ async def joined(config: Config) -> AsyncIterator[Member]:
         fence, guard = HostFence(config.instance, listening_as_member(config)), Guard(COMMAND, file)
         settings = {"prepare_threshold": None, "autocommit": True}
         pool = AsyncConnectionPool(
-            place.conninfo, kwargs=settings, min_size=1, max_size=CONNECTIONS, open=False, name="leases"
+            place.conninfo,
+            kwargs=settings,
+            min_size=1,
+            max_size=CONNECTIONS,
+            open=False,
+            reconnect_timeout=RECONNECT_SECONDS,
+            name="leases",
         )
         failed: Exception | None = None  # of the block, or of the wait for a lease; the group would wrap it
         try:

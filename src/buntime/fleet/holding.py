@@ -8,6 +8,7 @@ No step waits for an answer of the database beyond the end of the lease: each qu
 """
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -25,6 +26,7 @@ from buntime.fleet.members import Description, Fenced, HostState, IdTaken, Membe
 
 log = structlog.get_logger(__name__)
 
+SPREAD = 0.5, 1.5  # of the pause between two joins
 AT_ONCE = 4  # questions to the database that wait for an answer
 
 Compare = Callable[[Membership], Awaitable[None]]
@@ -83,7 +85,9 @@ class Holding:
                 while True:
                     await self._tick(group)
                     left = self._lease.until - boot_seconds()
-                    await asyncio.sleep(BUDGET.renew if left <= 0 else min(BUDGET.renew, left))
+                    # hosts that lost the database at the same moment do not all come back at the same one
+                    pause = BUDGET.renew * random.uniform(*SPREAD) if left <= 0 else min(BUDGET.renew, left)
+                    await asyncio.sleep(pause)
         finally:
             self._lease = self._lease.refused(self._lease.incarnation)
             self._thread.shutdown(cancel_futures=True)

@@ -58,7 +58,7 @@ def run(fleet: Fleet, seed: str, faults: Sequence[Fault], scale: Scale, say: Say
         each.result()
     say(f"{recorder.count} operations: the end; mending")
     mend(fleet)
-    _finish(recorder, asking, seed)
+    finish(recorder, asking, seed)
     return History(recorder.operations, asking[0].list())
 
 
@@ -71,18 +71,18 @@ def _wait(recorder: Recorder, scale: Scale, threads: Sequence[Future[None]]) -> 
         time.sleep(LOOK_SECONDS)
 
 
-def _finish(recorder: Recorder, asking: Sequence[Asking], seed: str) -> None:
+def finish(recorder: Recorder, asking: Sequence[Asking], seed: str) -> None:
     """Asks each session that was created, and was not deleted for certain."""
     known, world, never = recorder.operations, World("final"), threading.Event()
     gone = {each.session for each in known if each.kind is Kind.DELETE and each.outcome is Outcome.OK}
     left = sorted({each.session for each in known if each.kind is Kind.CREATE and each.session} - gone)
     deadline = time.monotonic() + FINAL_SECONDS
 
-    def finish(session: str) -> None:
+    def ask(session: str) -> None:
         Worker(f"{seed} {session}", asking, world, never).finish(session, lambda: time.monotonic() < deadline)
 
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(finish, left))
+        list(pool.map(ask, left))
 
 
 def report(history: History) -> list[str]:

@@ -6,6 +6,7 @@ more often while no notification can come. A pooler that shares connections amon
 
 import asyncio
 import os
+import random
 from collections.abc import Callable
 
 import structlog
@@ -59,7 +60,7 @@ class Listening:
                     log.error("store_away", why=str(failure))
                 is_away = True
                 self._heard()
-                await asyncio.sleep(BLIND_SECONDS)
+                await asyncio.sleep(BLIND_SECONDS * random.uniform(0.5, 1.5))  # many hosts lose it at the same moment
                 continue
             if is_away:
                 is_away = False
