@@ -3,12 +3,13 @@
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 import aiohttp
 import msgspec
 
+NONE: Mapping[str, str] = MappingProxyType({})
 IDLE_SECONDS = 60.0  # shorter than the edge's, so that a kept connection is always open
 
 
@@ -48,8 +49,13 @@ class Client:
     async def get(self, path: str, query: Mapping[str, str] | None = None) -> bytes:
         return await self._ask("GET", path, None, query)
 
-    async def post(self, path: str, body: bytes | None) -> bytes:
-        return await self._ask("POST", path, body, None)
+    async def read(self, path: str) -> dict[str, Any]:
+        """Returns the response's JSON."""
+        answer: dict[str, Any] = msgspec.json.decode(await self.get(path))
+        return answer
+
+    async def post(self, path: str, body: bytes | None, headers: Mapping[str, str] = NONE) -> bytes:
+        return await self._ask("POST", path, body, None, headers)
 
     async def ask(self, path: str, /, **fields: Any) -> dict[str, Any]:
         """Posts these fields and returns the response."""
@@ -72,10 +78,10 @@ class Client:
     async def delete(self, session: str) -> None:
         await self._ask("DELETE", f"/sessions/{session}", None, None)
 
-    async def execute(self, session: str, **what: Any) -> dict[str, Any]:
+    async def execute(self, session: str, *, headers: Mapping[str, str] = NONE, **what: Any) -> dict[str, Any]:
         """`what`: `code` or `command`, and other fields. Raises Refused, even for a run that failed."""
         body = msgspec.json.encode({"sessionId": session, **what})
-        answer: dict[str, Any] = msgspec.json.decode(await self.post("/execute", body))
+        answer: dict[str, Any] = msgspec.json.decode(await self.post("/execute", body, headers))
         if answer["exitCode"] != 0:
             raise Refused("/execute", 200, str(answer).encode())
         return answer
@@ -142,8 +148,16 @@ class Client:
                 return float(line.rpartition(" ")[2])
         raise Refused("/metrics", 200, f"there is no {name}".encode())
 
-    async def _ask(self, method: str, path: str, body: bytes | None, query: Mapping[str, str] | None) -> bytes:
-        asked = self._http.request(method, self._url + path, data=body, params=query, headers=self._headers)
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        query: Mapping[str, str] | None,
+        headers: Mapping[str, str] = NONE,
+    ) -> bytes:
+        sent = {**self._headers, **headers}
+        asked = self._http.request(method, self._url + path, data=body, params=query, headers=sent)
         async with asked as answer:
             read = await answer.read()
             if answer.status != 200:

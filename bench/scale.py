@@ -93,6 +93,17 @@ class Scale:
     metered_seconds: int
     metered_sleeps: int
     metered_kills: int  # of the server
+    fleet_pool: int  # parked sandboxes of each host of a fleet
+    fleet_rounds: int  # of as many creates as one pool has
+    fleet_sessions: int  # that take turns, at most those of one pool
+    fleet_turns: int
+    lost_hosts: int  # one after the other
+    lost_sleepers: int  # on each of them
+    drained: tuple[int, int, int]  # sleeping, idle and active sessions
+    simulated_hosts: int
+    simulated_rows: int  # sessions in the store
+    simulated_turns: int  # of those and of a few hosts
+    simulated_seconds: float  # of each of the three parts of a turn
     figure_seconds: float  # time limit for one figure
 
     def with_seconds(self, seconds: int) -> "Scale":
@@ -212,6 +223,17 @@ FULL = Scale(
     metered_seconds=600,
     metered_sleeps=50,
     metered_kills=10,
+    fleet_pool=16,
+    fleet_rounds=10,
+    fleet_sessions=12,
+    fleet_turns=10,
+    lost_hosts=4,
+    lost_sleepers=4,
+    drained=(100, 20, 5),
+    simulated_hosts=50,
+    simulated_rows=100_000,
+    simulated_turns=2,
+    simulated_seconds=8.0,
     figure_seconds=900.0,
 )
 QUICK = Scale(
@@ -299,5 +321,16 @@ QUICK = Scale(
     metered_seconds=15,
     metered_sleeps=4,
     metered_kills=1,
-    figure_seconds=60.0,
+    fleet_pool=3,
+    fleet_rounds=1,
+    fleet_sessions=2,
+    fleet_turns=1,
+    lost_hosts=1,
+    lost_sleepers=2,
+    drained=(4, 2, 1),
+    simulated_hosts=5,
+    simulated_rows=2000,
+    simulated_turns=1,
+    simulated_seconds=2.0,
+    figure_seconds=180.0,
 )

@@ -25,6 +25,12 @@ from bench.figures import (
     files,
     first_byte,
     first_execute,
+    fleet_create,
+    fleet_drain,
+    fleet_execute,
+    fleet_loss,
+    fleet_many,
+    fleet_preview,
     fork,
     freeze_many,
     guest_question,
@@ -145,6 +151,14 @@ USAGE: Final[dict[str, Measure]] = {
     "usage-year": usage_year.measure,
     "usage-truth": usage_truth.measure,
 }
+FLEET: Final[dict[str, Measure]] = {
+    "fleet-create": fleet_create.measure,
+    "fleet-execute": fleet_execute.measure,
+    "fleet-preview": fleet_preview.measure,
+    "fleet-loss": fleet_loss.measure,
+    "fleet-drain": fleet_drain.measure,
+    "fleet-many": fleet_many.measure,
+}
 GROUPS: Final = {
     "live": LIVE,
     "lifecycle": LIFECYCLE,
@@ -155,5 +169,6 @@ GROUPS: Final = {
     "density": DENSITY,
     "clients": CLIENTS,
     "usage": USAGE,
+    "fleet": FLEET,
 }
-FIGURES: Final = LIVE | LIFECYCLE | STARTS | ARCHIVE | PREVIEW | EXECUTION | DENSITY | CLIENTS | USAGE
+FIGURES: Final = LIVE | LIFECYCLE | STARTS | ARCHIVE | PREVIEW | EXECUTION | DENSITY | CLIENTS | USAGE | FLEET

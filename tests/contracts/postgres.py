@@ -124,7 +124,7 @@ def postgres(port: int, settings: Sequence[str] = FAST, directory: Path | None =
     directory = Path(tempfile.mkdtemp(prefix="buntime-postgres-", dir=directory))
     try:
         make_data(directory, "secret")
-        server = Server(directory, port, (*settings, "listen_addresses=127.0.0.1", "max_connections=200"))
+        server = Server(directory, port, ("listen_addresses=127.0.0.1", "max_connections=200", *settings))
         server.start()
         try:
             yield server
