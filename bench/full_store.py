@@ -11,13 +11,14 @@ from psycopg import Connection, connect
 from psycopg.types.json import Jsonb
 
 from buntime.account import Account
+from buntime.daemon.moments import moments_of
 from buntime.fleet.members import Membership
 from buntime.session import SavedVolume, State
 from buntime.stores.postgres.connecting import place_of
 from buntime.stores.postgres.store import PostgresStore
 from buntime.stores.rows.sessions import session_row
 from buntime.stores.rows.usage import open_row
-from buntime.usage import Moment, Reading, first_window
+from buntime.usage import Reading, first_window
 from tests.contracts import examples
 from tests.contracts.postgres import Server, postgres
 from tests.ports import free_port
@@ -109,7 +110,7 @@ def _fill(connection: Connection, hosts: int, rows: int) -> None:
         key="k" * 80,
         saved=SavedVolume("ses_one/0000000001-abcdefabcdef", 1 << 20, now),
     )
-    window = open_row(first_window(asleep, Reading(Moment(now * 1000, "", 0))))
+    window = open_row(first_window(asleep, Reading(moments_of(time.time)())))
     shared = {"rows": rows, "hosts": hosts, "accounts": _accounts(rows), "now": now}
     with connection.transaction():
         connection.execute("SET LOCAL session_replication_role = replica")  # no trigger
