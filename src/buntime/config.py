@@ -45,6 +45,7 @@ class Config:
         default="", repr=False
     )  # postgresql://…, which may have a password; "": a SQLite file in data_dir
     peer: str = ""  # address:port for the other hosts of the store; "": where this host reaches the database, port 8443
+    own_watchdog: int = 1  # 0: something else runs `buntime watchdog`, such as a unit of its own
     network: str = "10.213.0.0/16"  # addresses for sandboxes; each server takes a part
     resolv_conf: Path = RESOLV_CONF  # lists the name servers to ask for sessions
     sandbox_addresses: int = 4094  # addresses that this server takes, rounded up: see sandboxes/kernel/host.py
@@ -118,6 +119,11 @@ class Config:
     def lease_file(self) -> Path:
         """Where the server of a fleet tells its watchdog until when it may act."""
         return SHARED_RUN_DIR / f"{self.instance}.lease"
+
+    @property
+    def host_id_file(self) -> Path:
+        """What a host of a fleet is called. Made by its first server."""
+        return self.data_dir / "host-id"
 
     @property
     def metrics_socket(self) -> Path:
@@ -195,6 +201,8 @@ def _check_numbers(config: Config) -> None:
         raise BadSetting("BUNTIME_IMAGE_GB must be at least 1.")
     if config.keep_suspended not in (0, 1):
         raise BadSetting("BUNTIME_KEEP_SUSPENDED must be 0 or 1.")
+    if config.own_watchdog not in (0, 1):
+        raise BadSetting("BUNTIME_OWN_WATCHDOG must be 0 or 1.")
     if config.tick_ms < 10:
         raise BadSetting("BUNTIME_TICK_MS must be at least 10.")
 

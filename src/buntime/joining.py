@@ -84,7 +84,7 @@ async def joined(config: Config) -> AsyncIterator[Member]:
         described = Description(me.address, version("buntime"))
         file = LeaseFile(config.lease_file)
         compares = Comparing(store, HeldSandboxes(config.data_dir / "sandboxes", find_cgroups(config.instance)), moved)
-        fence, guard = HostFence(config.instance, listening_as_member(config)), Guard(COMMAND, file)
+        fence, guard = HostFence(config.instance, listening_as_member(config)), _guard(config, file)
         settings = {"prepare_threshold": None, "autocommit": True}
         pool = AsyncConnectionPool(
             place.conninfo,
@@ -125,9 +125,13 @@ async def joined(config: Config) -> AsyncIterator[Member]:
             raise failed
 
 
+def _guard(config: Config, file: LeaseFile) -> Guard:
+    return Guard(COMMAND if config.own_watchdog else (), file)
+
+
 def host_id(config: Config) -> str:
     """The id of the host that this data directory makes, which stays the same."""
-    file = config.data_dir / "host-id"
+    file = config.host_id_file
     try:
         return file.read_text().strip()
     except FileNotFoundError:

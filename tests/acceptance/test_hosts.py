@@ -55,8 +55,8 @@ def test_a_drained_host_ends_without_sessions_and_another_host_has_their_files(h
         session.write("kept", session.id).done()
     for session, depth in zip(sessions, ("deep-sleep", "idle"), strict=False):
         client.call("POST", f"/sessions/{session.id}/sleep", json_body={"depth": depth}).done()
-    said = json.loads(first.cli("hosts", "drain", id_of(first), "--within", "0", "--wait", "--json"))
-    assert said["sessions"] == 0
+    said = json.loads(first.cli("hosts", "drain", "here", "--within", "0", "--wait", "--json"))
+    assert (said["id"], said["sessions"]) == (id_of(first), 0)
     assert listed(second, first)["state"] == "draining"
     for session in sessions:
         read = other.call("GET", f"/files/read?sessionId={session.id}&path=kept", timeout=60).done()

@@ -351,6 +351,6 @@ def test_without_its_extra_the_command_says_how_to_install_it() -> None:
     assert done.stderr == told
 
 
-@pytest.mark.parametrize("words", [("list",), ("drain", "hst_a"), ("resume", "hst_a"), ("remove", "hst_a")])
+@pytest.mark.parametrize("words", [("list",), ("drain", "hst_a"), ("resume", "here"), ("remove", "hst_a")])
 def test_a_store_in_a_file_has_one_host_and_commands_of_hosts_say_so(shell: Shell, words: tuple[str, ...]) -> None:
     assert "this installation has one host: this machine" in shell.refuses("hosts", *words)

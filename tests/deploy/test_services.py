@@ -7,18 +7,16 @@ from pathlib import Path
 import pytest
 
 from buntime.config import Config, from_environment
+from tests.deploy.systemd import UNITS, install
 
 CHECKOUT = Path(__file__).parents[2]
-UNITS = CHECKOUT / "deploy/systemd"
-DOCUMENTED_AT = "/opt/buntime"
 
 
 @pytest.fixture
 def units(tmp_path: Path) -> list[Path]:
     """The units, as they are for this checkout."""
-    for unit in UNITS.iterdir():
-        (tmp_path / unit.name).write_text(unit.read_text().replace(DOCUMENTED_AT, str(CHECKOUT)))
-    return sorted(tmp_path.iterdir())
+    install(tmp_path, CHECKOUT)
+    return sorted(file for file in tmp_path.iterdir() if file.is_file())
 
 
 def settings(text: str) -> dict[str, str]:
@@ -29,6 +27,13 @@ def test_systemd_accepts_the_units_without_a_warning(units: list[Path]) -> None:
     done = subprocess.run(["systemd-analyze", "verify", *map(str, units)], capture_output=True, text=True, check=False)
     ours = [line for line in done.stderr.splitlines() if "buntime" in line]
     assert (done.returncode, ours) == (0, [])
+    assert [unit.name for unit in units if "watchdog" in unit.name or "drain" in unit.name]
+
+
+def test_a_unit_of_the_watchdog_makes_the_server_start_none() -> None:
+    drop_in = (UNITS / "fleet/buntime.service.d/fleet.conf").read_text()
+    (told,) = re.findall(r"^Environment=(.+)$", drop_in, re.MULTILINE)
+    assert from_environment(settings(told)).own_watchdog == 0
 
 
 def test_the_unit_of_the_metrics_reads_the_socket_of_the_default_data_directory() -> None:
@@ -43,9 +48,10 @@ def test_the_port_of_the_metrics_is_the_one_that_prometheus_scrapes() -> None:
     assert f'targets: ["{port[1]}"]' in (CHECKOUT / "deploy/monitoring/prometheus.yml").read_text()
 
 
-def test_the_service_shares_the_hosts_mounts() -> None:
+@pytest.mark.parametrize("unit", ["buntime.service", "fleet/buntime-watchdog.service"])
+def test_the_service_shares_the_hosts_mounts(unit: str) -> None:
     """Volumes are mounts of the host. An option of this list would hide them."""
-    options = set(re.findall(r"^(\w+)=", (UNITS / "buntime.service").read_text(), re.MULTILINE))
+    options = set(re.findall(r"^(\w+)=", (UNITS / unit).read_text(), re.MULTILINE))
     namespaces = {"PrivateTmp", "PrivateMounts", "PrivateDevices", "ProtectSystem", "ProtectHome", "LogNamespace"}
     assert options & (namespaces | {"ReadWritePaths", "ProtectKernelTunables", "ProtectControlGroups"}) == set()
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -32,8 +33,13 @@ class Scene:
     def __init__(self, directory: Path) -> None:
         self.fenced = directory / "fenced"
         self.file = LeaseFile(directory / "lease")
-        self.guard = Guard((sys.executable, "-c", WATCHDOG, str(directory / "lease"), str(self.fenced)), self.file)
+        self.command = (sys.executable, "-c", WATCHDOG, str(directory / "lease"), str(self.fenced))
+        self.guard = Guard(self.command, self.file)
         self.file.show(Shown(1, boot_seconds() + 600))
+
+    def another(self) -> subprocess.Popen[bytes]:
+        """A watchdog that no guard has started."""
+        return subprocess.Popen(self.command)
 
     @property
     def pid(self) -> int:
@@ -64,6 +70,26 @@ async def test_a_watchdog_that_ends_is_followed_by_another(scene: Scene) -> None
     guarding.cancel()
     await asyncio.wait({guarding})
     os.kill(scene.pid, 0)  # the last one stays, without a server
+
+
+async def test_a_watchdog_that_something_else_runs_is_found_and_so_is_the_next_one(scene: Scene) -> None:
+    guard = Guard((), scene.file)
+    guarding = asyncio.create_task(guard.run())
+    await asyncio.sleep(0)
+    assert not guard.watches(1)
+    with scene.another() as first:
+        await eventually(lambda: guard.watches(1), "the watchdog")
+        first.kill()
+    await eventually(lambda: not guard.watches(1), "its end, at once")
+    told = scene.file.watched()
+    assert told
+    assert boot_seconds() - told.at < STOPPED, "its end was seen, and not its silence"
+    with scene.another() as second:
+        await eventually(lambda: guard.watches(1), "the next one")
+        guarding.cancel()
+        await asyncio.wait({guarding})
+        assert second.poll() is None
+        second.kill()
 
 
 async def test_a_watchdog_takes_the_place_of_one_that_was_left_or_stopped(scene: Scene) -> None:
@@ -99,7 +125,9 @@ async def test_a_watchdog_that_is_asked_to_end_fences_first(scene: Scene) -> Non
     assert not scene.fenced.exists()
     first = scene.pid
     os.kill(first, signal.SIGTERM)
-    await eventually(lambda: scene.guard.watches(1) and scene.pid != first, "another watchdog")
+    await eventually(lambda: scene.guard.has_fenced(1) and scene.pid != first, "another watchdog")
     assert scene.fenced.exists()
+    scene.file.show(Shown(2, boot_seconds() + 600))
+    await eventually(lambda: scene.guard.watches(2), "a host that has joined anew is watched")
     guarding.cancel()
     await asyncio.wait({guarding})

@@ -108,6 +108,15 @@ def test_a_watchdog_tells_what_it_watches_and_has_fenced(scene: Scene) -> None:
     assert (told.incarnation, told.fenced) == (0, 5)
 
 
+def test_a_watchdog_that_fences_at_its_own_end_tells_it_so_that_the_server_joins_anew(scene: Scene) -> None:
+    scene.file.show(Shown(5, 104.0))
+    scene.watchdog.look()
+    scene.watchdog.fence()
+    told = scene.file.watched()
+    assert told
+    assert (told.incarnation, told.fenced) == (0, 5)
+
+
 def test_a_damaged_record_of_the_server_counts_as_none(scene: Scene) -> None:
     scene.file.show(Shown(1, 104.0))
     content = bytearray(scene.path.read_bytes())

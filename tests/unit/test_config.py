@@ -44,6 +44,7 @@ def test_variables_of_clients_are_skipped() -> None:
         ("BUNTIME_POOL_SIZE", "-2"),
         ("BUNTIME_POOL_PREPARED", "-2"),
         ("BUNTIME_KEEP_SUSPENDED", "2"),
+        ("BUNTIME_OWN_WATCHDOG", "2"),
         ("BUNTIME_SANDBOX_ADDRESSES", "0"),
         ("BUNTIME_VOLUMES_GB", "-1"),
         ("BUNTIME_RESERVE_GB", "-1"),

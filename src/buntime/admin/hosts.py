@@ -26,7 +26,10 @@ hosts = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-HostId = Annotated[str, typer.Argument(metavar="HOST", help="The host's id, hst_…", show_default=False)]
+HERE = "here"
+HostId = Annotated[
+    str, typer.Argument(metavar="HOST", help="The host's id, hst_…; here: this machine's.", show_default=False)
+]
 
 
 @hosts.command("list")
@@ -60,6 +63,7 @@ def drain_host(
     Example: buntime hosts drain hst_… --within 60 --wait
     """
     with _fleet() as fleet:
+        host_id = _named(host_id)
         if not fleet.mark(host_id, HostState.DRAINING, within):
             raise _unknown(host_id)
         left = _one(fleet, host_id).sessions
@@ -76,6 +80,7 @@ def resume_host(host_id: HostId, as_json: AsJson = False) -> None:
     Example: buntime hosts resume hst_…
     """
     with _fleet() as fleet:
+        host_id = _named(host_id)
         if not fleet.mark(host_id, HostState.ACTIVE, 0):
             raise _unknown(host_id)
     say(f"{host_id} takes sessions.", {"id": host_id, "draining": False}, as_json)
@@ -112,6 +117,17 @@ def remove_host(
     if sessions.bound:
         said += f" {_count(sessions.bound)} of it answer 503 with host_lost until their accounts recover them."
     say(said, {"id": host_id, "removed": True, "freed": freed, "givenUp": sessions.bound}, as_json)
+
+
+def _named(host_id: str) -> str:
+    """Raises CommandRefused where no host of a fleet is here."""
+    config = from_environment(os.environ)
+    try:
+        return config.host_id_file.read_text().strip() if host_id == HERE else host_id
+    except OSError as failure:
+        raise CommandRefused(
+            f"This machine's id cannot be read from {config.host_id_file}: {failure.strerror}."
+        ) from None
 
 
 @contextmanager

@@ -41,12 +41,14 @@ class Watchdog:
         if shown and shown.incarnation > self._fenced and now < shown.until:
             self._file.watch(Watched(shown.incarnation, self._fenced, os.getpid(), now))
             return min(shown.until, now + LOOK_SECONDS)
-        self._fenced = max(self._fenced, shown.incarnation if shown else 0)
-        self._file.watch(Watched(0, self._fenced, os.getpid(), now))
         self.fence()
         return self._clock() + AGAIN
 
     def fence(self) -> None:
+        """Tells it first, so that the server joins anew and thaws what this freezes. Raises what a fence raises."""
+        shown = self._file.shown()
+        self._fenced = max(self._fenced, shown.incarnation if shown else 0)
+        self._file.watch(Watched(0, self._fenced, os.getpid(), self._clock()))
         self._fence.close()
 
 
