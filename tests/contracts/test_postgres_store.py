@@ -873,3 +873,43 @@ async def test_what_a_lost_host_was_asked_is_done_again_only_if_it_may_be(
         else:
             with pytest.raises(OutcomeUnknown):
                 await b.store.begin_key("acc_one", "k", "told", NOW, repeatable=False)
+
+
+async def test_a_key_whose_request_has_just_ended_elsewhere_does_not_begin_again(
+    hosts: tuple[Host, Host], place: Place
+) -> None:
+    """The other host has looked for an answer before there was one."""
+    a, b = hosts
+    await a.store.begin_key("acc_one", "k", "told", NOW, repeatable=False)
+    await a.store.add_answer(answer())
+    for _ in range(2):
+        with pytest.raises(IdempotencyInProgress):
+            await b.store.begin_key("acc_one", "k", "told", NOW, repeatable=False)
+    async with await connect(place) as connection:
+        found = await (await connection.execute("SELECT FROM keys_in_use")).fetchall()
+    assert not found, "nobody has the key"
+
+
+async def test_a_key_begins_on_no_host_while_another_one_stores_its_answer(hosts: tuple[Host, Host]) -> None:
+    for number in range(20):
+        a, b = hosts if number % 2 else hosts[::-1]
+        await a.store.begin_key("acc_one", f"k{number}", "told", NOW, repeatable=False)
+        begun = asyncio.create_task(b.store.begin_key("acc_one", f"k{number}", "told", NOW, repeatable=False))
+        await asyncio.sleep(random.uniform(0, 0.002))
+        await a.store.add_answer(answer(f"k{number}"))
+        with pytest.raises(IdempotencyInProgress):
+            await begun
+
+
+async def test_a_host_gives_up_no_key_that_another_one_went_on_with(
+    hosts: tuple[Host, Host], postgres_server: Server
+) -> None:
+    a, b = hosts
+    await a.store.begin_key("acc_one", "k", "told", NOW, repeatable=True)
+    await lost(hosts, postgres_server)
+    await b.store.begin_key("acc_one", "k", "told", NOW, repeatable=True)
+    again = await a.members.join("hst_a", Description("hst_a:1", "1"))
+    a.store._membership = lambda: again
+    await a.store.end_key("acc_one", "k")
+    with pytest.raises(IdempotencyInProgress):
+        await a.store.begin_key("acc_one", "k", "told", NOW, repeatable=True)

@@ -21,6 +21,8 @@ NOTED_SECONDS = 1.0  # the same for noted events
 NOTE_AT_ONCE = 500  # noted events stored in one commit, which must end before a connection is cut
 DROP_AT_ONCE = 500  # rows deleted in one commit, so that other changes can run in between
 
+JUST_ENDED = "Another request with this key just finished. Retry to get its response."
+
 log = structlog.get_logger()
 
 
@@ -61,7 +63,7 @@ class Committing:
         async def both(transaction: Transaction) -> T:
             value = await work(transaction)
             if stored is not None and not await add_answer(transaction, stored):
-                raise IdempotencyInProgress("Another request with this key just finished. Retry to get its response.")
+                raise IdempotencyInProgress(JUST_ENDED)
             return value
 
         return await self._change(both, told)
@@ -226,7 +228,8 @@ def rows_of(events: Sequence[AccountEvent]) -> list[Values]:
 
 async def add_answer(transaction: Transaction, stored: PackedAnswer) -> bool:
     """Returns False and changes nothing if this account and key already have an answer."""
-    await transaction.send("end_key", account=stored.account, key=stored.key)
+    assert transaction.me is not None
+    await transaction.send("end_key", account=stored.account, key=stored.key, host=transaction.me.host)
     return await transaction.run("add_answer", **answer_values(stored)) == 1
 
 

@@ -30,7 +30,7 @@ from buntime.image import DEFAULT_IMAGE
 from buntime.ports import Answer, PreviewToken
 from buntime.session import Session, State
 from buntime.snapshot import Layer, Snapshot
-from buntime.stores.postgres.committing import DROP_AT_ONCE, add_answer, answer_values
+from buntime.stores.postgres.committing import DROP_AT_ONCE, JUST_ENDED, add_answer, answer_values
 from buntime.stores.postgres.connecting import Place, connect, pool_of, probe
 from buntime.stores.postgres.kept import put_layer, put_snapshot, require_kept
 from buntime.stores.postgres.migrations import migrate
@@ -340,6 +340,9 @@ class PostgresStore(OwnedSessions):
             me = {"host": transaction.me.host, "incarnation": transaction.me.incarnation}
             told = {"fingerprint": fingerprint, "repeatable": repeatable, "now": now}
             if await transaction.run("begin_key", **named, **me, **told):
+                # a later statement sees the answer of a request that ended while this one waited, or just before
+                if await transaction.first("has_answer", **named) is not None:
+                    raise IdempotencyInProgress(JUST_ENDED)
                 return
             used = await transaction.first("key_in_use", host=me["host"], **named)
             if used is None or (used["runs"] and used["fingerprint"] == fingerprint):
@@ -353,7 +356,7 @@ class PostgresStore(OwnedSessions):
         await self._change(work)
 
     async def end_key(self, account_id: str, key: str) -> None:
-        await self._run("end_key", account=account_id, key=key)
+        await self._run("end_key", account=account_id, key=key, host=self.host)
 
     async def find_answer(self, account_id: str, key: str) -> Answer | None:
         row = await self._transactions.first("find_answer", account=account_id, key=key)

@@ -1,6 +1,9 @@
 -- name: find_answer
 SELECT * FROM answers WHERE account = %(account)s AND key = %(key)s
 
+-- name: has_answer
+SELECT FROM answers WHERE account = %(account)s AND key = %(key)s
+
 -- name: add_answer
 INSERT INTO answers (account, key, fingerprint, status, created_at, headers, packed, body)
 VALUES (%(account)s, %(key)s, %(fingerprint)s, %(status)s, %(created_at)s, %(headers)s, %(packed)s, %(body)s)
@@ -21,7 +24,8 @@ FROM keys_in_use AS used WHERE account = %(account)s AND key = %(key)s FOR UPDAT
 UPDATE keys_in_use SET host = %(host)s, incarnation = %(incarnation)s WHERE account = %(account)s AND key = %(key)s
 
 -- name: end_key
-DELETE FROM keys_in_use WHERE account = %(account)s AND key = %(key)s
+-- Another host may have gone on with it.
+DELETE FROM keys_in_use WHERE account = %(account)s AND key = %(key)s AND host = %(host)s
 
 -- name: drop_keys
 DELETE FROM keys_in_use WHERE created_at < %(before)s
