@@ -1,6 +1,7 @@
 """Checks a fleet's history: python -m tests.fleet.history --hosts 3 --operations 2000 --faults server,pause.
 
-Exits with 0 if there is no violation, else with 1.
+Exits with 0 if there is no violation, else with 1. With --mutant, the servers have a bug, and it exits with 0 if the
+history shows it.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from tests.fleet.history.operations import History, load, save
 from tests.fleet.history.planning import OF_ONE_HOST, Fault
 from tests.fleet.history.running import SETTINGS, Scale, report, run
 from tests.fleet.lab.fleets import fresh_fleet
+from tests.fleet.lab.injected.fleet_mutants import MUTANTS
 
 
 def main() -> int:
@@ -26,11 +28,14 @@ def main() -> int:
         print("history: run this as root, because it starts servers.", file=sys.stderr)
         return 1
     seed = asked.seed or f"{random.SystemRandom().randrange(10**9)}"
-    faults = _faults(asked.faults, asked.hosts)
-    scale = Scale(asked.hosts, asked.operations, asked.clients, asked.every, asked.minutes * 60, asked.repeat)
+    mutant = MUTANTS[asked.mutant] if asked.mutant else None
+    faults = _faults(asked.faults or ",".join(mutant.faults if mutant else ()), asked.hosts)
+    scale = Scale(asked.hosts, asked.operations, asked.clients, asked.every, asked.minutes * 60, not asked.no_repeat)
     print(f"history: seed {seed}, {scale}, faults {','.join(faults) or 'none'}", flush=True)
+    if mutant:
+        print(f"mutant {asked.mutant}: {mutant.what}", flush=True)
     began = time.monotonic()
-    with fresh_fleet(SETTINGS) as fleet:
+    with fresh_fleet(SETTINGS | ({"FLEET_MUTANT": asked.mutant} if mutant else {})) as fleet:
         try:
             history = run(fleet, seed, faults, scale, lambda line: print(line, flush=True))
         except BaseException:
@@ -45,7 +50,11 @@ def main() -> int:
         save(history, asked.record)
     print("\n".join(report(history)))
     print(f"{time.monotonic() - began:.0f} seconds")
-    return judge(history)
+    found = judge(history)
+    if mutant:
+        print(f"mutant {asked.mutant}: {'caught' if found else 'NOT CAUGHT'}")
+        return 1 - found
+    return found
 
 
 def judge(history: History) -> int:
@@ -61,7 +70,7 @@ def judge(history: History) -> int:
 def _faults(text: str, hosts: int) -> Sequence[Fault]:
     if text == "none":
         return ()
-    if text:
+    if text and text != "all":
         return [Fault(name) for name in text.split(",")]
     return list(Fault) if hosts > 1 else OF_ONE_HOST
 
@@ -70,15 +79,16 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.fleet.history", description=__doc__)
     parser.add_argument("--hosts", type=int, default=3, help="(default: 3)")
     parser.add_argument("--operations", type=int, default=2000, help="of clients, until they end (default: 2000)")
-    parser.add_argument("--clients", type=int, default=6, help="at the same time (default: 6)")
+    parser.add_argument("--clients", type=int, default=16, help="at the same time (default: 16)")
     parser.add_argument("--every", type=int, default=150, help="operations between two faults (default: 150)")
     parser.add_argument("--minutes", type=float, default=600.0, help="clients end after this time (default: 600)")
     parser.add_argument("--seed", default="", help="of clients and faults; a run prints its seed first")
     names = ", ".join(Fault)
-    parser.add_argument("--faults", default="", help=f"separated by commas, or none (default: those that fit): {names}")
     parser.add_argument(
-        "--repeat", action="store_true", help="send runs again with their keys, where they must not run twice"
+        "--faults", default="", help=f"separated by commas, or all or none (default: those that fit): {names}"
     )
+    parser.add_argument("--no-repeat", action="store_true", help="never send a run again with its key")
+    parser.add_argument("--mutant", choices=sorted(MUTANTS), help="servers with this bug, which must be caught")
     parser.add_argument("--record", type=Path, metavar="FILE", help="write the history to a file")
     parser.add_argument("--judge", type=Path, metavar="FILE", help="only judge the history in a file")
     parser.add_argument("--logs", type=Path, metavar="DIR", help="keep the servers' logs in this directory")

@@ -1,33 +1,123 @@
 """Does to a fleet what is planned, and mends it again."""
 
+import json
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterable
 
+from tests.fleet.history.operations import Happened
 from tests.fleet.history.planning import Fault, Planned
 from tests.fleet.lab.cuts import Cut, Peer
 from tests.fleet.lab.fleets import Fleet
+from tests.fleet.lab.hosts import BUNTIME, Host
 
 LOOK_SECONDS = 0.05
+INTERRUPTS = 1.0  # seconds between the start of long runs and the fault
+DRAIN_SECONDS = 60.0  # for a host to give up everything
+CALM_SECONDS = 30.0  # for hosts to be members again, before one drains
 CUTS = {
     Fault.DATABASE: Peer.DATABASE,
     Fault.ARCHIVE: Peer.ARCHIVE,
     Fault.HOSTS: Peer.HOSTS,
     Fault.UNPLUGGED: Peer.ALL,
 }
+INTERRUPTING = (Fault.SERVER, Fault.LOST, Fault.PAUSE, Fault.DATABASE, Fault.UNPLUGGED)
+
+type Say = Callable[[str], None]
 
 
-def inject(
-    fleet: Fleet, plan: Iterable[Planned], count: Callable[[], int], ended: threading.Event, say: Callable[[str], None]
-) -> None:
-    """Returns when the plan or the clients are at the end. `count`: operations so far."""
-    for fault in plan:
-        while count() < fault.at:
-            if ended.wait(LOOK_SECONDS):
+class Injecting:
+    """`count`: operations so far. `interrupt`: starts runs that last while a fault happens."""
+
+    def __init__(
+        self, fleet: Fleet, count: Callable[[], int], interrupt: Callable[[], None], ended: threading.Event, say: Say
+    ) -> None:
+        self._fleet, self._count, self._interrupt, self._ended, self._say = fleet, count, interrupt, ended, say
+        self._began = time.monotonic()
+        self.happened: list[Happened] = []
+
+    def run(self, plan: Iterable[Planned]) -> None:
+        """Returns when the plan or the clients are at the end."""
+        for fault in plan:
+            while self._count() < fault.at and not self._ended.wait(LOOK_SECONDS):
+                pass
+            if self._ended.is_set():
                 return
-        say(f"{count()} operations: {fault}")
-        _act(fleet, fault)
+            self._tell(str(fault))
+            if fault.fault in INTERRUPTING and fault.seconds:
+                self._interrupt()
+                self._ended.wait(INTERRUPTS)
+            self._note(fault)
+
+    def _note(self, planned: Planned) -> None:
+        if planned.fault is Fault.DRAIN:
+            self._calm()
+        begin = time.time()
+        left = self._act(planned)
+        self.happened.append(Happened(planned.fault, f"f{planned.host}", begin, time.time(), left))
+
+    def _act(self, planned: Planned) -> int:
+        """Returns how many sessions a drained host has left; else 0."""
+        fleet, host = self._fleet, self._fleet.host(planned.host)
+        match planned.fault:
+            case Fault.SERVER | Fault.LOST:
+                host.kill()
+                self._ended.wait(planned.seconds)
+                host.start()
+            case Fault.WATCHDOG:
+                host.kill_watchdog()
+            case Fault.PAUSE:
+                host.pause()
+                self._ended.wait(planned.seconds)
+                host.resume()
+            case Fault.POWER:
+                host.cut_power()
+                self._ended.wait(planned.seconds)
+                host.start()
+            case Fault.CLOCK:
+                host.step_clock(planned.step)
+                self._ended.wait(planned.seconds)
+                host.step_clock(0.0)
+            case Fault.DRAIN:
+                return self._drain(host, int(planned.seconds))
+            case Fault.POSTGRESQL | Fault.POSTGRESQL_KILLED:
+                killed = planned.fault is Fault.POSTGRESQL_KILLED
+                fleet.database.stop(signal.SIGKILL if killed else signal.SIGQUIT)
+                self._ended.wait(planned.seconds)
+                fleet.database.start()
+            case _:
+                cut = Cut(planned.host, CUTS[planned.fault], planned.way)
+                fleet.switch.cut(cut)
+                self._ended.wait(planned.seconds)
+                fleet.switch.mend([cut])
+        return 0
+
+    def _drain(self, host: Host, within: int) -> int:
+        host.output(str(BUNTIME), "hosts", "drain", host.id, "--within", f"{within}")
+        deadline, began = time.monotonic() + DRAIN_SECONDS, time.monotonic()
+        while (left := self._sessions(host)) and time.monotonic() < deadline and not self._ended.wait(LOOK_SECONDS):
+            pass
+        host.output(str(BUNTIME), "hosts", "resume", host.id)
+        self._tell(f"{host.name} drained for {time.monotonic() - began:.0f} s: {left} sessions left")
+        return 0 if self._ended.is_set() else left
+
+    def _sessions(self, host: Host) -> int:
+        found = self._fleet.database.execute(
+            f"SELECT count(*) FROM sessions WHERE host = '{host.id}' AND state <> 'deleting'"
+        )
+        return int(str(found[0][0]))
+
+    def _calm(self) -> None:
+        """Waits until what was broken before is whole again."""
+        deadline = time.monotonic() + CALM_SECONDS
+        while time.monotonic() < deadline and not self._ended.wait(LOOK_SECONDS):
+            hosts = json.loads(self._fleet.hosts[0].output(str(BUNTIME), "hosts", "list", "--json"))
+            if all(each["state"] == "active" for each in hosts) and all(each.is_ready() for each in self._fleet.hosts):
+                return
+
+    def _tell(self, what: str) -> None:
+        self._say(f"{time.monotonic() - self._began:4.0f} s, {self._count()} operations: {what}")
 
 
 def mend(fleet: Fleet) -> None:
@@ -35,36 +125,9 @@ def mend(fleet: Fleet) -> None:
     fleet.switch.mend()
     for host in fleet.hosts:
         host.resume()
+        host.step_clock(0.0)
     fleet.database.start()
     fleet.objects.start()
     for host in fleet.hosts:
         host.start()
-
-
-def _act(fleet: Fleet, planned: Planned) -> None:
-    host = fleet.host(planned.host)
-    match planned.fault:
-        case Fault.SERVER:
-            host.kill()
-            time.sleep(planned.seconds)
-            host.start()
-        case Fault.WATCHDOG:
-            host.kill_watchdog()
-        case Fault.PAUSE:
-            host.pause()
-            time.sleep(planned.seconds)
-            host.resume()
-        case Fault.POWER:
-            host.cut_power()
-            time.sleep(planned.seconds)
-            host.start()
-        case Fault.POSTGRESQL | Fault.POSTGRESQL_KILLED:
-            killed = planned.fault is Fault.POSTGRESQL_KILLED
-            fleet.database.stop(signal.SIGKILL if killed else signal.SIGQUIT)
-            time.sleep(planned.seconds)
-            fleet.database.start()
-        case _:
-            cut = Cut(planned.host, CUTS[planned.fault], planned.way)
-            fleet.switch.cut(cut)
-            time.sleep(planned.seconds)
-            fleet.switch.mend([cut])
+        host.output(str(BUNTIME), "hosts", "resume", host.id)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from tests.fleet.history.operations import History, Kind, Operation, Outcome, Run
+from tests.fleet.history.planning import Fault
 
 SLACK = 2.0  # seconds by which `recoveredFrom` may be rounded
 SAYS_WHY = ("host_lost", "volume_lost")  # reasons with which a session may refuse for good
@@ -76,9 +77,9 @@ def violations(history: History) -> list[Violation]:
     sessions = _Sessions(history)
     found = [*_keys(history)]
     for session in sorted(sessions.by_session):
-        for rule in (_places, _contents, _losses, _forks, _snapshots, _existence, _recoveries, _ends):
+        for rule in (_places, _contents, _losses, _forks, _snapshots, _existence, _recoveries, _spans, _ends):
             found += rule(session, sessions)
-    return found
+    return [*found, *_drains(history)]
 
 
 def unanswered(history: History) -> list[str]:
@@ -226,6 +227,33 @@ def _recoveries(session: str, sessions: _Sessions) -> Iterator[Violation]:
     for each in sessions.of(session, Kind.RECOVER, Outcome.OK):
         if each.recovered_from is None:
             yield Violation("a recovery says how old it is", session, f"on {each.host}")
+
+
+def _spans(session: str, sessions: _Sessions) -> Iterator[Violation]:
+    """What runs when a session is given up is not acknowledged any more."""
+    for recover in sessions.of(session, Kind.RECOVER, Outcome.OK):
+        for each in sessions.executes(session):
+            if each.run.began < recover.begin and recover.end < each.run.ended:
+                yield Violation("a recovery ends what ran before", session, f"{each.line} on {each.run.place}")
+
+
+def _drains(history: History) -> Iterator[Violation]:
+    """While a host drains and nothing else is broken, each request is answered, and the host gives up all it has."""
+    for drain in history.faults:
+        if drain.fault != Fault.DRAIN:
+            continue
+        if drain.left:
+            yield Violation("a drain ends at no session", drain.host, f"it had {drain.left} left")
+        for each in history.operations:
+            if drain.begin <= each.begin <= drain.end and _fails(each):
+                what = f"{each.kind} on {each.host}: {each.why}"
+                yield Violation("a drain fails no request", each.session or each.key, what)
+
+
+def _fails(operation: Operation) -> bool:
+    """A request that the documentation allows to refuse does not fail: its session is deleted, busy or still waking."""
+    is_lost = operation.why.endswith(SAYS_WHY)  # not by a drain: when all is whole, no session is lost
+    return operation.outcome is Outcome.UNKNOWN or (operation.outcome is Outcome.REFUSED and is_lost)
 
 
 def _ends(session: str, sessions: _Sessions) -> Iterator[Violation]:

@@ -55,9 +55,21 @@ class Operation:
 
 
 @dataclass(frozen=True, slots=True)
+class Happened:
+    """A fault, and what came of it."""
+
+    fault: str  # see `planning.Fault`
+    host: str
+    begin: float
+    end: float
+    left: int = 0  # sessions that a drained host still had
+
+
+@dataclass(frozen=True, slots=True)
 class History:
     operations: tuple[Operation, ...]
     listed: Mapping[str, str] = field(default_factory=dict)  # at the end: session → key that it was created with
+    faults: tuple[Happened, ...] = ()
 
 
 def outcome_of(status: int | None, error: Mapping[str, Any]) -> tuple[Outcome, str]:
@@ -83,14 +95,16 @@ def _is_refusal(status: int, error: Mapping[str, Any], details: Mapping[str, Any
 
 
 def save(history: History, file: Path) -> None:
-    """One JSON object in a line for each operation, after one with what was listed."""
-    lines: Iterable[object] = (dict(history.listed), *(asdict(operation) for operation in history.operations))
+    """One JSON object in a line for each operation, after one with what was listed and what happened."""
+    around = {"listed": dict(history.listed), "faults": [asdict(each) for each in history.faults]}
+    lines: Iterable[object] = (around, *(asdict(operation) for operation in history.operations))
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def load(file: Path) -> History:
-    listed, *operations = (json.loads(line) for line in file.read_text().splitlines())
-    return History(tuple(map(_operation, operations)), listed)
+    around, *operations = (json.loads(line) for line in file.read_text().splitlines())
+    faults = tuple(Happened(**each) for each in around["faults"])
+    return History(tuple(map(_operation, operations)), around["listed"], faults)
 
 
 def _operation(fields: dict[str, Any]) -> Operation:

@@ -12,6 +12,7 @@ from tests.acceptance.client import Client
 from tests.fleet.history.operations import Kind, Operation, Outcome, Run, outcome_of
 
 PATIENCE = 40.0  # seconds; longer than a pause, to see what a host says after it
+SILENT_SECONDS = 3.0  # for which a host that did not answer counts as silent
 
 # The name server of a session is its host's gateway, whose address no other host of this machine has.
 PROGRAM = """a=$(date +%s%N); echo {line} >> /workspace/log && sync /workspace/log && sleep {seconds} &&
@@ -42,10 +43,17 @@ class Recorder:
 class Asking:
     """A client of one host, whose operations are noted."""
 
-    def __init__(self, host: str, client: Client, recorder: Recorder) -> None:
+    def __init__(self, host: str, client: Client, recorder: Recorder, patience: float = PATIENCE) -> None:
         self.host = host
         self._client = client
         self._recorder = recorder
+        self._patience = patience
+        self._silent_until = 0.0
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it gave no answer a moment ago."""
+        return time.monotonic() < self._silent_until
 
     def create(self, key: str, fields: Mapping[str, object]) -> Operation:
         body = {**fields, "metadata": {"key": key}}
@@ -112,11 +120,11 @@ class Asking:
         begin = time.time()
         try:
             headers = {"Idempotency-Key": key} if key else {}
-            reply = self._client.call(method, path, json_body=body, headers=headers, timeout=PATIENCE)
+            reply = self._client.call(method, path, json_body=body, headers=headers, timeout=self._patience)
             status = reply.status
             answer = dict(reply.json())
         except (OSError, HTTPException):
-            pass
+            self._silent_until = time.monotonic() + SILENT_SECONDS
         except ValueError:  # no server answers without JSON
             status = status if status and status >= 400 else 502
         outcome, why = outcome_of(status, answer.get("error") or {})

@@ -7,21 +7,25 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from tests.fleet.history.injecting import inject, mend
+from tests.fleet.history.injecting import Injecting, mend
 from tests.fleet.history.operations import History, Kind, Outcome
 from tests.fleet.history.planning import Fault, planned
-from tests.fleet.history.recording import Asking, Recorder
+from tests.fleet.history.recording import PATIENCE, Asking, Recorder
 from tests.fleet.history.working import Worker, World
 from tests.fleet.lab.fleets import Fleet
+from tests.fleet.lab.hosts import INJECTED
 
 FINAL_SECONDS = 120.0  # in which a session must answer when all is mended
 LOOK_SECONDS = 0.05
+IMPATIENCE = 4.0  # seconds after which most clients give up, so a host that is paused does not stop them all
+MOST_LONG = 6  # runs that one fault interrupts
 SETTINGS = {
     "BUNTIME_CACHE_GB": "0",  # so a wake from deep sleep comes from the archive
     "BUNTIME_POOL_SIZE": "4",
     "BUNTIME_POOL_PREPARED": "0",
     "BUNTIME_IDLE_AFTER": "60",
     "BUNTIME_DEEP_SLEEP_AFTER": "120",
+    **INJECTED,
 }
 
 Say = Callable[[str], None]
@@ -31,10 +35,10 @@ Say = Callable[[str], None]
 class Scale:
     hosts: int
     operations: int
-    clients: int = 6
+    clients: int = 16
     every: int = 150  # operations between two faults
     seconds: float = 36_000.0  # the clients end after this time
-    repeats: bool = False  # see `Worker`
+    repeats: bool = True  # see `Worker`
 
 
 def run(fleet: Fleet, seed: str, faults: Sequence[Fault], scale: Scale, say: Say) -> History:
@@ -42,24 +46,35 @@ def run(fleet: Fleet, seed: str, faults: Sequence[Fault], scale: Scale, say: Say
     hosts = fleet.up(scale.hosts)
     key = hosts[0].new_key(["--plan", "enterprise"])
     recorder, world, ended = Recorder(), World(""), threading.Event()
-    asking = [Asking(host.name, host.client(key), recorder) for host in hosts]
+    asking, impatient = (
+        [Asking(host.name, host.client(key), recorder, patience) for host in hosts]
+        for patience in (PATIENCE, IMPATIENCE)
+    )
     plan = planned(seed, faults, scale.hosts, scale.operations, scale.every)
     workers = [
-        Worker(f"{seed} {number}", asking, world, ended, repeats=scale.repeats) for number in range(scale.clients)
+        Worker(f"{seed} {number}", asking if number % 4 == 0 else impatient, world, ended, repeats=scale.repeats)
+        for number in range(scale.clients)
     ]
-    with ThreadPoolExecutor(scale.clients + 1) as pool:
+    interrupted = list[Future[None]]()
+    with ThreadPoolExecutor(3 * MOST_LONG) as long, ThreadPoolExecutor(scale.clients + 1) as pool:
+
+        def interrupt() -> None:
+            begun = Worker(f"{seed} long {recorder.count}", asking, world, ended)
+            interrupted.extend(long.submit(begun.run_long, each) for each in begun.some_sessions(MOST_LONG))
+
+        injecting = Injecting(fleet, lambda: recorder.count, interrupt, ended, say)
         working = [pool.submit(worker.work) for worker in workers]
-        faulting = pool.submit(inject, fleet, plan, lambda: recorder.count, ended, say)
+        faulting = pool.submit(injecting.run, plan)
         try:
             _wait(recorder, scale, [*working, faulting])
         finally:
             ended.set()
-    for each in (*working, faulting):
+    for each in (*working, *interrupted, faulting):
         each.result()
     say(f"{recorder.count} operations: the end; mending")
     mend(fleet)
     finish(recorder, asking, seed)
-    return History(recorder.operations, asking[0].list())
+    return History(recorder.operations, asking[0].list(), tuple(injecting.happened))
 
 
 def _wait(recorder: Recorder, scale: Scale, threads: Sequence[Future[None]]) -> None:
@@ -89,7 +104,9 @@ def report(history: History) -> list[str]:
     """What happened, in lines."""
     counts = Counter((each.kind, each.outcome) for each in history.operations)
     whys = Counter(each.why for each in history.operations if each.why)
+    happened = Counter(each.fault for each in history.faults)
     return [
         *(f"  {kind:9}" + ", ".join(f"{counts[kind, outcome]:6} {outcome}" for outcome in Outcome) for kind in Kind),
         *(f"  {count:6} × {why}" for why, count in whys.most_common()),
+        "  faults: " + (", ".join(f"{count} {fault}" for fault, count in happened.most_common()) or "none"),
     ]

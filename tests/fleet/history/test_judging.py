@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.fleet.history.judging import unanswered, violations
-from tests.fleet.history.operations import History, Kind, Operation, Outcome, Run, load, outcome_of, save
+from tests.fleet.history.operations import Happened, History, Kind, Operation, Outcome, Run, load, outcome_of, save
 
 S, CHILD, SNAPSHOT = "ses_1", "ses_2", "snp_1"
 PLACE, OTHER_PLACE = "10.213.0.1", "10.213.16.1"
@@ -120,6 +120,26 @@ def test_a_recovery_that_does_not_say_how_old_it_is_is_seen() -> None:
     assert rules(*BEGUN, recover(3, None)) == ["a recovery says how old it is"]
 
 
+def test_a_run_that_outlives_a_recovery_is_seen() -> None:
+    assert rules(*BEGUN, recover(5, 4.0), execute("c", 3, "abc", seconds=9)) == ["a recovery ends what ran before"]
+
+
+def test_a_request_that_fails_while_a_host_drains_is_seen() -> None:
+    drained = (Happened("drain", "f1", 2.5, 9.0),)
+    for allowed in (failed("c", 3, "409 session_busy"), failed("c", 10, "502", Outcome.UNKNOWN)):
+        assert violations(History((*BEGUN, allowed), faults=drained)) == []
+    for failure in (failed("c", 3, "502", Outcome.UNKNOWN), failed("c", 3, "503 unavailable host_lost")):
+        found = violations(History((*BEGUN, failure), faults=drained))
+        assert [each.rule for each in found] == ["a drain fails no request"]
+        paused = replace(drained[0], fault="pause")
+        assert violations(History((*BEGUN, failure), faults=(paused,))) == []
+
+
+def test_a_drain_that_does_not_end_is_seen() -> None:
+    found = violations(History(BEGUN, faults=(Happened("drain", "f1", 2.5, 9.0, left=1),)))
+    assert [each.rule for each in found] == ["a drain ends at no session"]
+
+
 def test_a_file_whose_past_changes_is_seen() -> None:
     assert rules(*BEGUN, execute("c", 3, "bac")) == ["a file only grows"]
 
@@ -225,6 +245,7 @@ def test_an_answer_that_may_be_repeated_safely_is_a_refusal(
 
 
 def test_a_history_is_the_same_after_it_was_saved(tmp_path: Path) -> None:
-    history = History((*BEGUN, recover(3, 2.5), failed("c", 4, "no answer", Outcome.UNKNOWN)), {S: "k1"})
+    operations = (*BEGUN, recover(3, 2.5), failed("c", 4, "no answer", Outcome.UNKNOWN))
+    history = History(operations, {S: "k1"}, (Happened("drain", "f1", 1.0, 2.0),))
     save(history, tmp_path / "history")
     assert load(tmp_path / "history") == history

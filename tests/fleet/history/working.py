@@ -10,14 +10,19 @@ from tests.fleet.history.recording import Asking
 
 LIMITS = {"cpu": 1, "memory": 256, "disk": 256}
 TTL = 86400
-SESSIONS = 10  # at a time
+CHECKPOINT = 10  # seconds; so a session that is lost can mostly be recovered
+SESSIONS = 12  # at a time
 MOST_LINES = 60  # in a session, which is deleted then
 KEPT_SNAPSHOTS = 10  # from which sessions are created
 TRIES = 40  # of a request that must not stay unknown
 REST = 0.5  # seconds after no answer
+ASKS_SILENT = 0.1  # how often a client asks a host that did not answer a moment ago
+TWO = 0.5  # how often a session that was put to sleep is woken by two hosts at once
+RUNS = 0.7  # how often such a host gets a run, and not a wake alone
+LONG = (3.0, 15.0, 20.0)  # seconds of a run that a fault interrupts
 WEIGHTS = {
     Kind.EXECUTE: 60,
-    Kind.SLEEP: 14,
+    Kind.SLEEP: 16,
     Kind.WAKE: 6,
     Kind.CREATE: 10,
     Kind.SNAPSHOT: 3,
@@ -93,10 +98,10 @@ class Worker:
             done = host.delete(session)
         elif kind is Kind.SLEEP:
             done = host.sleep(session, rng.choice(("idle", "deep-sleep", "deep-sleep")))
-            if done.outcome is Outcome.OK and rng.random() < 0.3:
+            if done.outcome is Outcome.OK and rng.random() < TWO:
                 self._wake_by_two(session)
         elif kind is Kind.WAKE:
-            done = host.wake(session)
+            done = self._wake_by_two(session)
         elif kind is Kind.SNAPSHOT:
             done = self._until_known(lambda host, key: host.snapshot(session, key))
             if done.snapshot:
@@ -114,16 +119,34 @@ class Worker:
             return self._until_known(lambda host, key: host.execute(session, line, pause, key))
         return self._host().execute(session, line, pause)
 
-    def _wake_by_two(self, session: str) -> None:
-        """Asks two hosts for a sleeping session at the same moment."""
-        hosts, lines = [self._host(), self._host()], [self._line(), self._line()]
+    def some_sessions(self, most: int) -> list[str]:
+        """At most half of them: others shall sleep."""
+        with self._world.lock:
+            known = sorted(self._world.lines)
+        return self._rng.sample(known, min(most, len(known) // 2))
+
+    def run_long(self, session: str) -> None:
+        """Begins a run that lasts while a fault happens, and waits for what becomes of it."""
+        self._host().execute(session, self._line(), self._rng.choice(LONG))
+
+    def _wake_by_two(self, session: str) -> Operation:
+        """Asks two hosts for a session that may sleep, at the same moment. Returns what the first of them answered."""
+        hosts = self._rng.sample(self._hosts, min(2, len(self._hosts)))
+        meeting, done = threading.Barrier(len(hosts)), list[Operation]()
+
+        def ask(host: Asking, *, runs: bool) -> None:
+            line = self._line()
+            meeting.wait()
+            done.append(host.execute(session, line) if runs else host.wake(session))
+
         asking = [
-            threading.Thread(target=host.execute, args=(session, line)) for host, line in zip(hosts, lines, strict=True)
+            threading.Thread(target=ask, args=(host,), kwargs={"runs": self._rng.random() < RUNS}) for host in hosts
         ]
         for each in asking:
             each.start()
         for each in asking:
             each.join()
+        return done[0]
 
     def _after(self, session: str, done: Operation) -> None:
         if done.outcome is Outcome.OK:
@@ -139,7 +162,11 @@ class Worker:
             self._until_known(lambda host, key: host.recover(session, key))
 
     def _create(self) -> None:
-        fields: dict[str, object] = {"ttl": TTL, "resourceLimits": LIMITS, "sleepPolicy": {"checkpointEvery": 60}}
+        fields: dict[str, object] = {
+            "ttl": TTL,
+            "resourceLimits": LIMITS,
+            "sleepPolicy": {"checkpointEvery": CHECKPOINT},
+        }
         if self._world.snapshots and self._rng.random() < 0.3:
             fields["snapshotId"] = self._rng.choice(self._world.snapshots)
         done = self._until_known(lambda host, key: host.create(key, fields))
@@ -163,7 +190,10 @@ class Worker:
         return done
 
     def _host(self) -> Asking:
-        return self._rng.choice(self._hosts)
+        """Mostly one that answers, as a load balancer would choose it. What is silent may come back as a wrong one."""
+        answering = [each for each in self._hosts if not each.is_silent]
+        asks_any = not answering or self._rng.random() < ASKS_SILENT
+        return self._rng.choice(self._hosts if asks_any else answering)
 
     def _line(self) -> str:
         return self._world.unique("line")

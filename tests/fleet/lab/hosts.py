@@ -23,6 +23,7 @@ BUNTIME = Path(sys.executable).with_name("buntime")
 READY_SECONDS = 180.0  # long enough to make the image
 COMMAND_SECONDS = 300.0
 SHOWN = 3000  # characters of a log
+INJECTED = {"PYTHONPATH": str(Path(__file__).with_name("injected"))}  # a setting: see `injected/sitecustomize.py`
 
 
 class HostFailed(Exception):
@@ -43,6 +44,7 @@ class Host:
         self._settings = settings
         self.config = Config(data_dir=directory / self.name, port=PORT)
         self.log = directory / f"{self.name}.log"
+        self._clock = directory / f"{self.name}.clock"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -54,6 +56,7 @@ class Host:
             "BUNTIME_HOST": "0.0.0.0",
             "BUNTIME_PORT": str(PORT),
             "BUNTIME_URL": f"http://localhost:{PORT}",
+            "FLEET_CLOCK": str(self._clock),
             **self._settings,
         }
 
@@ -112,6 +115,10 @@ class Host:
     def resume(self) -> None:
         processes.send(signal.SIGCONT, self.processes())
 
+    def step_clock(self, seconds: float) -> None:
+        """Puts the host's clock ahead of the machine's, or behind it. Needs `INJECTED` among the fleet's settings."""
+        self._clock.write_text(f"{seconds}\n")
+
     def cut_power(self) -> None:
         """Ends everything at once. What had not reached the disk is lost. `start` is the next boot."""
         processes.end(self.programs)
@@ -128,6 +135,11 @@ class Host:
     def processes(self) -> list[Process]:
         """Everything, with what is in sandboxes."""
         return self.programs() + processes.running(processes.in_cgroup(f"buntime-{self.config.instance}"))
+
+    @property
+    def id(self) -> str:
+        """Among the hosts of the fleet, once it has started."""
+        return (self.config.data_dir / "host-id").read_text().strip()
 
     # --- its commands ---
 
@@ -176,6 +188,7 @@ class Host:
             self.config.data_dir.rmdir()
         self._switch.disconnect(self.number)
         self.config.lease_file.unlink(missing_ok=True)
+        self._clock.unlink(missing_ok=True)
         self.log.unlink(missing_ok=True)
 
 
