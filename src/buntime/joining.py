@@ -53,6 +53,7 @@ class Member:
     members: Members
     moved: asyncio.Event
     me: Peer  # as the others reach it
+    choices: Choices
 
     def numbers(self, released: int) -> FleetNumbers:
         """`released`: sessions that it gave up since the start."""
@@ -108,7 +109,7 @@ async def joined(config: Config) -> AsyncIterator[Member]:
                     await _until_it_acts(holding, place)
                     tasks.append(group.create_task(keeping.run(), name="hosts"))
                     tasks.append(group.create_task(choices.keep(), name="choices"))
-                    yield Member(store, owners, holding, members, moved, me)
+                    yield Member(store, owners, holding, members, moved, me, choices)
                 except Exception as failure:  # noqa: BLE001 - it is raised again below
                     failed = failure
                 finally:

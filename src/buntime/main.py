@@ -60,6 +60,7 @@ from buntime.sandboxes.kernel.image import ImageFailed, ensure_image
 from buntime.sandboxes.kernel.oci import CORE
 from buntime.sandboxes.local import LocalSandboxes
 from buntime.sandboxes.opening import keep_names, opened
+from buntime.sandboxes.other_hosts import OtherHosts
 from buntime.session import Session
 from buntime.snapshot import Layer
 from buntime.stores.belonging import require_own
@@ -112,6 +113,11 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
         left = await member.store.left_behind() if member else ()
         ids = [layer.id for layer in layers] + [each.volume for each in left]
         sandboxes = await enter(opened(config, image, plans["free"].default, owned, tasks, links, ids, made))
+        if member:
+            choices = member.choices
+            others = OtherHosts(lambda: choices.neighbours, sandboxes.close_hosts)
+            await others.look()
+            tasks.start_daemon(others.keep(), "other hosts")
         sandboxes.on_exited(Telling(store, clock).exited)
 
         vault = await _vault(config, member, [*sessions, *layers])

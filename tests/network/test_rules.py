@@ -5,7 +5,7 @@ import signal
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,6 +14,7 @@ import pytest
 
 from buntime.daemon.tasks import Tasks
 from buntime.egress import Rules, rules_of
+from buntime.fleet.neighbours import Endpoint
 from buntime.sandboxes.kernel.host import Part
 from buntime.sandboxes.network.dnsmasq import NameServer
 from buntime.sandboxes.network.namespaces import DEFAULT_RULES, KNOWN, Network
@@ -377,3 +378,21 @@ async def test_a_session_can_learn_only_so_many_addresses(host: Host) -> None:
     assert not host.network.learn(ONE, rules, "allowed_names", [IPv4Address("198.51.100.1")], 300)
     assert host.network.learn(ONE, rules, "allowed_names", many[:3], 300)
     assert not host.network.learn(ONE, DEFAULT_RULES, "allowed_names", many[:3], 300), "the rules have changed"
+
+
+async def test_no_session_reaches_where_hosts_listen_for_each_other(host: Host, outside: World) -> None:
+    there = [Endpoint(IPv4Address(PUBLIC[0]), 443), Endpoint(IPv6Address("2001:db8::1"), 443)]
+    await host.restrict(TWO, allow=["0.0.0.0/0"])
+    with echoing(host.enter(ONE), PUBLIC[1]) as joins_later:
+        await asyncio.to_thread(host.network.close_hosts, there)
+        for slot in (ONE, TWO):
+            assert await host.reaches(slot, *tcp(*PUBLIC[:2], port=443)) == tcp(PUBLIC[1], port=443)
+            assert await host.reaches(slot, *tcp(PUBLIC[0])) == tcp(PUBLIC[0]), "its other ports are the internet's"
+        assert joins_later("a")
+        await asyncio.to_thread(host.network.close_hosts, [*there, Endpoint(IPv4Address(PUBLIC[1]), 443)])
+        assert not joins_later("b")
+    nft("delete", "table", "inet", host.network.table)
+    assert not await asyncio.to_thread(host.network.ensure)
+    assert await host.reaches(ONE, *tcp(*PUBLIC[:2], port=443)) == []
+    await asyncio.to_thread(host.network.close_hosts, [])
+    assert await host.reaches(ONE, *tcp(*PUBLIC[:2], port=443)) == tcp(*PUBLIC[:2], port=443)

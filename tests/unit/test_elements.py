@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from buntime.egress import Rules, rules_of
-from buntime.sandboxes.network.elements import Element, merged
+from buntime.sandboxes.network.elements import Element, Port, merged
 from buntime.sandboxes.network.rules import LENGTHS, elements_of, version
 from buntime.session import Network
 
@@ -20,6 +20,7 @@ SESSION = str(ONE)
         (Element((ONE,)), "10.98.0.7", ONE.packed),
         (Element((ONE, TWO)), "10.98.0.7 . 192.0.2.1", ONE.packed + TWO.packed),
         (Element((ONE, 0xAB)), "10.98.0.7 . 0xab", ONE.packed + struct.pack("=I", 0xAB)),
+        (Element((ONE, Port(8443))), "10.98.0.7 . 8443", ONE.packed + b"\x20\xfb\0\0"),
         (Element((ONE,), value=0xFFFFFFFF), "10.98.0.7 : 0xffffffff", ONE.packed),
         (Element((ONE, TWO), seconds=65.9), "10.98.0.7 . 192.0.2.1 timeout 65s", ONE.packed + TWO.packed),
         (Element((ONE,), seconds=0.2), "10.98.0.7 timeout 1s", ONE.packed),
@@ -42,7 +43,7 @@ def test_networks_are_kept_in_pieces_that_cover_them() -> None:
     found = elements_of(SESSION, _rules(allow=allowed, deny=denied))
     for kind, networks in (("allowed", allowed), ("denied", denied)):
         pieces = [
-            IPv4Network((int(element.key[1]), length))
+            IPv4Network((str(element.key[1]), length))
             for length in LENGTHS
             for element in found.get(f"{kind}_{length}", [])
         ]

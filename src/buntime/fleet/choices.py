@@ -1,4 +1,5 @@
-"""Which hosts a create may go to, from a list that is at most some seconds old. A create asks nobody."""
+"""Which hosts there are, and which of them a create may go to, from a list that is at most some seconds old. A create
+asks nobody."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from random import Random
 from buntime.errors import Unavailable
 from buntime.fleet.choosing import Rated, candidates, rated
 from buntime.fleet.members import Members
+from buntime.fleet.neighbours import Neighbours, neighbours
 
 LOOK_SECONDS = 1.0
 
@@ -19,6 +21,7 @@ class Choices:
         self._host, self._members = host, members
         self._random = random or Random()
         self._hosts: Sequence[Rated] = ()
+        self.neighbours = Neighbours()  # as of the last look
 
     async def keep(self) -> None:
         """For ever: looks at the hosts each second. While the database is away, the last list holds."""
@@ -29,7 +32,8 @@ class Choices:
 
     async def look(self) -> None:
         """Raises Unavailable."""
-        self._hosts = rated(await self._members.list())
+        members = await self._members.list()
+        self._hosts, self.neighbours = rated(members), neighbours(members, self._host)
 
     def of(self, image: str) -> Sequence[Rated]:
         """For a session on this image ("": the default one), the best host first; see `choosing.candidates`. Empty

@@ -17,6 +17,7 @@ import structlog
 from buntime.daemon.steps import reached
 from buntime.daemon.tasks import to_its_end
 from buntime.errors import BuntimeError, Unavailable
+from buntime.fleet.neighbours import Endpoint
 from buntime.ids import new_volume_id
 from buntime.image import MADE_PREFIX
 from buntime.measurement import Counted
@@ -123,6 +124,10 @@ class LocalSandboxes:
                 self._capacity.rules_hold = False  # no new sandbox until they hold: see `Capacity.require`
                 log.error("network_rules_missing", reason=str(failed))
             await asyncio.sleep(RULES_SECONDS)
+
+    def close_hosts(self, hosts: Collection[Endpoint]) -> None:
+        """See `Network.close_hosts`."""
+        self._machinery.network.close_hosts(hosts)
 
     async def keep_kernel(self) -> None:
         await watch_kernel(self._machinery.cgroups, self.kill)

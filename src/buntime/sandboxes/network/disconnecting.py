@@ -1,4 +1,5 @@
-"""Ends connections that another process holds, such as nginx's to sessions. The kernel can do that (SOCK_DESTROY).
+"""Ends connections that another process holds, such as nginx's to sessions and to other hosts. The kernel can do that
+(SOCK_DESTROY).
 
 Sources: linux/inet_diag.h and sock_diag.h.
 """
@@ -6,9 +7,10 @@ Sources: linux/inet_diag.h and sock_diag.h.
 import socket
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from buntime.daemon.listening import Listening
+from buntime.fleet.neighbours import Endpoint
 from buntime.preview import LOWEST_PORT
 from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.network.netlink import (
@@ -29,8 +31,8 @@ ASKED = struct.Struct("=BBxxI")  # inet_diag_req_v2 up to the socket: family, pr
 SOCKET = slice(4, 52)  # of inet_diag_msg: inet_diag_sockid, with ports and addresses
 PORT_THERE, ADDRESS_HERE = slice(2, 4), slice(4, 20)  # of inet_diag_sockid
 FILTER, HAS_SOURCE, HAS_DESTINATION = 1, 7, 8
-CONDITION = struct.Struct("=BBHBBxxi4s")  # a step, where it leads; family, length of the prefix, port, address
-ANY_PORT, ANY_ADDRESS = -1, bytes(4)
+CONDITION = struct.Struct("=BBHBBxxi")  # a step, where it leads; family, length of the prefix, port. Then the address
+ANY_PORT = -1
 ESTABLISHED, SYN_SENT, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING = 1, 2, 4, 5, 8, 9, 11
 STATES = sum(1 << state for state in (ESTABLISHED, SYN_SENT, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING))
 FAMILIES = (socket.AF_INET, socket.AF_INET6)  # a socket of IPv6 can be connected to an address of IPv4
@@ -41,8 +43,12 @@ SIZE_OF: Mapping[int, int] = {socket.AF_INET: 4, socket.AF_INET6: 16}  # bytes o
 def end_connections(address: str) -> int:
     """Ends all TCP connections from this network namespace to programs' ports of `address`, and returns how many. Both
     ends see a reset. Blocking. Raises HostCommandFailed."""
-    there = _condition(HAS_DESTINATION, socket.AF_INET, ANY_PORT, IPv4Address(address).packed)
-    return _end_all(there, lambda _, name: int.from_bytes(name[PORT_THERE]) >= LOWEST_PORT)
+    return _end_all(_to(IPv4Address(address), ANY_PORT), lambda _, name: _port_there(name) >= LOWEST_PORT)
+
+
+def end_connections_to(host: Endpoint) -> int:
+    """The same for connections to the listener of another host."""
+    return _end_all(_to(host.address, host.port), lambda *_: True)
 
 
 def end_connections_of_edge(edge: Listening) -> int:
@@ -54,21 +60,16 @@ def end_connections_of_edge(edge: Listening) -> int:
     def is_meant(family: int, name: bytes) -> bool:
         return family in wildcards or name[ADDRESS_HERE][: SIZE_OF[family]] in packed
 
-    ended = _end_all(_condition(HAS_SOURCE, socket.AF_UNSPEC, edge.port), is_meant)
-    if edge.for_hosts is None:
-        return ended
-    return ended + _end_all(_condition(HAS_SOURCE, socket.AF_UNSPEC, edge.for_hosts), lambda *_: True)
+    ended = _end_all(_from(edge.port), is_meant)
+    return ended if edge.for_hosts is None else ended + _end_all(_from(edge.for_hosts), lambda *_: True)
 
 
 def _end_all(condition: bytes, is_meant: Callable[[int, bytes], bool]) -> int:
+    """`condition`: of the kernel. `is_meant` gets the family, and the kernel's name."""
     try:
         with connected(SOCKET_DIAGNOSIS) as kernel:
-            found = [
-                (family, name)
-                for family in FAMILIES
-                for name in _connections(kernel, family, condition)
-                if is_meant(family, name)
-            ]
+            every = ((family, name) for family in FAMILIES for name in _connections(kernel, family, condition))
+            found = [each for each in every if is_meant(*each)]
             return sum(_end(kernel, *each) for each in found)
     except OSError as refused:
         raise HostCommandFailed(f"end connections: {refused}") from refused
@@ -82,9 +83,22 @@ def _connections(kernel: socket.socket, family: int, condition: bytes) -> Iterat
             yield body[SOCKET]
 
 
-def _condition(what: int, family: int, port: int, address: bytes | None = None) -> bytes:
-    step, beyond = CONDITION.size, CONDITION.size + 4  # beyond the end means no
-    return CONDITION.pack(what, step, beyond, family, 0 if address is None else 32, port, address or ANY_ADDRESS)
+def _to(address: IPv4Address | IPv6Address, port: int) -> bytes:
+    return _condition(HAS_DESTINATION, FAMILY_OF[address.version], port, address.packed)
+
+
+def _from(port: int) -> bytes:
+    return _condition(HAS_SOURCE, socket.AF_UNSPEC, port, b"")
+
+
+def _condition(what: int, family: int, port: int, address: bytes) -> bytes:
+    step = CONDITION.size + len(address)
+    beyond = step + 4  # beyond the end means no
+    return CONDITION.pack(what, step, beyond, family, 8 * len(address), port) + address
+
+
+def _port_there(name: bytes) -> int:
+    return int.from_bytes(name[PORT_THERE])
 
 
 def _end(kernel: socket.socket, family: int, name: bytes) -> bool:

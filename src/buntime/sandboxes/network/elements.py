@@ -5,7 +5,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-Piece = IPv4Address | int  # an int is a mark of packets or connections
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    number: int
+
+    @property
+    def packed(self) -> bytes:
+        """In the order of the network, filled up to the length of a piece."""
+        return struct.pack("!Hxx", self.number)
+
+    def __str__(self) -> str:
+        return str(self.number)
+
+
+Piece = IPv4Address | Port | int  # an int is a mark of packets or connections
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import pwd
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from ipaddress import IPv4Address
@@ -12,10 +12,11 @@ import structlog
 
 from buntime.daemon.listening import Listening
 from buntime.egress import Rules, rules_of
+from buntime.fleet.neighbours import Endpoint
 from buntime.sandboxes.kernel.commands import HostCommandFailed, call
 from buntime.sandboxes.kernel.host import Part
 from buntime.sandboxes.network.edge_rules import edge_rules
-from buntime.sandboxes.network.elements import Element, merged
+from buntime.sandboxes.network.elements import Element, Elements, Port, merged
 from buntime.sandboxes.network.gateway import put_gateway, remove_gateway
 from buntime.sandboxes.network.host_settings import raise_host_settings
 from buntime.sandboxes.network.nfnetlink import Connection
@@ -56,6 +57,7 @@ class Network:
         self._tables = Connection()
         self._changing = threading.Lock()  # held while the table, and what is known of it, changes
         self._rules: dict[int, Rules] = {}  # slot → its rules, where they are not the default
+        self._hosts: Elements = {}  # where the other hosts of the fleet listen
         self._learned: dict[int, dict[Learned, float]] = {}  # slot → answered addresses, until when (monotonic)
         self._touches: dict[int, float] = {}  # slot → its last activity, on the monotonic clock
 
@@ -136,6 +138,19 @@ class Network:
                 log.warning("rules_put_anew", reason=str(refused))
                 self._put()
 
+    def close_hosts(self, hosts: Collection[Endpoint]) -> None:
+        """No session may connect to these listeners for hosts. Replaces what was given before. Sandboxes have no IPv6.
+        Raises HostCommandFailed."""
+        found = [Element((each.address, Port(each.port))) for each in hosts if isinstance(each.address, IPv4Address)]
+        new = {"hosts": found} if found else {}
+        with self._changing:
+            old, self._hosts = self._hosts, new
+            try:
+                put_elements(self._tables, self.table, old, new)
+            except OSError as refused:  # somebody has just flushed the rules
+                log.warning("rules_put_anew", reason=str(refused))
+                self._put()
+
     def forget(self, slot: int) -> None:
         """The next sandbox at this address starts with the default rules."""
         if slot in self._rules:
@@ -174,7 +189,7 @@ class Network:
             return True
 
     def _put(self) -> None:
-        every = merged(self._elements(slot) for slot in self._rules)
+        every = merged([self._hosts, *(self._elements(slot) for slot in self._rules)])
         rules = whole(self.table, self._part, self._edge_user, every, self._edge_rules, short=self._short)
         call(["nft", "-f", "-"], rules)
 

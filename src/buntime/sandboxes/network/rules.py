@@ -180,7 +180,17 @@ def _filled_sets(elements: Elements) -> dict[str, str]:
         sets = (f"{name}_{length}" for length in LENGTHS)
         return "\n  ".join(f"set {each} {{ type ipv4_addr . ipv4_addr;  {given(each)} }}" for each in sets)
 
-    plain = ("no_egress", "restricted", "strict", "screened", "passed", "versions", "allowed_names", "denied_names")
+    plain = (
+        "hosts",
+        "no_egress",
+        "restricted",
+        "strict",
+        "screened",
+        "passed",
+        "versions",
+        "allowed_names",
+        "denied_names",
+    )
     return {"allowed": of_lengths("allowed"), "denied": of_lengths("denied"), **{name: given(name) for name in plain}}
 
 
