@@ -1,15 +1,19 @@
 """Who owns a session in PostgreSQL, also when two transactions meet."""
 
 import asyncio
+import time
+from collections.abc import Mapping
 from dataclasses import replace
 
 import psycopg
 import pytest
+from psycopg.rows import DictRow
 from psycopg_pool import AsyncConnectionPool
 
 from buntime.errors import Unavailable
 from buntime.fleet.members import Description, Fenced, Membership
 from buntime.fleet.ownership import Left, Ownership, Whereabouts
+from buntime.fleet.postgres import members
 from buntime.fleet.postgres.members import PostgresMembers
 from buntime.fleet.postgres.ownership import (
     adopt,
@@ -27,6 +31,7 @@ from buntime.stores.postgres.queries import query
 from buntime.stores.rows.sessions import session_row
 from tests.contracts import examples
 from tests.fleet.conftest import Pool
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.postgres
 
@@ -283,6 +288,40 @@ async def test_a_second_host_adopts_nothing(fleet: Fleet) -> None:
     await fleet.add("ses_1", host="local")
     async with fleet.pool.connection() as connection:
         assert await adopt(connection, b) == 0
+
+
+async def test_a_take_over_waits_for_no_change_of_the_host_that_makes_it(fleet: Fleet) -> None:
+    """A busy host always has some under way."""
+    await fleet.join("a")
+    await fleet.end_leases()
+    b = await fleet.join("b")
+    async with fleet.pool.connection() as storing:
+        await require_member(storing, b)
+        async with asyncio.timeout(PATIENCE):
+            assert await fleet.members.take_over(b, (await fleet.members.list())[0])
+        await fleet.add("ses_1")
+    assert await fleet.claim(b, "ses_1") == 2
+
+
+async def test_a_host_that_was_stopped_while_it_held_a_lock_finds_out_that_it_may_try_again(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fleet.join("a")
+    await fleet.end_leases()
+    b = await fleet.join("b")
+    lost = (await fleet.members.list())[0]
+    require = members._require
+
+    def stopped(rows: Mapping[str, DictRow], me: Membership) -> None:
+        time.sleep(LATER)
+        require(rows, me)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(members, "IDLE", "50ms")
+        patched.setattr(members, "_require", stopped)
+        with pytest.raises(Unavailable):
+            await fleet.members.take_over(b, lost)
+    assert await fleet.members.take_over(b, lost)
 
 
 async def test_a_database_that_is_away_is_unavailable(fleet: Fleet, tables: str) -> None:

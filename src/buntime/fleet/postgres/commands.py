@@ -28,7 +28,7 @@ class FleetCommands:
 
     def remove(self, host: str, *, gives_up: bool) -> Removal:
         # whatever relies on the row is committed before this, or sees that it is gone
-        row = self._connection.execute(SQL["lock"], {"ids": [host], "lease": LEASE, "idle": IDLE}).fetchone()
+        row = self._connection.execute(SQL["lock"], {"id": host, "lease": LEASE, "idle": IDLE}).fetchone()
         if row is None:
             return Removal.UNKNOWN
         if row["is_leased"]:

@@ -32,6 +32,8 @@ AWAY = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
     psycopg.errors.ReadOnlySqlTransaction,  # another machine becomes the primary
+    psycopg.errors.IdleInTransactionSessionTimeout,  # this host was stopped in the middle
+    psycopg.errors.TransactionTimeout,
     PoolTimeout,
 )
 LEASE = timedelta(seconds=BUDGET.lease)
@@ -73,7 +75,9 @@ class PostgresMembers:
 
     async def take_over(self, me: Membership, lost: Member) -> bool:
         async with self._transaction() as cursor:
-            rows = await _lock(cursor, me.host, lost.id)
+            rows: dict[str, DictRow] = {}
+            for host in sorted((me.host, lost.id)):  # in one order, so two that take over cannot block each other
+                rows |= await (_stand(cursor, host) if host == me.host else _lock(cursor, host))
             _require(rows, me)
             row = rows.get(lost.id)
             if row is None or row["taken_over"] or row["runs"]:
@@ -112,8 +116,15 @@ class PostgresMembers:
             raise Unavailable("The database cannot be asked now.", 1) from failed
 
 
-async def _lock(cursor: AsyncCursor[DictRow], *hosts: str) -> dict[str, DictRow]:
-    await cursor.execute(SQL["lock"], {"ids": list(hosts), "lease": LEASE, "idle": IDLE})
+async def _lock(cursor: AsyncCursor[DictRow], host: str) -> dict[str, DictRow]:
+    """The host's row, if there is one. It stays as it is until the transaction ends."""
+    await cursor.execute(SQL["lock"], {"id": host, "lease": LEASE, "idle": IDLE})
+    return {row["id"]: row async for row in cursor}
+
+
+async def _stand(cursor: AsyncCursor[DictRow], host: str) -> dict[str, DictRow]:
+    """The same for the host that asks: its incarnation stays. Waits for none of its other transactions."""
+    await cursor.execute(SQL["stand"], {"id": host, "idle": IDLE})
     return {row["id"]: row async for row in cursor}
 
 

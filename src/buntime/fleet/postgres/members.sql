@@ -6,13 +6,18 @@
 -- middle of a transaction must hold no lock for long: therefore the limit on idle transactions.
 
 -- name: lock
--- Rows in one order, so two hosts that take over from each other cannot block each other.
 SELECT id, incarnation, renewals, taken_over, address,
   lease_until > clock_timestamp() AS is_leased,
   -- a lease that ends later than one that begins now is of a clock that was set back
   lease_until > clock_timestamp() AND lease_until <= clock_timestamp() + %(lease)s AS runs,
   set_config('idle_in_transaction_session_timeout', %(idle)s, true)
-FROM hosts WHERE id = ANY(%(ids)s) ORDER BY id FOR UPDATE
+FROM hosts WHERE id = %(id)s FOR UPDATE
+
+-- name: stand
+-- Changes of a busy host always hold this lock, too: FOR UPDATE might never get its turn.
+SELECT id, incarnation, lease_until > clock_timestamp() AS is_leased,
+  set_config('idle_in_transaction_session_timeout', %(idle)s, true)
+FROM hosts WHERE id = %(id)s FOR KEY SHARE
 
 -- name: add
 INSERT INTO hosts (id, incarnation, renewals, lease_until, taken_over, state, address, version, capacity, joined_at)
