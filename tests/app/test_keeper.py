@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from buntime.account import AccountStatus
 from buntime.daemon.tasks import cancel_and_wait
-from buntime.errors import Unavailable
+from buntime.errors import MayNotAct, Unavailable
 from buntime.lifecycle.keeper import ENDS_A_TICK, HOLD_SECONDS, Keeper, Pace
 from buntime.ports import Run, RunResult
 from buntime.session import Session, State
@@ -34,6 +34,18 @@ async def test_a_session_that_makes_its_suspension_fail_does_not_end_the_keeper(
     api.clock.now += 300
     await api.keep(api.keeper(idle_after=300))
     assert await _states(api, good, bad) == [State.IDLE, State.ACTIVE]
+
+
+async def test_a_host_that_may_not_act_for_a_moment_forgets_no_deadline(api: Api) -> None:
+    session, keeper = await api.session(), api.keeper(idle_after=300)
+    await api.keep(keeper)
+    api.clock.now += 300
+    api.owners.acts = False
+    with pytest.raises(MayNotAct):
+        await keeper.tick()
+    api.owners.acts = True
+    await api.keep(keeper)
+    assert await _states(api, session) == [State.IDLE]
 
 
 async def test_a_session_whose_on_wake_hangs_keeps_no_other_awake(api: Api) -> None:

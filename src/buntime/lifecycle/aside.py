@@ -6,6 +6,7 @@ is never merged into the session, and never deleted at once.
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 
@@ -24,6 +25,7 @@ from buntime.snapshot import KEPT_ASIDE, Layer, Snapshot
 log = structlog.get_logger()
 
 TICK_SECONDS = 60.0
+SOON_SECONDS = 0.5  # before a host that may not act yet looks again: it hears of moves just before it may
 
 
 class Aside:
@@ -54,17 +56,18 @@ class Aside:
                     await self.look()
             except errors.BuntimeError as failed:
                 log.warning("not_kept_aside", reason=failed.message)
-            try:
-                async with asyncio.timeout(TICK_SECONDS):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TICK_SECONDS if self._may_act() else SOON_SECONDS):
                     await self._moved.wait()
-            except TimeoutError:
-                continue
 
     async def look(self) -> None:
-        """Once. Raises Unavailable."""
+        """Once. What cannot be given up now waits for the next look. Raises Unavailable."""
         for left in await self._rows.left_behind():
-            async with self._holds.lock(left.session):
-                await self._give_up(left)
+            try:
+                async with self._holds.lock(left.session):
+                    await self._give_up(left)
+            except errors.BuntimeError as failed:
+                log.warning("not_kept_aside", session=left.session, reason=failed.message)
 
     async def _give_up(self, left: Left) -> None:
         session = await self._rows.get_session(left.session)

@@ -14,7 +14,7 @@ import structlog
 
 from buntime.account import Account, AccountStatus
 from buntime.daemon.tasks import Tasks
-from buntime.errors import BuntimeError, SessionNotFound
+from buntime.errors import BuntimeError, MayNotAct, SessionNotFound
 from buntime.event import KEPT_SECONDS, MOST_KEPT
 from buntime.lifecycle.assembly import Lifecycle
 from buntime.lifecycle.deadlines import Deadlines
@@ -143,6 +143,8 @@ class Keeper:
             try:
                 found = await self._store.get_session(session_id)
                 waits = self._usual if found is None else await self._waits(found)
+                if not self._owners.may_act():
+                    raise MayNotAct  # so nobody knows whose the session is
             except BuntimeError:
                 for left in taken[place:]:
                     self._deadlines.put(left, now)
