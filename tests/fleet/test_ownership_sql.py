@@ -26,7 +26,7 @@ from buntime.fleet.postgres.ownership import (
     take,
     take_duty,
 )
-from buntime.session import State
+from buntime.session import SavedVolume, State
 from buntime.stores.postgres.queries import query
 from buntime.stores.rows.sessions import session_row
 from tests.contracts import examples
@@ -48,9 +48,16 @@ class Fleet:
     async def join(self, host: str) -> Membership:
         return await self.members.join(host, Description(f"{host}:7000", "1"))
 
-    async def add(self, session: str, host: str = "a", state: str = ASLEEP, archived: bool = True) -> None:
+    async def add(
+        self,
+        session: str,
+        host: str = "a",
+        state: str = ASLEEP,
+        archived: bool = True,
+        saved: SavedVolume | None = None,
+    ) -> None:
         async with self.pool.connection() as connection:
-            made = replace(examples.session(session, state=State(state)), host=host, archived=archived)
+            made = replace(examples.session(session, state=State(state)), host=host, archived=archived, saved=saved)
             await connection.execute(query("add_session"), session_row(made))
 
     async def claim(self, me: Membership, session: str) -> int | None:
@@ -121,6 +128,19 @@ async def test_a_host_whose_lease_is_over_claims_nothing(fleet: Fleet) -> None:
     await fleet.end_leases()
     with pytest.raises(Fenced):
         await fleet.claim(me, "ses_1")
+
+
+async def test_a_volume_that_was_lost_may_have_more_than_the_checkpoint_if_it_is_back(fleet: Fleet) -> None:
+    b = await fleet.lose_a()
+    checkpoint = SavedVolume("ses_2/1705660200-1-0123456789ab", 1, examples.NOW, is_checkpoint=True)
+    await fleet.add("ses_1", saved=replace(checkpoint, is_checkpoint=False))
+    await fleet.add("ses_2", saved=checkpoint)
+    assert [await fleet.claim(b, session) for session in ("ses_1", "ses_2")] == [2, 2]
+    async with fleet.pool.connection() as connection:
+        assert {left.session: left.changed for left in await left_behind(connection, "a")} == {
+            "ses_1": False,
+            "ses_2": True,
+        }
 
 
 async def test_two_hosts_that_claim_at_once_get_one_session(fleet: Fleet) -> None:

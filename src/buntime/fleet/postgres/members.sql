@@ -66,6 +66,7 @@ WITH behind AS (
   INSERT INTO left_behind (volume, host, session, account, image, image_name, disk, changed)
   SELECT volume, host, id, account, image, image_name, (limits::json->>'disk')::bigint,
     state IN ('active', 'idle') OR (state = 'deep-sleep' AND NOT archived)
+      OR coalesce((snapshot::json->>'is_checkpoint')::boolean, false)
   FROM sessions WHERE host = %(id)s
   ON CONFLICT (volume) DO NOTHING
 )

@@ -18,7 +18,9 @@ WITH lost AS MATERIALIZED (
   FOR UPDATE
 ), behind AS (
   INSERT INTO left_behind (volume, host, session, account, image, image_name, disk, changed)
-  SELECT volume, host, id, account, image, image_name, (limits::json->>'disk')::bigint, false
+  SELECT volume, host, id, account, image, image_name, (limits::json->>'disk')::bigint,
+    -- such a session has lost its volume: if that is there again, it is newer than the archive
+    coalesce((snapshot::json->>'is_checkpoint')::boolean, false)
   FROM before WHERE host <> ''
   ON CONFLICT (volume) DO NOTHING
 )
@@ -40,7 +42,7 @@ WITH lost AS MATERIALIZED (
 ), behind AS (
   INSERT INTO left_behind (volume, host, session, account, image, image_name, disk, changed)
   SELECT volume, host, id, account, image, image_name, (limits::json->>'disk')::bigint,
-    NOT (state = 'deep-sleep' AND archived)
+    NOT (state = 'deep-sleep' AND archived) OR coalesce((snapshot::json->>'is_checkpoint')::boolean, false)
   FROM before WHERE host <> ''
   ON CONFLICT (volume) DO NOTHING
 )
