@@ -58,6 +58,23 @@ async def test_a_session_that_goes_before_it_is_awake_is_used_where_it_is_then(
     assert (await stored_of(api, session)).state is State.DEEP_SLEEP
 
 
+async def test_a_suspended_session_that_moves_while_it_is_woken_stays_frozen(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = await api.session()
+    await api.call("POST", f"/sessions/{session}/sleep", {"depth": "idle"})
+    sandbox = api.sandboxes.running[api.store.sessions[session].sandbox]
+    thaw = sandbox.thaw
+
+    async def moved() -> None:
+        await thaw()
+        api.owners.elsewhere[session] = PEER
+
+    monkeypatch.setattr(sandbox, "thaw", moved)
+    assert await ask(api, session, "POST", "/sessions/{}/wake", None) == (503, "unavailable")
+    assert sandbox.frozen
+
+
 async def test_rows_are_read_by_any_host(api: Api) -> None:
     session = await api.session()
     api.owners.elsewhere[session] = PEER

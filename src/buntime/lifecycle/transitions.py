@@ -199,7 +199,8 @@ class Transitions:
             raise
 
     async def _store_awake(self, session: Session, sandbox: Sandbox) -> None:
-        """Stores that the sandbox serves the session. A new one that cannot be stored is stopped."""
+        """Stores that the sandbox serves the session. A new one that cannot be stored is stopped. One that was thawed
+        for a session that has moved meanwhile is frozen again."""
         newest, previous = session.saved, session.previous
 
         def awake(stored: Session) -> Session:
@@ -212,7 +213,12 @@ class Transitions:
             is_new = sandbox.id != session.sandbox or session.state is State.DEEP_SLEEP
             # a frozen sandbox has used nothing, and its request waits
             used = await self._metering.read_next(session, sandbox) if is_new else self._metering.now(session.id)
-            stored, network = await self._changes.change(session.id, awake, used), session.network
+            try:
+                stored, network = await self._changes.change(session.id, awake, used), session.network
+            except (errors.NotOwner, errors.MayNotAct):
+                if session.state is State.IDLE:
+                    await sandbox.freeze()
+                raise
             while stored.network != network:  # it was changed while the sandbox started
                 network = stored.network
                 await sandbox.restrict(network)
