@@ -237,8 +237,16 @@ def _check_store(config: Config) -> None:
 
 
 def _check_peer(config: Config) -> None:
-    if not config.peer:
-        return
+    if config.peer:
+        _check_peer_address(config)
+    if (config.peer or config.store) and config.peer_port == config.port:
+        raise BadSetting(
+            f"Clients and other hosts cannot both use port {config.port}. Set BUNTIME_PORT, or BUNTIME_PEER to "
+            "ADDRESS:PORT, to another one."
+        )
+
+
+def _check_peer_address(config: Config) -> None:
     host, _, port = config.peer.rpartition(":")
     try:
         address, number = ipaddress.ip_address(host.strip("[]")), int(port)

@@ -13,6 +13,8 @@ local settings = ...
 
 local match = string.match
 
+local BODILESS = { GET = true, HEAD = true, OPTIONS = true } -- methods whose body nobody reads
+
 -- Variable of nginx → the control plane's header.
 local TOLD = {
   peer_id = "x-peer", peer_address = "x-peer-address", peer_hops = "x-peer-hops", peer_next = "x-peer-next",
@@ -54,7 +56,7 @@ end
 local function ask_first()
   local answer = questions.send(bodies.question({ ["X-Buntime-Where"] = "1" }))
   if not answer then
-    return -- the control plane answers the request itself, or nginx does
+    return ngx.exit(502) -- the control plane is away, so nobody would get the body
   end
   if carrying.is_elsewhere(answer) then
     return carrying.carry(answer)
@@ -66,8 +68,13 @@ end
 
 -- access phase of a request to the API. nginx reads what may come after this, and so can send it to another host.
 function carrying.ask()
-  if ngx.var.large ~= "" then
+  local var = ngx.var
+  if var.large ~= "" then
     return ask_first()
+  end
+  -- HTTP/2 needs no length, and nginx would keep such a body before the key is checked
+  if var.http2 ~= "" and not var.http_content_length and BODILESS[ngx.req.get_method()] then
+    ngx.req.discard_body()
   end
 end
 

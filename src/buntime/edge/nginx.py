@@ -6,7 +6,7 @@ from pathlib import Path
 from string import Template
 
 from buntime.edge import peers as fleet
-from buntime.edge.peers import Peers
+from buntime.edge.peers import LARGE_OF_ADDRESS, Peers
 from buntime.edge.refusals import PREVIEW_REFUSALS, REFUSALS, error, lua_string, preview_table
 from buntime.look import CONTENT_POLICY
 from buntime.preview import COOKIE, PERMISSION_SECONDS, QUERY
@@ -361,7 +361,7 @@ class Edge:
 def render(edge: Edge) -> str:
     """The whole nginx.conf."""
     tls, peers = edge.certificate, edge.peers
-    limits = f"limit_conn sources {CONNECTIONS_OF_ADDRESS};"
+    limits = f"limit_conn sources {CONNECTIONS_OF_ADDRESS};\n      limit_conn large_sources {LARGE_OF_ADDRESS};"
     return MAIN.substitute(
         user=f"user {edge.user};" if edge.user else "",
         modules="\n".join(f"load_module {MODULES / name};" for name in LUA_MODULES),
@@ -425,7 +425,7 @@ def _visits(edge: Edge) -> str:
 def _peer_servers(edge: Edge, peers: Peers) -> str:
     """Other hosts have counted their clients."""
     return fleet.server(peers, "_", f" default_server {LISTEN}", _api(edge, "", "", for_hosts=True)) + fleet.server(
-        peers, "~^ses[-_]", "", _visits(edge)
+        peers, "~^ses[-_]", "", f"    limit_conn hosts {CONNECTIONS_OF_HOST};\n{_visits(edge)}"
     )
 
 

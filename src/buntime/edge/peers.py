@@ -18,6 +18,7 @@ KEPT_SECONDS = 60  # below `keepalive_timeout` of the other side
 KEPT_REQUESTS = 100000
 SMALL_BODY = 1 << 20  # bytes; nginx keeps them in memory, and can send them twice
 LARGE_BODIES = 64  # at once: nginx keeps each on the disk until the request has ended
+LARGE_OF_ADDRESS = 32  # of these, so that one address leaves room for others
 
 AWAY = Refusal(503, "unavailable", "The host that has this session does not answer. Try again.", retry_after=1)
 
@@ -44,11 +45,13 @@ FLEET = Template("""
   map "$$http_content_length:$$http_transfer_encoding:$$http2:$$request_method" $$large {
     "~^[0-9]{7,}:" large;
     "~^:.+:.*:" large;
-    "~^::h2:(POST|PUT|PATCH)$$" large;
+    "~^::h2c?:(?!GET$$|HEAD$$|OPTIONS$$)" large;
     default "";
   }
   map $$upstream_connect_time $$untaken { "~(^|[ ,:])-$$" 1; default ""; }
+  map $$large $$large_source { large $$source; default ""; }
   limit_conn_zone $$large zone=large:1m;
+  limit_conn_zone $$large_source zone=large_sources:4m;
 
   proxy_ssl_certificate $certificate;
   proxy_ssl_certificate_key $key;
@@ -109,7 +112,8 @@ TO_PEER = Template("""\
     location @peer {
       client_max_body_size 0;  # the control plane has judged it
       rewrite_by_lua_block { require("carrying").begin() }
-      proxy_set_header Host $$http_host;
+      # By this, nginx chooses the server there. The client could name a preview, beside an API as the target.
+      proxy_set_header Host $$peer_id;
       proxy_set_header Connection $$connection_to_upstream;
       proxy_set_header Upgrade $$http_upgrade;
       proxy_set_header X-Request-Id $$rid;

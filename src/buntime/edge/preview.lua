@@ -180,7 +180,7 @@ function preview.nothing()
     return refuse(429)
   end
   local answer = questions.nothing(lower(var.http_host), var.http_x_preview_token, (take_cookie(var)))
-  if not answer then
+  if not answer or questions.is_permission(answer) then -- the session has moved since the request was admitted
     return refuse(503)
   end
   return answers.give(answer)

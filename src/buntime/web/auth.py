@@ -31,8 +31,8 @@ def cause_of(exchange: Exchange, caller: Caller) -> Cause:
 
 
 def _is_counted_elsewhere(exchange: Exchange) -> bool:
-    """Whether the first host counts it, or it is a question about a request that is counted when it comes."""
-    return exchange.hops > 0 or exchange.is_question
+    """Whether the first host counts it."""
+    return exchange.hops > 0
 
 
 def _from(exchange: Exchange) -> tuple[bytes | None, str]:
@@ -51,7 +51,8 @@ class Authenticator:
     async def caller_of(self, exchange: Exchange) -> Caller:
         """Raises Unauthorized, RateLimitExceeded, or Forbidden for a suspended account.
 
-        After this every answer has the rate limit headers, if this host counts the request.
+        After this every answer has the rate limit headers, if this host counts the request. A question is not counted
+        yet: see `count_question`.
         """
         try:
             caller = await self._identity.identify(bearer(exchange.header(b"authorization")))
@@ -59,7 +60,7 @@ class Authenticator:
             self.count_stranger(exchange)
             raise
         exchange.caller = caller
-        if not _is_counted_elsewhere(exchange):
+        if not exchange.is_question and not _is_counted_elsewhere(exchange):
             self.count(exchange, caller)
         self._identity.require_active(caller)
         return caller
@@ -82,6 +83,12 @@ class Authenticator:
             whose = "one key" if standing is own else "all keys of an account together"
             message = f"The {plan} plan allows {standing.limit} requests a minute for {whose}."
             raise exceeded(message, standing.limit, self._keys.retry_after(standing), plan=plan)
+
+    def count_question(self, exchange: Exchange, caller: Caller) -> None:
+        """Counts a question whose answer the client gets, or after which the request goes to another host: it does not
+        come again. Does nothing for a request. Raises RateLimitExceeded."""
+        if exchange.is_question and not _is_counted_elsewhere(exchange):
+            self.count(exchange, caller)
 
     def count_stranger(self, exchange: Exchange) -> None:
         """Counts a call without a valid key against its address. Raises RateLimitExceeded."""

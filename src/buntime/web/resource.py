@@ -11,7 +11,7 @@ from buntime.caller import Caller
 from buntime.cause import caused_by
 from buntime.config import Config
 from buntime.daemon.room import belongs_to
-from buntime.errors import ExecutionTimeout, InvalidRequest, MethodNotAllowed
+from buntime.errors import BuntimeError, ExecutionTimeout, InvalidRequest, MethodNotAllowed
 from buntime.operations.assembly import Operations
 from buntime.ports import AnotherHost
 from buntime.web import carrying, idempotent
@@ -58,6 +58,13 @@ class Resource:
         send = only_if(self._world.operations.owners.may_act, send)
         caller = await self._world.authenticator.caller_of(exchange)
         belongs_to(caller.account.id)
+        try:
+            await self._answer(exchange, caller, receive, send)
+        except (BuntimeError, AnotherHost):
+            self._world.authenticator.count_question(exchange, caller)
+            raise
+
+    async def _answer(self, exchange: Exchange, caller: Caller, receive: Receive, send: Send) -> None:
         if exchange.method == "OPTIONS":
             await exchange.send(Reply(204, b"", headers=[self._allow]), send)
             return
@@ -90,17 +97,14 @@ class Resource:
             await self._with_json(operation, call, key, exchange, receive, send)
 
     async def _where(self, operation: Operation, call: Call[Any, Any], exchange: Exchange, send: Send) -> None:
-        """Tells the edge which host has the session, if path or query name one, before it reads the body."""
+        """Tells the edge which host has the session, if path or query name one, before it reads the body. What this
+        raises is the answer to the client."""
         if operation.body is not None:
             check_declared(exchange, call.caller.plan)
         call = await with_ids(call, exchange)
         session_id = call.path.get("sessionId") or getattr(call.query, "session_id", None)
         if isinstance(session_id, str) and SESSION_ID.fullmatch(session_id):
-            try:
-                await self._world.operations.entrance.own(call.caller, session_id)
-            except AnotherHost:
-                self._world.authenticator.count(exchange, call.caller)
-                raise
+            await self._world.operations.entrance.own(call.caller, session_id)
         await carrying.say_here(exchange, send)
 
     async def _without_json(

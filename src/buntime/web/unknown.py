@@ -34,7 +34,8 @@ class Unknown:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange: Exchange = scope["exchange"]
         if exchange.header(b"authorization"):
-            await self._authenticator.caller_of(exchange)
+            caller = await self._authenticator.caller_of(exchange)
+            self._authenticator.count_question(exchange, caller)
         else:
             self._authenticator.count_stranger(exchange)
         failure = NotFound("This path does not exist. See /docs.")
