@@ -406,6 +406,13 @@ class HostFull(Unavailable):
         BuntimeError.__init__(self, refusal.message, **refusal.details)
 
 
+class OnAnotherHost(HostFull):
+    """The files are on another host alone, which has not archived them yet. That one can do what this one cannot."""
+
+    def __init__(self) -> None:
+        super().__init__(Unavailable("Another host has these files, and has not archived them yet.", 5))
+
+
 class StillWaking(Unavailable):
     """A wake takes longer than a request waits for it. The wake goes on; the request did nothing.
 

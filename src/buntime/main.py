@@ -18,6 +18,7 @@ import uvloop
 from buntime.admin import doctor
 from buntime.admin.plan_settings import plans_of
 from buntime.admin.welcome import first_key, welcome
+from buntime.archives.belonging import AGREED, require_shared
 from buntime.archives.opening import archive_of, is_directory
 from buntime.config import BadSetting, Config, require_store_for_peers
 from buntime.daemon.collecting import keep_collected
@@ -122,6 +123,9 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
 
         vault = await _vault(config, member, [*sessions, *layers])
         archive = archive_of(config)
+        if member:
+            known = await member.store.agreed(AGREED)
+            await require_shared(archive, known, member.store.agree, config.archive or "the data directory's archive")
         saving = await enter(Saving(archive, vault, sandboxes.volumes, clock))
         hosts: Hosts = SoleHost(f"{config.host}:{config.port}", store, sandboxes, clock)
         if member:

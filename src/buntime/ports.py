@@ -455,8 +455,8 @@ class Store(Protocol):
 
     async def settle_delivery(self, delivery: Delivery) -> bool:
         """Replaces the delivery after an attempt at `tried_at`. Notes at the webhook that it has worked, or since when
-        it fails. False, with the delivery as it was, when it or its webhook is gone, or it was asked for again since it
-        was read."""
+        it fails. False, with the delivery as it was, when it or its webhook is gone, another attempt has ended it, or
+        it was asked for again since it was read."""
         ...
 
     async def list_deliveries(self, webhook_id: str, limit: int, offset: int) -> tuple[Sequence[EventDelivery], int]:

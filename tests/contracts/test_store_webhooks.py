@@ -302,6 +302,8 @@ async def test_a_settled_delivery_is_due_again_when_it_says_so_or_never(store: S
     assert await waiting(store, NOW + 9) == []
     assert await store.list_deliveries("whk_one", 10, 0) == ([EventDelivery(done, one.event)], 1)
     assert not await store.settle_delivery(replace(done, id="dlv_none"))
+    assert not await store.settle_delivery(failed), "another host has sent it meanwhile"
+    assert await store.list_deliveries("whk_one", 10, 0) == ([EventDelivery(done, one.event)], 1)
 
 
 async def test_a_webhook_knows_since_when_it_fails(store: Store) -> None:

@@ -42,6 +42,7 @@ class Sending:
     clock: Clock
     secrets: dict[str, str] = field(default_factory=dict)  # webhook id → secret
     states: list[DeliveryState] = field(default_factory=list)  # of deliveries, after each attempt
+    has_duty: bool = True
     signing: Signing = field(default_factory=lambda: Signing(Vault(bytes(32))))
 
     async def webhook(self, url: str, account: str = "acc_one", types: frozenset[EventType] | None = None) -> str:
@@ -98,9 +99,8 @@ async def sending(
     store = await SqliteStore.open(directory / "store.db")
     made = Sending(store, Clock())
     try:
-        async with delivering.delivering(
-            store, made.signing, networks, made.clock, made.states.append, trusted, resolve
-        ):
+        parts = (store, made.signing, networks, made.clock, made.states.append, trusted, resolve)
+        async with delivering.delivering(*parts, lambda: made.has_duty):
             yield made
     finally:
         await store.close()

@@ -504,3 +504,26 @@ async def test_bodies_are_json_whatever_is_in_the_event(sender: Sending) -> None
         await sender.happens("ses_ünïcode")
         await eventually(lambda: receiver.got)
         assert json.loads(receiver.got[0].body)["sessionId"] == "ses_ünïcode"
+
+
+async def test_a_host_without_the_duty_sends_nothing_more_and_its_late_failure_undoes_nothing(sender: Sending) -> None:
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def late(_: Got) -> int:
+        asked.set()
+        await answer.wait()
+        return 500
+
+    async with receiving(late) as receiver:
+        webhook = await sender.webhook(receiver.url())
+        for _ in range(3):
+            await sender.happens()
+        await asked.wait()
+        sender.has_duty = False
+        first, *_ = await sender.deliveries(webhook)
+        assert await sender.store.settle_delivery(replace(first, state=DeliveryState.DELIVERED, attempts=1))
+        answer.set()
+        await asyncio.sleep(0.2)
+        assert [one.attempts for one in await sender.deliveries(webhook)] == [1, 0, 0]
+        assert (await sender.deliveries(webhook))[0].state is DeliveryState.DELIVERED
+        assert len(receiver.got) == 1

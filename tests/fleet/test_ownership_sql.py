@@ -279,6 +279,24 @@ async def test_sessions_of_lost_hosts_that_must_end_are_found(fleet: Fleet) -> N
         assert await strays(connection, examples.NOW + 300, 9) == ["ses_awake", "ses_deleting", "ses_nobody"]
 
 
+async def test_sessions_of_deleted_accounts_end_although_they_would_never_expire(fleet: Fleet) -> None:
+    await fleet.lose_a()
+    for session, host in (("ses_nobody", ""), ("ses_lost", "a"), ("ses_of_b", "b")):
+        await fleet.add(session, host=host)
+    async with fleet.pool.connection() as connection:
+        assert await strays(connection, examples.NOW, 9) == []
+        await connection.execute("INSERT INTO accounts VALUES ('acc_one', 'free', 0, 'deleted', '{}')")
+        assert await strays(connection, examples.NOW, 9) == ["ses_lost", "ses_nobody"]
+
+
+async def test_a_host_whose_clock_is_ahead_ends_no_session_of_a_lost_host_early(fleet: Fleet) -> None:
+    await fleet.lose_a()
+    await fleet.add("ses_awake", state=AWAKE)
+    async with fleet.pool.connection() as connection:
+        await connection.execute("UPDATE sessions SET expires_at = EXTRACT(EPOCH FROM clock_timestamp()) + 3600")
+        assert await strays(connection, 1 << 40, 9) == []
+
+
 async def test_one_host_has_the_duty_until_its_lease_is_over(fleet: Fleet) -> None:
     a, b = await fleet.join("a"), await fleet.join("b")
     async with fleet.pool.connection() as connection:

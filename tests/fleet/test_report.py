@@ -36,10 +36,17 @@ def test_a_report_without_what_a_choice_needs_cannot_be_read(missing: str) -> No
     assert read({name: value for name, value in JSON.items() if name != missing}) is None
 
 
-@pytest.mark.parametrize("value", ["3", None, True, -1, float("nan"), float("inf"), MOST + 1, [], {"total": 1}])
+@pytest.mark.parametrize(
+    "value", ["3", None, True, -1, float("nan"), float("inf"), MOST + 1, 10**400, [], {"total": 1}]
+)
 @pytest.mark.parametrize("name", ["running", "cores", "load", "memory"])
 def test_a_report_with_a_value_of_another_kind_cannot_be_read(name: str, value: object) -> None:
     assert read(JSON | {name: value}) is None
+
+
+@pytest.mark.parametrize("value", [None, [], [JSON], "x", 3])
+def test_what_is_no_object_cannot_be_read(value: object) -> None:
+    assert read(value) is None
 
 
 def test_a_host_without_processors_cannot_be_read() -> None:

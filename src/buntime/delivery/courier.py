@@ -37,10 +37,13 @@ class Courier:
         looks: Looks,
         clock: Callable[[], float],
         count: Callable[[DeliveryState], None],
+        has_duty: Callable[[], bool],
         *,
         careful: bool,
     ) -> None:
-        """`careful`: sends one event first, because what was sent before it could not be settled."""
+        """`has_duty`: whether this host still is the one that delivers.
+
+        `careful`: sends one event first, because what was sent before it could not be settled."""
         self.more = asyncio.Event()  # something may be due that was not
         self.settles = False  # it has settled a delivery
         self.again = False  # it ended because it may not send, which may have changed by now
@@ -51,6 +54,7 @@ class Courier:
         self._looks = looks
         self._clock = clock
         self._count = count
+        self._has_duty = has_duty
         self._running: set[str] = set()  # chains
         self._ended = asyncio.Event()  # one of them has
         self._account = ""
@@ -135,7 +139,9 @@ class Courier:
         return settled if is_settled else None  # if it was asked for again meanwhile, it goes before later events
 
     async def _may_send(self, webhook: Webhook) -> bool:
-        """Whether its account is active. The operator's endpoint has none."""
+        """Whether this host delivers, and the webhook's account is active. The operator's endpoint has none."""
+        if not self._has_duty():
+            return False
         account = await self._store.get_account(webhook.account)
         if account is None or account.status is AccountStatus.ACTIVE:
             return True

@@ -92,7 +92,7 @@ class Delivering:
         if known is not None:
             known.more.set()
             return
-        parts = (self._store, self._post, self._lanes, self._looks, self._clock, self._count)
+        parts = (self._store, self._post, self._lanes, self._looks, self._clock, self._count, self._has_duty)
         courier = Courier(webhook_id, *parts, careful=webhook_id in self._failures)
         self._couriers[webhook_id] = courier
         group.create_task(self._run(webhook_id, courier), name=f"deliveries to {webhook_id}")

@@ -17,6 +17,7 @@ from buntime.ids import new_volume_id
 log = structlog.get_logger(__name__)
 
 STRAYS_AT_ONCE = 20  # sessions of lost hosts that end, in one look
+STRAYS_SECONDS = 5.0  # between two looks for them, each of which reads all sessions of nobody
 
 
 class Keeping:
@@ -33,6 +34,7 @@ class Keeping:
         self._members, self._rows, self._membership = members, rows, membership
         self._owners, self._clock = owners, clock
         self._looking: tuple[Membership, TakingOver] | None = None
+        self._strays_at = 0.0  # when they are looked for next, on the monotonic clock
 
     async def run(self) -> None:
         """For ever. What it could not do because the database was away, a later look does."""
@@ -58,5 +60,10 @@ class Keeping:
 
     async def _end_strays(self) -> None:
         """Makes this host the owner of sessions that must end, and that nobody else can end. The keeper ends them."""
-        for session_id in await self._rows.strays(int(self._clock()), STRAYS_AT_ONCE):
+        now = time.monotonic()
+        if now < self._strays_at:
+            return
+        found = await self._rows.strays(int(self._clock()), STRAYS_AT_ONCE)
+        self._strays_at = now + (STRAYS_SECONDS if len(found) < STRAYS_AT_ONCE else 0.0)
+        for session_id in found:
             await self._rows.take(session_id, new_volume_id())

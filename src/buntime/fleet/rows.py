@@ -46,7 +46,8 @@ class Rows(Protocol):
         ...
 
     async def strays(self, now: int, most: int) -> Sequence[str]:
-        """Ids of sessions of nobody, or of lost hosts, that have expired (Unix seconds) or are being deleted."""
+        """Ids of sessions of nobody, or of lost hosts, that have expired (Unix seconds, and by the database's clock),
+        are being deleted, or whose account is."""
         ...
 
     async def take_duty(self) -> bool:

@@ -27,7 +27,7 @@ from buntime.lifecycle.transfers import Interrupted
 from buntime.plan import MB
 from buntime.ports import ArchiveUnavailable, Owners, Sandboxes, Store, VolumeLost
 from buntime.session import Session, State
-from buntime.snapshot import Layer
+from buntime.snapshot import Layer, MadeImage
 
 log = structlog.get_logger()
 
@@ -36,6 +36,7 @@ STOP_SECONDS = 5.0  # for a fetch that was interrupted
 TRIES = 3  # the session may lose its volume between two steps, by an eviction or a restore
 TICK_SECONDS, PAUSE_SECONDS = 60.0, 0.5
 SAVE_AFTER = 600  # seconds after which a layer is saved that nobody asked to be: of a restore
+CAPTURE_SECONDS = 3600.0  # after which a layer that was captured here and is in no store never will be
 FORK_SECONDS = 3600  # for which a fork that a crash interrupted can go on with its layer
 
 
@@ -64,6 +65,7 @@ class Layers:
         self._fetching: dict[str, asyncio.Future[None]] = {}  # by layer or session
         self._saves: set[str] = set()  # layers that are being saved
         self._used: dict[str, float] = {}  # layer → when it was last asked for, on the loop's clock
+        self._captured: dict[str, float] = {}  # layer → when this host made it, on the same clock
         self._in_use: Counter[str] = Counter()  # layers that stay on this host
         self._removing = asyncio.Lock()  # one at a time: what is being removed is not in use
         self._due = asyncio.Event()
@@ -84,6 +86,7 @@ class Layers:
     async def capture_volume(self, session: Session) -> Layer:
         """A new layer of the session's volume. Raises VolumeLost and Unavailable."""
         layer_id, started = new_layer_id(), time.perf_counter()
+        self._captured[layer_id] = asyncio.get_running_loop().time()
         size = await self._sandboxes.volumes.capture(session.volume, layer_id)
         reached("capture: captured")
         self._monitor.captured(time.perf_counter() - started)
@@ -97,9 +100,15 @@ class Layers:
         )
 
     async def discard(self, layer_id: str) -> None:
-        """Removes a layer that no store has. If that is not possible now, the next start does it."""
+        """Removes a layer that no store has. If that is not possible now, a later look or the next start does it."""
         with suppress(errors.Unavailable):  # it is in the log
             await self._sandboxes.volumes.remove(layer_id)
+            self._forget(layer_id)
+
+    def _forget(self, layer_id: str) -> None:
+        """It is not on this host any more."""
+        self._used.pop(layer_id, None)
+        self._captured.pop(layer_id, None)
 
     # --- bringing here ---
 
@@ -109,6 +118,13 @@ class Layers:
         self._used[layer_id] = asyncio.get_running_loop().time()
         if not self._sandboxes.volumes.exists(layer_id):
             await self._wait_for(layer_id, self._fetch_layer)
+
+    async def is_only_here(self, layer_id: str) -> bool:
+        """Whether this host has a layer that the archive does not have yet."""
+        if self._owners.is_alone or not self._sandboxes.volumes.exists(layer_id):
+            return False
+        layer = await self._store.get_layer(layer_id)
+        return layer is not None and layer.saved is None
 
     @asynccontextmanager
     async def using(self, layer_id: str) -> AsyncIterator[None]:
@@ -133,24 +149,37 @@ class Layers:
             await self._wait_for(session_id, self._fetch_volume)
 
     async def bring_image(self, image_id: str) -> None:
-        """The same for all layers of an image that an account has made, and its bases. Others have none."""
-        async for layer_id in self._below(image_id):
-            await self.bring(layer_id)
+        """The same for all layers of an image that an account has made, and its bases. Others have none. This host
+        knows the image then, also if another host has made it."""
+        chain = [made async for made in self._below(image_id)]
+        for made in chain:
+            await self.bring(made.layer)
+        if not self._owners.is_alone:
+            for made in reversed(chain):
+                await self._know(made)
+
+    async def _know(self, made: MadeImage) -> None:
+        """Raises Unavailable where no session of this host could stand on the image."""
+        try:
+            await self._sandboxes.know(made)
+        except ValueError as wrong:
+            log.error("image_not_usable", image=made.id, reason=str(wrong))
+            raise errors.Unavailable("This host cannot use the image that the session stands on.", 60) from wrong
 
     async def progress(self, session: Session) -> Progress:
         """Of the restores that a wake of the session waits for."""
         layers = []
         with suppress(VolumeLost):
-            layers = [layer_id async for layer_id in self._below(session.image)]
+            layers = [made.layer async for made in self._below(session.image)]
         return self._saving.restores.of([session.id, *layers])
 
-    async def _below(self, image_id: str) -> AsyncIterator[str]:
-        """The layers of an image. Raises VolumeLost."""
+    async def _below(self, image_id: str) -> AsyncIterator[MadeImage]:
+        """The image, if an account has made it, and those below it. Raises VolumeLost."""
         while image_id.startswith(MADE_PREFIX):
             made = await self._store.get_made_image(image_id)
             if made is None:
                 raise VolumeLost(image_id)
-            yield made.layer
+            yield made
             image_id = made.base
 
     async def _wait_for(self, owner_id: str, work: Callable[[str], Coroutine[Any, Any, None]]) -> None:
@@ -192,7 +221,7 @@ class Layers:
         if self._sandboxes.volumes.exists(layer_id):
             return
         if layer.saved is None and not self._owners.is_alone:
-            raise errors.Unavailable("Another host has these files, and has not archived them yet.", 5)
+            raise errors.OnAnotherHost
         try:
             await self._saving.restore_layer(layer)
         except LayerDamaged:
@@ -208,7 +237,7 @@ class Layers:
         """Whether the archive has all layers of an image, so that any host can stand on it. Begins to save the others.
         Raises Unavailable."""
         with suppress(VolumeLost):
-            layers = [await self._store.get_layer(layer_id) async for layer_id in self._below(image_id)]
+            layers = [await self._store.get_layer(made.layer) async for made in self._below(image_id)]
             unsaved = [layer.id for layer in layers if layer is not None and layer.saved is None]
             for layer_id in unsaved:
                 self.start_saving(layer_id)
@@ -252,19 +281,29 @@ class Layers:
             await self._store.drop_snapshots(now)
             while await self._drop(now):  # an image may be all that referred to the one that it stands on
                 pass
+        else:
+            await self._forget_dropped()
         layers = await self._store.all_layers()
         for layer in layers:
             is_due = layer.saved is None and layer.created_at + save_after <= now
             if is_due and (self._owners.is_alone or self._sandboxes.volumes.exists(layer.id)):
                 self.start_saving(layer.id)
-        await self._let_go(self._used.keys() - {layer.id for layer in layers})
+        await self._let_go({layer.id for layer in layers})
 
-    async def _let_go(self, gone: Collection[str]) -> None:
-        """Removes layers that another host has dropped."""
-        for layer_id in gone:
+    async def _let_go(self, stored: Collection[str]) -> None:
+        """Removes layers that another host has dropped. What was just captured is in no store yet."""
+        young = asyncio.get_running_loop().time() - CAPTURE_SECONDS
+        for layer_id in (self._used.keys() | self._captured.keys()) - set(stored):
+            if self._captured.get(layer_id, young) > young:
+                continue
             if await self._store.get_layer(layer_id) is None:  # it may have been added since
                 await self.discard(layer_id)
-                self._used.pop(layer_id, None)
+
+    async def _forget_dropped(self) -> None:
+        """Forgets images that another host has dropped."""
+        for image_id in [image for image in self._sandboxes.images() if image.startswith(MADE_PREFIX)]:
+            if await self._store.get_made_image(image_id) is None:
+                await self._sandboxes.forget(image_id)
 
     async def _drop(self, now: int) -> bool:
         """Drops images and layers that nothing refers to. Returns whether images were among them."""
@@ -353,7 +392,7 @@ class Layers:
         except errors.Unavailable as failed:
             log.warning("layer_not_removed", layer=layer.id, reason=failed.message)
         else:
-            self._used.pop(layer.id, None)
+            self._forget(layer.id)
 
     async def _stop_transfers(self, layer_id: str) -> None:
         """When this returns, the layer neither leaves this host nor comes here any more. Raises Unavailable."""

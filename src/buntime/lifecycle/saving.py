@@ -16,6 +16,7 @@ import structlog
 
 from buntime import errors
 from buntime.daemon.steps import reached
+from buntime.ids import LAYER_PREFIX, SESSION_PREFIX
 from buntime.lifecycle import chains
 from buntime.lifecycle.ahead import read_ahead
 from buntime.lifecycle.object_names import epoch_of, made_in, new_name
@@ -462,7 +463,7 @@ class Saving:
     async def owners(self) -> set[str]:
         """Ids of sessions and layers that have objects; the store may not know them. Raises ArchiveUnavailable."""
         names = await asyncio.to_thread(self._archive.names, "")
-        return {name.partition("/")[0] for name in names}
+        return {name.partition("/")[0] for name in names if name.startswith((SESSION_PREFIX, LAYER_PREFIX))}
 
     def is_making(self, name: str) -> bool:
         """Whether the object is being saved, or was saved and the store does not name it yet."""

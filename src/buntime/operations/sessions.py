@@ -162,6 +162,8 @@ class Sessions:
         if new.name is not None:
             await self._check_count(caller)
         source = await self._source(caller, new, limits)
+        if chosen is None and source.layer and await self._lifecycle.layers.is_only_here(source.layer):
+            chosen = ()
         rest = await self._placing.begin(source.image, chosen)
         now = self._now()
         like = Session(

@@ -184,6 +184,8 @@ class FakeEvents:
         stored = self.deliveries.get(delivery.id)
         if webhook is None or stored is None or stored[1].redelivery != delivery.redelivery:
             return False
+        if stored[1].state is not DeliveryState.PENDING:
+            return False
         self.deliveries[delivery.id] = (stored[0], delivery)
         return True
 

@@ -96,7 +96,7 @@ async def adopt(connection: AsyncConnection[Any], me: Membership) -> int:
 
 
 async def strays(connection: AsyncConnection[Any], now: int, most: int) -> Sequence[str]:
-    """Sessions of nobody, or of a lost host, that have expired or are being deleted."""
+    """Sessions of nobody, or of a lost host, that have expired, are being deleted, or whose account is."""
     async with connection.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(SQL["strays"], {"now": now, "most": most})
         return [row["id"] for row in await cursor.fetchall()]

@@ -68,9 +68,10 @@ WHERE host = 'local' AND NOT EXISTS (SELECT FROM hosts WHERE id <> %(host)s)
 RETURNING id
 
 -- name: strays
--- Sessions of nobody, or of a lost host, that must end.
+-- Sessions of nobody, or of a lost host, that must end. A host whose clock is ahead ends none early.
 SELECT id FROM sessions
-WHERE (state = 'deleting' OR expires_at <= %(now)s)
+WHERE (state = 'deleting' OR expires_at <= least(%(now)s, EXTRACT(EPOCH FROM clock_timestamp()))
+       OR account IN (SELECT id FROM accounts WHERE status = 'deleted'))
   AND (host = '' OR host IN (SELECT id FROM hosts WHERE taken_over))
 ORDER BY id LIMIT %(most)s
 

@@ -63,7 +63,7 @@ _FAILS = "UPDATE webhooks SET failing_since = :tried_at WHERE id = :webhook AND 
 _SETTLE = """
 UPDATE deliveries
 SET state = :state, attempts = :attempts, due_at = :due_at, tried_at = :tried_at, status = :status, failure = :failure
-WHERE id = :id AND redelivery = :redelivery
+WHERE id = :id AND redelivery = :redelivery AND state = 'pending'
   AND EXISTS (SELECT 1 FROM webhooks WHERE webhooks.id = deliveries.webhook AND removed = 0)
 """
 

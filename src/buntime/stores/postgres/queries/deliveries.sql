@@ -38,7 +38,7 @@ UPDATE webhooks SET failing_since = coalesce(failing_since, %(tried_at)s) WHERE 
 UPDATE deliveries
 SET state = %(state)s, attempts = %(attempts)s, due_at = %(due_at)s, tried_at = %(tried_at)s, status = %(status)s,
     failure = %(failure)s
-WHERE id = %(id)s AND redelivery = %(redelivery)s
+WHERE id = %(id)s AND redelivery = %(redelivery)s AND state = 'pending' -- two hosts may have sent it
   AND EXISTS (SELECT FROM webhooks WHERE webhooks.id = deliveries.webhook AND NOT removed)
 
 -- name: count_deliveries

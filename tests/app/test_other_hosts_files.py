@@ -1,0 +1,102 @@
+"""Snapshots and images of accounts, where another host of the fleet has made or dropped them."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from buntime.lifecycle import layers
+from buntime.ports import Peer
+from buntime.testing.owners import FakeOwners
+from tests.app.serving import Api, serving
+from tests.app.sleeping import content_of, deep_sleep, write
+from tests.app.test_made_images import make
+from tests.app.test_snapshots import awake, take
+from tests.waiting import eventually
+
+PEER = Peer("hst_other", "192.0.2.7:8443")
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Api]:
+    owners = FakeOwners()
+    owners.is_alone = False
+    async with serving(owners=owners) as served:
+        yield served
+
+
+async def saved(api: Api) -> None:
+    await eventually(lambda: all(layer.saved for layer in api.store.layers.values()))
+
+
+async def test_a_session_is_made_on_an_image_that_another_host_has_made(api: Api) -> None:
+    assert (await make(api, sessionId=await awake(api))).status == 200
+    await saved(api)
+    api.sandboxes.made.clear()  # this host is the other one now
+    session = await api.session(image="mine")
+    assert await content_of(api, session) == "kept"
+
+
+async def test_a_session_wakes_on_an_image_that_stands_on_one_of_another_host(api: Api) -> None:
+    assert (await make(api, sessionId=await awake(api))).status == 200
+    session = await api.session(image="mine")
+    await write(api, session, "more")
+    assert (await make(api, name="second", sessionId=session)).status == 200
+    session = await api.session(image="second")
+    await deep_sleep(api, session)
+    await saved(api)
+    api.sandboxes.made.clear()
+    assert await content_of(api, session) == "more"
+    assert len(api.sandboxes.made) == 2
+
+
+async def test_what_another_host_has_dropped_goes_from_this_one(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A layer that was made here, and never asked for since."""
+    api.owners.on_duty = False
+    snapshot = await take(api, await awake(api))
+    (layer,) = api.store.layers
+    await saved(api)
+    assert (await call_delete(api, snapshot)) == 200
+    await api.lifecycle.layers.tidy()
+    assert layer in api.sandboxes.volumes, "the host with the duty has not dropped it yet"
+    del api.store.layers[layer]
+    monkeypatch.setattr(layers, "CAPTURE_SECONDS", 0.0)
+    await api.lifecycle.layers.tidy()
+    assert layer not in api.sandboxes.volumes
+
+
+async def test_a_layer_that_no_store_has_yet_stays(api: Api) -> None:
+    api.owners.on_duty = False
+    session = await awake(api)
+    _, layer = await api.lifecycle.layers.capture(session)
+    await api.lifecycle.layers.tidy()
+    assert layer.id in api.sandboxes.volumes
+
+
+async def test_an_image_that_another_host_has_dropped_is_forgotten(api: Api) -> None:
+    assert (await make(api, sessionId=await awake(api))).status == 200
+    api.owners.on_duty = False
+    await api.lifecycle.layers.tidy()
+    assert api.sandboxes.made
+    api.store.made_images.clear()
+    await api.lifecycle.layers.tidy()
+    assert not api.sandboxes.made
+
+
+async def test_a_create_goes_to_the_host_that_alone_has_the_files(api: Api) -> None:
+    api.archive.unreachable = True
+    snapshot = await take(api, await awake(api))
+    api.owners.best = (PEER, None)
+    here = await api.call("POST", "/sessions/create", {"snapshotId": snapshot})
+    assert here.status == 200, "no other host could make it"
+    (layer,) = api.store.layers
+    await api.sandboxes.volumes.remove(layer)
+    api.owners.best = (None, PEER, PEER)  # of the fake's list, the first one after this host is left out
+    there = await api.call("POST", "/sessions/create", {"snapshotId": snapshot})
+    assert (there.status, there.headers.get("X-Accel-Redirect")) == (204, "@peer")
+    api.owners.best = (None,)
+    nowhere = await api.call("POST", "/sessions/create", {"snapshotId": snapshot})
+    assert nowhere.refusal == (503, "unavailable")
+
+
+async def call_delete(api: Api, snapshot: str) -> int:
+    return (await api.call("DELETE", f"/snapshots/{snapshot}")).status
