@@ -139,7 +139,7 @@ def test_clients_do_everything_and_a_sound_fleet_has_no_violations() -> None:
     [
         ("forgets", {"what was acknowledged stays", "a snapshot has what was acknowledged"}),
         ("twice", {"a run happens once"}),
-        ("two places", {"one host at a time"}),
+        ("two places", {"one host at a time", "a recovery ends what ran before"}),
         ("forgets keys", {"one key, one session"}),
         ("silent", {"a recovery is as old as it says", "a snapshot has what was acknowledged"}),
     ],

@@ -16,6 +16,8 @@ from tests.fleet.lab.switch import Switch
 pytestmark = pytest.mark.root
 
 CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 0.5)"
+LISTEN = "import socket, sys; s = socket.create_server(('', int(sys.argv[1]))); print(flush=True); sys.stdin.read()"
+PEER_PORT = 8443
 
 
 @pytest.fixture
@@ -40,11 +42,24 @@ def database(switch: Switch, place: Place) -> Iterator[socket.socket]:
         yield listener
 
 
-def reaches(place: Place, host: int) -> bool:
-    command = ["nsenter", f"--net=/run/netns/{place.namespace(host)}", sys.executable, "-c", CONNECT]
-    return not subprocess.run(
-        [*command, place.services, str(DATABASE_PORT)], capture_output=True, check=False
-    ).returncode
+@pytest.fixture
+def second(switch: Switch, place: Place) -> Iterator[None]:
+    """Host 2 listens for the others."""
+    command = [*_on(place, 2), "-c", LISTEN, str(PEER_PORT)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as listener:
+        assert listener.stdout
+        listener.stdout.readline()
+        yield
+        listener.communicate(b"")
+
+
+def reaches(place: Place, host: int, address: str, port: int = DATABASE_PORT) -> bool:
+    command = [*_on(place, host), "-c", CONNECT, address, str(port)]
+    return not subprocess.run(command, capture_output=True, check=False).returncode
+
+
+def _on(place: Place, host: int) -> list[str]:
+    return ["nsenter", f"--net=/run/netns/{place.namespace(host)}", sys.executable]
 
 
 @pytest.mark.usefixtures("database")
@@ -53,9 +68,32 @@ def reaches(place: Place, host: int) -> bool:
 def test_a_cut_is_of_one_host_until_it_is_mended(switch: Switch, place: Place, peer: Peer, way: Way) -> None:
     cut = Cut(1, peer, way)
     switch.cut(cut)
-    assert (reaches(place, 1), reaches(place, 2)) == (False, True)
+    assert (reaches(place, 1, place.services), reaches(place, 2, place.services)) == (False, True)
     switch.mend([cut])
-    assert reaches(place, 1)
+    assert reaches(place, 1, place.services)
+
+
+@pytest.mark.parametrize("way", list(Way))
+def test_a_host_that_is_cut_off_from_the_archive_reaches_the_database(
+    switch: Switch, place: Place, database: socket.socket, way: Way
+) -> None:
+    with socket.create_server((place.services, place.archive_port)):
+        switch.cut(Cut(1, Peer.ARCHIVE, way))
+        assert not reaches(place, 1, place.services, place.archive_port)
+        assert reaches(place, 2, place.services, place.archive_port)
+        assert reaches(place, 1, place.services)
+
+
+@pytest.mark.usefixtures("second", "database")
+@pytest.mark.parametrize("way", list(Way))
+@pytest.mark.parametrize("host", [1, 2])
+def test_a_host_that_is_cut_off_from_the_others_reaches_the_database(
+    switch: Switch, place: Place, host: int, way: Way
+) -> None:
+    assert reaches(place, 1, place.address(2), PEER_PORT)
+    switch.cut(Cut(host, Peer.HOSTS, way))
+    assert not reaches(place, 1, place.address(2), PEER_PORT)
+    assert reaches(place, host, place.services)
 
 
 def test_all_of_it_can_be_made_and_removed_twice(switch: Switch, place: Place) -> None:
