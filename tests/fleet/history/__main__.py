@@ -7,6 +7,7 @@ history shows it.
 import argparse
 import os
 import random
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -27,6 +28,8 @@ def main() -> int:
     if os.geteuid() != 0:
         print("history: run this as root, because it starts servers.", file=sys.stderr)
         return 1
+    for number in (signal.SIGINT, signal.SIGTERM):  # then the fleet is taken down
+        signal.signal(number, signal.default_int_handler)
     seed = asked.seed or f"{random.SystemRandom().randrange(10**9)}"
     mutant = MUTANTS[asked.mutant] if asked.mutant else None
     faults = _faults(asked.faults or ",".join(mutant.faults if mutant else ()), asked.hosts)

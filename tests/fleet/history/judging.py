@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 
 from tests.fleet.history.operations import History, Kind, Operation, Outcome, Run
 from tests.fleet.history.planning import Fault
@@ -77,7 +77,7 @@ def violations(history: History) -> list[Violation]:
     sessions = _Sessions(history)
     found = [*_keys(history)]
     for session in sorted(sessions.by_session):
-        for rule in (_places, _contents, _losses, _forks, _snapshots, _existence, _recoveries, _spans, _ends):
+        for rule in (_places, _contents, _losses, _forks, _snapshots, _existence, _recoveries, _moves, _spans, _ends):
             found += rule(session, sessions)
     return [*found, *_drains(history)]
 
@@ -227,6 +227,21 @@ def _recoveries(session: str, sessions: _Sessions) -> Iterator[Violation]:
     for each in sessions.of(session, Kind.RECOVER, Outcome.OK):
         if each.recovered_from is None:
             yield Violation("a recovery says how old it is", session, f"on {each.host}")
+
+
+def _moves(session: str, sessions: _Sessions) -> Iterator[Violation]:
+    """A session that moved to another host was in the archive then, so no recovery is older."""
+    executes, recovers = sessions.executes(session), sessions.recovers(session)
+    for recover in recovers:
+        before = [each for each in executes if each.run.ended < recover.begin]
+        for earlier, later in pairwise(before):
+            if earlier.run.place == later.run.place or earlier.run.ended > later.run.began:
+                continue
+            if any(each.end > earlier.run.began and each.begin < later.run.ended for each in recovers):
+                continue
+            if recover.recovered_from is not None and earlier.run.ended > recover.recovered_from + SLACK:
+                what = f"the archive had {earlier.line}"
+                yield Violation("a recovery is no older than what moved", session, what)
 
 
 def _spans(session: str, sessions: _Sessions) -> Iterator[Violation]:

@@ -120,6 +120,12 @@ def test_a_recovery_that_does_not_say_how_old_it_is_is_seen() -> None:
     assert rules(*BEGUN, recover(3, None)) == ["a recovery says how old it is"]
 
 
+def test_a_recovery_that_is_older_than_what_moved_is_seen() -> None:
+    moved = (*BEGUN, execute("c", 10, "abc", place=OTHER_PLACE), recover(20, 0.1), execute("d", 21, "ad"))
+    assert "a recovery is no older than what moved" not in rules(*BEGUN, recover(20, 1.5), execute("c", 21, "ac"))
+    assert "a recovery is no older than what moved" in rules(*moved)
+
+
 def test_a_run_that_outlives_a_recovery_is_seen() -> None:
     assert rules(*BEGUN, recover(5, 4.0), execute("c", 3, "abc", seconds=9)) == ["a recovery ends what ran before"]
 
