@@ -29,7 +29,7 @@ from buntime.sandboxes.fencing import HostFence
 from buntime.sandboxes.held import HeldSandboxes
 from buntime.sandboxes.kernel.cgroup_version import find_cgroups
 from buntime.sandboxes.kernel.durable import write_durably
-from buntime.stores.belonging import require_same
+from buntime.stores.belonging import had_alone, require_same
 from buntime.stores.opening import opened_database, place_of
 from buntime.stores.unusable import StoreUnusable
 
@@ -67,6 +67,7 @@ async def joined(config: Config) -> AsyncIterator[Member]:
 
     When the block ends, sessions go on until the lease is over. Raises StoreUnusable.
     """
+    adopts = had_alone(config)
     host, place, moved = host_id(config), place_of(config), asyncio.Event()
     holding: Holding | None = None
 
@@ -84,7 +85,8 @@ async def joined(config: Config) -> AsyncIterator[Member]:
         me = Peer(host, config.peer or await own_address(place))
         described = Description(me.address, version("buntime"))
         file = LeaseFile(config.lease_file)
-        compares = Comparing(store, HeldSandboxes(config.data_dir / "sandboxes", find_cgroups(config.instance)), moved)
+        held_here = HeldSandboxes(config.data_dir / "sandboxes", find_cgroups(config.instance))
+        compares = Comparing(store, held_here, moved, adopts=adopts)
         fence, guard = HostFence(config.instance, listening_as_member(config)), _guard(config, file)
         settings = {"prepare_threshold": None, "autocommit": True}
         pool = AsyncConnectionPool(

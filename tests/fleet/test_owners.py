@@ -229,6 +229,19 @@ async def test_sandboxes_of_sessions_that_moved_stay_frozen(
     await b.store.change_session(claimed, replace(claimed, metadata={}))
 
 
+@pytest.mark.parametrize("adopts", [False, True])
+async def test_a_host_without_the_files_leaves_what_a_server_had_alone(
+    hosts: tuple[Host, Host], tables: str, adopts: bool
+) -> None:
+    a, _ = hosts
+    await a.store.add_session(session(State.ACTIVE), None, 9)
+    with psycopg.connect(tables, autocommit=True) as connection:
+        connection.execute("UPDATE sessions SET host = 'local'")
+    assert a.me is not None
+    await Comparing(a.store, a, asyncio.Event(), adopts=adopts).compare(a.me)
+    assert len(await a.store.all_sessions()) == int(adopts)
+
+
 async def test_a_create_may_go_to_each_host_that_is_well(hosts: tuple[Host, Host], tables: str) -> None:
     a, _ = hosts
     owners = a.owners

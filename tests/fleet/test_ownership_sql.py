@@ -320,12 +320,13 @@ async def test_what_a_server_had_alone_is_adopted_once(fleet: Fleet) -> None:
         assert await adopt(connection, a) == 0
 
 
-async def test_a_second_host_adopts_nothing(fleet: Fleet) -> None:
+async def test_what_a_server_had_alone_waits_for_the_host_that_has_its_files(fleet: Fleet) -> None:
+    """Another host may have joined before."""
     await fleet.join("a")
     b = await fleet.join("b")
     await fleet.add("ses_1", host="local")
     async with fleet.pool.connection() as connection:
-        assert await adopt(connection, b) == 0
+        assert await adopt(connection, b) == 1
 
 
 async def test_a_take_over_waits_for_no_change_of_the_host_that_makes_it(fleet: Fleet) -> None:

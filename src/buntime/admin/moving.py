@@ -10,7 +10,7 @@ from buntime.config import from_environment
 from buntime.daemon.only_server import only_server
 from buntime.fleet.members import Fenced, Membership
 from buntime.stores import store_file
-from buntime.stores.belonging import MOVED
+from buntime.stores.belonging import MOVED, require_same
 from buntime.stores.opening import opened_database, place_of
 from buntime.stores.unusable import StoreUnusable
 
@@ -53,6 +53,7 @@ def move_store(as_json: AsJson = False) -> None:
         with only_server(config):
             asyncio.run(make_tables())
             rows = move(file, place)
+            require_same(config)
     except StoreUnusable as refused:
         raise CommandRefused(str(refused)) from refused
     told = {"rows": rows, "store": place.shown}

@@ -33,17 +33,18 @@ class Held(Protocol):
 
 
 class Comparing:
-    """`moved`: set after a comparison that found something which this host must give up."""
+    """`moved`: set after a comparison that found something which this host must give up. `adopts`: see `Rows.adopt`."""
 
-    def __init__(self, rows: Rows, held: Held, moved: asyncio.Event) -> None:
+    def __init__(self, rows: Rows, held: Held, moved: asyncio.Event, *, adopts: bool = False) -> None:
         self._rows = rows
         self._held = held
         self._moved = moved
+        self._adopts = adopts
         self._is_first = True
 
     async def compare(self, me: Membership) -> None:
         """Keeps all sandboxes frozen whose sessions moved. Raises Fenced and Unavailable."""
-        if self._is_first:
+        if self._is_first and self._adopts:
             await self._rows.adopt(me)
         held = await asyncio.to_thread(self._held.all)
         rows = await self._rows.report(me, {each.session for each in held.values()})

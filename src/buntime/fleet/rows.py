@@ -41,8 +41,8 @@ class Rows(Protocol):
         ...
 
     async def adopt(self, me: Membership) -> int:
-        """Makes this host the owner of what a server had that used the database alone, if it is the first host of the
-        database. Returns how many sessions. Asked before the host acts, too. Raises Fenced."""
+        """Makes this host the owner of what a server had that used the database alone. Only the host that has its files
+        may ask. Returns how many sessions. Asked before the host acts, too. Raises Fenced."""
         ...
 
     async def strays(self, now: int, most: int) -> Sequence[str]:

@@ -49,5 +49,13 @@ def require_same(config: Config) -> None:
         file.write_text(found + "\n")
 
 
+def had_alone(config: Config) -> bool:
+    """Whether the directory has the files of what a server had that used the database alone, or the SQLite file that
+    was moved there. To be called before the directory has a `host-id`."""
+    file = store_file(config)
+    was_used = _known(config).exists() and not config.host_id_file.exists()
+    return was_used or file.with_name(file.name + MOVED).exists()
+
+
 def _known(config: Config) -> Path:
     return config.data_dir / "store-id"

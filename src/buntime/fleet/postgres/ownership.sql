@@ -63,8 +63,7 @@ WHERE id = ANY(%(held)s) OR (host = %(host)s AND state IN ('active', 'idle'))
 
 -- name: adopt
 -- What a server had that used this database alone.
-UPDATE sessions SET host = %(host)s, version = version + 1, changed = pg_current_xact_id() 
-WHERE host = 'local' AND NOT EXISTS (SELECT FROM hosts WHERE id <> %(host)s)
+UPDATE sessions SET host = %(host)s, version = version + 1, changed = pg_current_xact_id() WHERE host = 'local'
 RETURNING id
 
 -- name: strays
