@@ -1,6 +1,7 @@
 """What a host does with requests for sessions of other hosts, and while it may not act."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -73,6 +74,46 @@ async def test_a_suspended_session_that_moves_while_it_is_woken_stays_frozen(
     monkeypatch.setattr(sandbox, "thaw", moved)
     assert await ask(api, session, "POST", "/sessions/{}/wake", None) == (503, "unavailable")
     assert sandbox.frozen
+
+
+@pytest.mark.parametrize("moves", [True, False])
+async def test_a_session_that_moves_while_it_is_suspended_stays_frozen(
+    api: Api, monkeypatch: pytest.MonkeyPatch, moves: bool
+) -> None:
+    """One whose host may only not act goes on."""
+    session = await api.session()
+    sandbox = api.sandboxes.running[api.store.sessions[session].sandbox]
+    freeze = sandbox.freeze
+
+    async def late() -> bool:
+        frozen = await freeze()
+        if moves:
+            api.owners.elsewhere[session] = PEER
+            api.store.sessions[session] = replace(api.store.sessions[session], host=PEER.id, epoch=2)
+        api.owners.acts = moves
+        return frozen
+
+    monkeypatch.setattr(sandbox, "freeze", late)
+    slept = await ask(api, session, "POST", "/sessions/{}/sleep", {"depth": "idle"})
+    assert slept == (503, "unavailable")
+    assert sandbox.frozen is moves
+
+
+async def test_a_start_asks_for_no_session_that_is_as_it_should_be(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host may have tens of thousands that sleep."""
+    session = await api.session()
+    await deep_sleep(api, session)
+    asked = list[str]()
+    get = api.store.get_session
+
+    async def noted(session_id: str) -> object:
+        asked.append(session_id)
+        return await get(session_id)
+
+    await api.lifecycle.archiving.archive(session)
+    monkeypatch.setattr(api.store, "get_session", noted)
+    await api.lifecycle.transitions.settle()
+    assert not asked
 
 
 async def test_rows_are_read_by_any_host(api: Api) -> None:

@@ -5,6 +5,7 @@ A wake comes first: it interrupts a save, which the keeper tries again after the
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from weakref import WeakValueDictionary
 
 import structlog
@@ -137,7 +138,7 @@ class Archiving:
     async def _save(self, session: Session, transfer: Transfer, *, whole: bool = False) -> Session:
         """Saves the volume and names what is saved. Otherwise as `Saving.save`."""
         saved = await self._saving.save(session, transfer, session.saved, whole=whole)
-        return await self._name(session.id, saved, transfer)
+        return await self._name(session, saved, transfer)
 
     async def _clean_up(self, session: Session) -> None:
         await self._saving.keep_parent(session, session.saved)
@@ -157,16 +158,14 @@ class Archiving:
             reached("archive: key stored")
             return session
 
-    async def _name(self, session_id: str, saved: SavedVolume, transfer: Transfer) -> Session:
+    async def _name(self, before: Session, saved: SavedVolume, transfer: Transfer) -> Session:
         """From now on a wake can rely on the saved volume. Raises Interrupted; then it stays unnamed."""
-        async with self._holds.lock(session_id):
+        async with self._holds.lock(before.id):
             try:
                 transfer.check()
-                return await self._changes.change(
-                    session_id, lambda s: replace(s, saved=saved, previous=s.saved, archived=True)
-                )
+                return await self._changes.change(before.id, partial(_archived, saved=saved, volume=before.volume))
             except BaseException:
-                if (session := await self._store.get_session(session_id)) is not None:
+                if (session := await self._store.get_session(before.id)) is not None:
                     await self._saving.keep_parent(session, session.saved)
                 raise
             finally:
@@ -187,6 +186,13 @@ class Archiving:
     def one_save(self, session_id: str) -> asyncio.Lock:
         """Held while the session is saved, so that its saves come one at a time."""
         return self._locks.setdefault(session_id, asyncio.Lock())
+
+
+def _archived(session: Session, saved: SavedVolume, volume: str) -> Session:
+    """Raises Interrupted when the session has other files now: it may have moved and come back."""
+    if session.volume != volume:
+        raise Interrupted
+    return replace(session, saved=saved, previous=session.saved, archived=True)
 
 
 def _is_foldable(session: Session) -> bool:

@@ -8,6 +8,7 @@ its end, then works.
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -124,6 +125,7 @@ class Transitions:
                 await self._settle(session)
 
     async def _settle(self, session: Session) -> None:
+        """`session`: as it is stored now. A start looks at each, so it asks the store only where something changes."""
         if session.state is State.DELETING or self._sandboxes.is_running(session.sandbox):
             return
         there = self._sandboxes.volumes.exists(session.volume)
@@ -131,7 +133,8 @@ class Transitions:
             newest = session.saved.name if session.saved and not session.saved.is_checkpoint else None
             log.error("volume_lost", session=session.id, volume=session.volume, falls_back_to=newest)
             self._monitor.lost("volume")
-        await self._changes.change(session.id, partial(_settled, there=there))
+        if _settled(session, there=there) != session:
+            await self._changes.change(session.id, partial(_settled, there=there))
 
     def forget(self, session_id: str) -> None:
         """The session is gone."""
@@ -204,6 +207,8 @@ class Transitions:
         newest, previous = session.saved, session.previous
 
         def awake(stored: Session) -> Session:
+            if stored.epoch != session.epoch:  # it moved and came back: the sandbox is on earlier files
+                raise errors.NotOwner(session.id)
             risen = stored if stored.state is State.ACTIVE else stored.after(_RISING[stored.state])
             return replace(risen, sandbox=sandbox.id, saved=newest, previous=previous)
 
@@ -277,13 +282,20 @@ class Transitions:
     async def _store_asleep(
         self, session: Session, sandbox: Sandbox | None, change: Callable[[Session], Session]
     ) -> None:
-        """When that fails, the sandbox goes on."""
+        """When that fails, the sandbox goes on, unless another host has the session now."""
         try:
             await self._changes.change(session.id, change, await self._metering.read(session))
         except BaseException:
-            if sandbox is not None:
+            if sandbox is not None and not await self._has_moved(session):
                 await sandbox.thaw()
             raise
+
+    async def _has_moved(self, session: Session) -> bool:
+        """Whether another host has had it since. What moves after this is frozen before this host acts again."""
+        with suppress(errors.Unavailable):
+            stored = await self._store.get_session(session.id)
+            return stored is not None and (stored.host, stored.epoch) != (session.host, session.epoch)
+        return False
 
 
 def _settled(session: Session, *, there: bool) -> Session:
