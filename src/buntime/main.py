@@ -124,8 +124,8 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
         vault = await _vault(config, member, [*sessions, *layers])
         archive = archive_of(config)
         if member:
-            known = await member.store.agreed(AGREED)
-            await require_shared(archive, known, member.store.agree, config.archive or "the data directory's archive")
+            shown, seen = config.archive or str(config.data_dir / "archive"), config.data_dir / "archive-mark"
+            await require_shared(archive, await member.store.agreed(AGREED), member.store.agree, shown, seen)
         saving = await enter(Saving(archive, vault, sandboxes.volumes, clock))
         hosts: Hosts = SoleHost(f"{config.host}:{config.port}", store, sandboxes, clock)
         if member:
