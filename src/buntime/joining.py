@@ -81,6 +81,7 @@ async def joined(config: Config) -> AsyncIterator[Member]:
 
         from buntime.fleet.postgres.members import PostgresMembers
         from buntime.stores.postgres.connecting import RECONNECT_SECONDS
+        from buntime.stores.postgres.migrations import newest
 
         me = Peer(host, config.peer or await own_address(place))
         described = Description(me.address, version("buntime"))
@@ -101,7 +102,7 @@ async def joined(config: Config) -> AsyncIterator[Member]:
         failed: Exception | None = None  # of the block, or of the wait for a lease; the group would wrap it
         try:
             async with pool, asyncio.TaskGroup() as group:
-                members = PostgresMembers(pool)
+                members = PostgresMembers(pool, newest())
                 holding = Holding(members, host, described, guard, file, fence, compares.compare, dict)
                 choices = Choices(host, members)
                 owners = FleetOwners(host, store, holding.may_act, choices, lambda: held().state is HostState.DRAINING)

@@ -30,6 +30,7 @@ class Server:
     def __init__(self, data_dir: Path, *, pool_size: int) -> None:
         self.config = Config(data_dir=data_dir, port=free_port(), images_dir=IMAGES, volumes_gb=VOLUMES_GB)
         self.settings = {"BUNTIME_POOL_SIZE": str(pool_size)}  # a test may add settings between two starts
+        self.program = BUNTIME  # a test may set that of another version between two starts
         self.peer = f"127.0.0.1:{free_port()}"  # where other hosts of a fleet reach it
         self.log = data_dir.with_name(data_dir.name + ".log")
         self._process: subprocess.Popen[bytes] | None = None
@@ -47,13 +48,14 @@ class Server:
             **self.settings,
         }
 
-    def start(self, command: Sequence[str | Path] = (BUNTIME, "serve")) -> None:
-        """Starts the server and waits until it is ready."""
+    def start(self, command: Sequence[str | Path] = ()) -> None:
+        """Starts the server and waits until it is ready. `command`: by default, `buntime serve`."""
         self.launch(command)
         self.wait_ready()
 
-    def launch(self, command: Sequence[str | Path] = (BUNTIME, "serve")) -> None:
+    def launch(self, command: Sequence[str | Path] = ()) -> None:
         assert self._process is None
+        command = command or (self.program, "serve")
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 command, env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
@@ -104,7 +106,7 @@ class Server:
 
     def run_cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [BUNTIME, *arguments], env=self.environment, capture_output=True, text=True, check=False, timeout=120
+            [self.program, *arguments], env=self.environment, capture_output=True, text=True, check=False, timeout=120
         )
 
     def cli(self, *arguments: str) -> str:

@@ -14,7 +14,7 @@ from buntime.fleet.budget import Budget
 from buntime.fleet.guard import Guard
 from buntime.fleet.holding import Holding
 from buntime.fleet.lease_file import LeaseFile, Watched
-from buntime.fleet.members import Description, Fenced, HostState, Members, Membership
+from buntime.fleet.members import Description, Fenced, HostState, Members, Membership, OutOfDate
 from buntime.testing import members as fake
 from buntime.testing.members import FakeMembers
 from tests.waiting import eventually
@@ -175,6 +175,17 @@ async def test_a_copy_of_a_host_never_acts(scene: Scene) -> None:
     assert scene.done == ["prepare"]
 
 
+async def test_a_host_that_is_too_old_for_the_database_stays_silent(scene: Scene) -> None:
+    members = Changed(boot_seconds)
+    async with scene.running(members) as held:
+        await eventually(held.may_act, "the host to act")
+        members.is_newer = True
+        await members.give_up("a")
+        await eventually(lambda: members.refused > 2, "joins")
+        assert not held.may_act()
+    assert scene.done[-1] == "close"
+
+
 async def test_a_host_asks_for_an_incarnation_after_all_that_it_knows(scene: Scene) -> None:
     scene.file.watch(Watched(0, 57, 1, 0.0))
     async with scene.running() as held:
@@ -187,6 +198,23 @@ async def test_a_host_learns_that_it_is_drained(scene: Scene) -> None:
         await eventually(held.may_act, "the host to act")
         await scene.database.mark("a", HostState.DRAINING)
         await eventually(lambda: held.state is HostState.DRAINING, "the mark")
+
+
+class Changed(FakeMembers):
+    """A database that a newer version changes."""
+
+    is_newer, refused = False, 0
+
+    async def join(self, host: str, description: Description, after: int = 0) -> Membership:
+        if self.is_newer:
+            self.refused += 1
+            raise OutOfDate
+        return await super().join(host, description, after)
+
+    async def give_up(self, host: str) -> None:
+        """Ends the lease."""
+        (row,) = [each for each in await self.list() if each.id == host]
+        await self.leave(Membership(host, row.incarnation))
 
 
 class Silent(FakeMembers):

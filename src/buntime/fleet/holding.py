@@ -22,7 +22,7 @@ from buntime.fleet.fence import Fence
 from buntime.fleet.guard import Guard
 from buntime.fleet.lease import Lease, Phase
 from buntime.fleet.lease_file import LeaseFile, Shown
-from buntime.fleet.members import Description, Fenced, HostState, IdTaken, Members, Membership
+from buntime.fleet.members import Description, Fenced, HostState, IdTaken, Members, Membership, OutOfDate
 
 log = structlog.get_logger(__name__)
 
@@ -131,6 +131,9 @@ class Holding:
             me = await self._members.join(self._host, self._description, after=self._file.newest())
         except IdTaken:
             log.error("host_id_taken", host=self._host)
+            return
+        except OutOfDate:
+            log.error("host_out_of_date", host=self._host)
             return
         self._lease = self._lease.joined(me.incarnation, sent, boot_seconds())
         if self._compares(me.incarnation):

@@ -79,6 +79,10 @@ class IdTaken(Exception):
     """A host with this id runs at another address. A copied data directory must not push its original out."""
 
 
+class OutOfDate(Exception):
+    """A newer version has changed the database, so that hosts of this version must not use it any more."""
+
+
 class Members(Protocol):
     """Times are the database's; no method takes one. Each method is one transaction, and raises Unavailable when nobody
     knows whether it was made. A method that takes a membership raises Fenced unless its lease runs."""
@@ -87,7 +91,7 @@ class Members(Protocol):
         """Begins a lease with a new incarnation. Keeps the state that the host had.
 
         `after`: the newest incarnation that the host knows of. A database that was restored may have forgotten it.
-        Raises IdTaken while the lease of this host runs at another address.
+        Raises IdTaken while the lease of this host runs at another address, and OutOfDate.
         """
         ...
 

@@ -22,6 +22,7 @@ from buntime.fleet.members import (
     IdTaken,
     Member,
     Membership,
+    OutOfDate,
     SessionCounts,
 )
 from buntime.fleet.postgres.statements import IDLE, statements_of
@@ -40,13 +41,14 @@ LEASE = timedelta(seconds=BUDGET.lease)
 
 
 class PostgresMembers:
-    """`pool`: a renewal waits for a free connection, so it is best a pool of its own."""
+    """`pool`: a renewal waits for a free connection, so it is best a pool of its own. `schema`: the newest version of
+    the tables that this program knows; None: it is not compared."""
 
-    def __init__(self, pool: AsyncConnectionPool[AsyncConnection[Any]]) -> None:
-        self._pool = pool
+    def __init__(self, pool: AsyncConnectionPool[AsyncConnection[Any]], schema: int | None = None) -> None:
+        self._pool, self._schema = pool, schema
 
     async def join(self, host: str, description: Description, after: int = 0) -> Membership:
-        said = {"id": host, "after": after, "lease": LEASE, **_said(description)}
+        said = {"id": host, "after": after, "lease": LEASE, **self._said(description)}
         async with self._transaction() as cursor:
             await cursor.execute(SQL["add"], said)
             while (added := await cursor.fetchone()) is None:
@@ -57,10 +59,11 @@ class PostgresMembers:
                 if before["runs"] and before["address"] != description.address:
                     raise IdTaken
                 await cursor.execute(SQL["join_again"], said)
+            await self._require_schema(cursor)  # last: a migration that this join has waited for counts
         return Membership(host, added["incarnation"])
 
     async def renew(self, me: Membership, capacity: Mapping[str, object]) -> HostState:
-        given = {"id": me.host, "incarnation": me.incarnation, "lease": LEASE, "capacity": Jsonb(dict(capacity))}
+        given = {"id": me.host, "incarnation": me.incarnation, "lease": LEASE, "capacity": self._report(capacity)}
         async with self._transaction() as cursor:
             await cursor.execute(SQL["renew"], given)
             row = await cursor.fetchone()
@@ -102,6 +105,22 @@ class PostgresMembers:
             await cursor.execute(SQL["count_sessions"])
             return counts_of([row async for row in cursor])
 
+    def _said(self, description: Description) -> dict[str, object]:
+        capacity = self._report(description.capacity)
+        return {"address": description.address, "version": description.version, "capacity": capacity}
+
+    def _report(self, capacity: Mapping[str, object]) -> Jsonb:
+        """With `schema`, which migrations read."""
+        return Jsonb(dict(capacity) if self._schema is None else {**capacity, "schema": self._schema})
+
+    async def _require_schema(self, cursor: AsyncCursor[DictRow]) -> None:
+        if self._schema is None:
+            return
+        await cursor.execute(SQL["needs"])
+        row = await cursor.fetchone()
+        if row is not None and row["needs"] > self._schema:
+            raise OutOfDate
+
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncCursor[DictRow]]:
         """Commits the block, or nothing. Raises Unavailable."""
@@ -132,11 +151,6 @@ def _require(rows: Mapping[str, DictRow], me: Membership) -> None:
     row = rows.get(me.host)
     if row is None or row["incarnation"] != me.incarnation or not row["is_leased"]:
         raise Fenced
-
-
-def _said(description: Description) -> dict[str, object]:
-    capacity = Jsonb(dict(description.capacity))
-    return {"address": description.address, "version": description.version, "capacity": capacity}
 
 
 def member_of(row: DictRow) -> Member:

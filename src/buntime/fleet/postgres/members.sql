@@ -31,6 +31,10 @@ UPDATE hosts SET incarnation = greatest(incarnation, %(after)s::bigint) + 1, ren
 WHERE id = %(id)s
 RETURNING incarnation
 
+-- name: needs
+-- The oldest version of the tables that a server must know.
+SELECT coalesce(max(needs), 0) AS needs FROM buntime_schema
+
 -- name: renew
 UPDATE hosts SET lease_until = clock_timestamp() + %(lease)s, renewals = renewals + 1, capacity = %(capacity)s
 WHERE id = %(id)s AND incarnation = %(incarnation)s AND lease_until > clock_timestamp()
