@@ -27,6 +27,7 @@ from buntime.caller import Caller
 from buntime.config import Config
 from buntime.daemon.logs import configure_logs
 from buntime.daemon.tasks import Tasks
+from buntime.errors import BuntimeError
 from buntime.fleet.choices import Choices
 from buntime.fleet.comparing import Comparing, HeldSandbox
 from buntime.fleet.guard import Guard
@@ -174,14 +175,21 @@ async def _callers(place: Place) -> list[Caller]:
 
 
 async def _create(hosts: list[Simulated], callers: list[Caller], asked: dict[str, float]) -> dict[str, object]:
-    """Each host in its turn makes one. Milliseconds of each, and the seconds that all of it took."""
+    """Each host in its turn makes one. Milliseconds of each, how many were refused, the seconds that all of it took,
+    and how often a host lost its lease since it was there."""
     began, taken = time.perf_counter(), list[float]()
-    turns, asking = cycle(hosts), cycle(callers)
+    turns, asking, refused = cycle(hosts), cycle(callers), 0
     end = began + asked["seconds"]
 
     async def one() -> None:
+        nonlocal refused
         start = time.perf_counter()
-        await next(turns).operations.sessions.create(next(asking), NewSession(), chosen=())
+        try:
+            await next(turns).operations.sessions.create(next(asking), NewSession(), chosen=())
+        except BuntimeError:  # the host has just lost its lease
+            refused += 1
+            await asyncio.sleep(LOOK_SECONDS)
+            return
         taken.append((time.perf_counter() - start) * 1000)
 
     async def client() -> None:
@@ -196,7 +204,8 @@ async def _create(hosts: list[Simulated], callers: list[Caller], asked: dict[str
         else:
             for _ in range(int(asked["at_once"])):
                 group.create_task(client())
-    return {"milliseconds": taken, "seconds": time.perf_counter() - began}
+    fences = sum(host.holding.fences for host in hosts)
+    return {"milliseconds": taken, "refused": refused, "seconds": time.perf_counter() - began, "fences": fences}
 
 
 def main(url: str, first: str, count: str) -> None:

@@ -46,7 +46,9 @@ class Created:
     """What a process of hosts says."""
 
     milliseconds: list[float]  # of each create
+    refused: int
     seconds: float  # of all
+    fences: int  # how often one of its hosts lost its lease
 
 
 @dataclass(slots=True)
@@ -59,6 +61,8 @@ class Side:
     create_times: list[float] = field(default_factory=list)  # milliseconds
     quiet: list[float] = field(default_factory=list)  # cores that PostgreSQL used while hosts did what they always do
     each: list[float] = field(default_factory=list)  # milliseconds of PostgreSQL's CPU time for one create
+    refused: int = 0  # creates
+    fences: int = 0  # how often a host lost its lease, which a machine that is too busy does
 
     @property
     def shown(self) -> str:
@@ -107,7 +111,10 @@ def _row(many: Side, few: Side, what: str, name: str, unit: str, note: str) -> R
 
 def _per_create(many: Side, few: Side) -> str:
     bare, other = summarise(many.each).p50, summarise(few.each).p50
-    return f"{AT_ONCE} at once; PostgreSQL takes {bare:.2f} ms of CPU time for each, and {other:.2f} ms for {few.shown}"
+    return (
+        f"{AT_ONCE} at once; PostgreSQL takes {bare:.2f} ms of CPU time for each, and {other:.2f} ms for {few.shown}; "
+        f"refused {many.refused} and {few.refused}; leases lost {many.fences} and {few.fences}"
+    )
 
 
 async def _side(context: Context, stack: AsyncExitStack, hosts: int, rows: int) -> Side:
@@ -128,6 +135,8 @@ async def _turn(side: Side, seconds: float) -> None:
         side.lookups += await _looked_up(side, processes, seconds)
         before = _cpu(side.server)
         took = await _created(processes, {"seconds": seconds, "at_once": AT_ONCE // PROCESSES})
+        side.refused += sum(one.refused for one in took)
+        side.fences += sum(one.fences for one in took)
         used, made = _cpu(side.server) - before, [each for one in took for each in one.milliseconds]
         side.creates.append(sum(len(one.milliseconds) / one.seconds for one in took))
         side.create_times += made

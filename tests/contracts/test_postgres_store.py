@@ -847,6 +847,18 @@ async def test_hosts_agree_on_what_the_first_one_said(hosts: tuple[Host, Host]) 
     assert await b.store.agree("key", "second") == await b.store.agreed("key") == "first"
 
 
+async def test_a_host_that_has_looked_at_the_duty_tells_no_other_host(
+    hosts: tuple[Host, Host], postgres_server: Server
+) -> None:
+    a, b = hosts
+    assert await a.store.take_duty()
+    marks = postgres_server.execute("SELECT count(*) FROM changes", "contracts")
+    assert (await a.store.take_duty(), await b.store.take_duty()) == (True, False)
+    assert postgres_server.execute("SELECT count(*) FROM changes", "contracts") == marks
+    await lost(hosts, postgres_server)
+    assert await b.store.take_duty()
+
+
 async def test_a_key_is_in_progress_on_one_host(hosts: tuple[Host, Host]) -> None:
     a, b = hosts
     await a.store.begin_key("acc_one", "k", "told", NOW, repeatable=False)

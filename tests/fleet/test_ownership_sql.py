@@ -16,6 +16,7 @@ from buntime.fleet.ownership import Left, Ownership, Whereabouts
 from buntime.fleet.postgres import members
 from buntime.fleet.postgres.members import PostgresMembers
 from buntime.fleet.postgres.ownership import (
+    SQL,
     adopt,
     claim,
     left_behind,
@@ -295,6 +296,17 @@ async def test_a_host_whose_clock_is_ahead_ends_no_session_of_a_lost_host_early(
     async with fleet.pool.connection() as connection:
         await connection.execute("UPDATE sessions SET expires_at = EXTRACT(EPOCH FROM clock_timestamp()) + 3600")
         assert await strays(connection, 1 << 40, 9) == []
+
+
+async def test_a_look_for_sessions_that_must_end_reads_no_others(fleet: Fleet) -> None:
+    asked = {"now": examples.NOW, "most": 9}
+    async with fleet.pool.connection() as connection:
+        await connection.execute("SET LOCAL enable_seqscan = off")  # few rows would be read one after another
+        found = await connection.execute(b"EXPLAIN " + SQL["strays"], asked)
+        plan = "\n".join(row[0] for row in await found.fetchall())
+    assert "sessions_deleting" in plan, plan
+    assert "sessions_by_end" in plan, plan
+    assert "Seq Scan on sessions" not in plan, plan
 
 
 async def test_one_host_has_the_duty_until_its_lease_is_over(fleet: Fleet) -> None:

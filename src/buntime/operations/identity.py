@@ -46,7 +46,7 @@ class Identity:
         if not account.overrides:
             return plan
         known = self._own.get(account.id)
-        if known is None or known[0] is not account:  # it has changed, as the store has it
+        if known is None or known[0] != account:  # it has changed, as the store has it
             if len(self._own) >= MOST_KNOWN:
                 self._own.clear()
             known = self._own[account.id] = (account, with_overrides(plan, account.overrides))

@@ -71,19 +71,21 @@ async def report(connection: AsyncConnection[Any], me: Membership, held: Collect
     return [Ownership(row["id"], row["host"], row["epoch"], State(row["state"]), row["volume"]) for row in rows]
 
 
-async def take_duty(connection: AsyncConnection[Any], me: Membership) -> bool:
-    """Whether this host does what one host does for all. It takes the duty where nobody has it. Raises Fenced."""
-    await require_member(connection, me)
-    named = {"host": me.host, "incarnation": me.incarnation}
+async def look_at_duty(connection: AsyncConnection[Any], me: Membership) -> bool | None:
+    """Whether this host does what one host does for all. None: nobody does, so `take_duty`."""
     async with connection.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(SQL["look_at_duty"], named)
+        await cursor.execute(SQL["look_at_duty"], {"host": me.host, "incarnation": me.incarnation})
         row = await cursor.fetchone()
-        if row is None or row["held"]:
-            return row is not None and bool(row["mine"])
-        await cursor.execute(SQL["take_duty"], named)
-        await cursor.execute(SQL["look_at_duty"], named)
-        row = await cursor.fetchone()
-        return row is not None and bool(row["mine"])
+    assert row is not None  # the first migration of fleets has made it
+    return bool(row["mine"]) if row["held"] else None
+
+
+async def take_duty(connection: AsyncConnection[Any], me: Membership) -> bool:
+    """Takes the duty unless a host has it. Returns whether this one has it. Raises Fenced."""
+    await require_member(connection, me)
+    async with connection.cursor() as cursor:
+        await cursor.execute(SQL["take_duty"], {"host": me.host, "incarnation": me.incarnation})
+    return bool(await look_at_duty(connection, me))
 
 
 async def adopt(connection: AsyncConnection[Any], me: Membership) -> int:

@@ -67,12 +67,18 @@ UPDATE sessions SET host = %(host)s, version = version + 1, changed = pg_current
 RETURNING id
 
 -- name: strays
--- Sessions of nobody, or of a lost host, that must end. A host whose clock is ahead ends none early.
-SELECT id FROM sessions
-WHERE (state = 'deleting' OR expires_at <= least(%(now)s, EXTRACT(EPOCH FROM clock_timestamp()))
-       OR account IN (SELECT id FROM accounts WHERE status = 'deleted'))
-  AND (host = '' OR host IN (SELECT id FROM hosts WHERE taken_over))
-ORDER BY id LIMIT %(most)s
+-- Sessions of nobody, or of a lost host, that must end. A host whose clock is ahead ends none early. Each part has an
+-- index, and reads no session that need not end.
+SELECT id FROM (
+  SELECT id, host, expires_at FROM sessions WHERE state = 'deleting'
+  UNION
+  SELECT id, host, expires_at FROM sessions
+  WHERE expires_at <= (SELECT least(%(now)s, EXTRACT(EPOCH FROM clock_timestamp()))::bigint)
+  UNION
+  SELECT id, host, expires_at FROM sessions WHERE account IN (SELECT id FROM accounts WHERE status = 'deleted')
+) AS ending
+WHERE host = '' OR host IN (SELECT id FROM hosts WHERE taken_over)
+ORDER BY expires_at, id LIMIT %(most)s
 
 -- name: left_behind
 SELECT volume, session, account, image, image_name, disk, changed FROM left_behind

@@ -172,8 +172,7 @@ class Transactions:
                     await transaction.send(_mark_for(connection), change=mark)
                     value = await work(transaction)
                     committing = True
-                    await connection.execute(COMMIT, prepare=False)
-                    await pipeline.sync()
+                    await connection.execute(COMMIT, prepare=False)  # the end of the pipeline waits for its answer
                 return value
         except Lost as lost:
             if not (committing and isinstance(lost.__cause__, _Cut)):
