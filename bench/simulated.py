@@ -124,6 +124,7 @@ async def simulated(place: Place, name: str, number: int, directory: Path) -> As
         holding = Holding(members, name, Description(address, "1"), *parts)
         choices = Choices(name, members)
         owners = FleetOwners(name, store, holding.may_act, choices, lambda: held().state is HostState.DRAINING)
+        store.listen_while(owners.has_duty)
         tasks, plans = await stack.enter_async_context(Tasks()), plans_of(Config())
         saving = await stack.enter_async_context(Saving(FakeArchive(), VAULT, sandboxes.volumes, time.time))
         shared = (store, sandboxes, saving, owners, FakeHistory(), plans, tasks, time.time)

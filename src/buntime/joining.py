@@ -106,6 +106,7 @@ async def joined(config: Config) -> AsyncIterator[Member]:
                 holding = Holding(members, host, described, guard, file, fence, compares.compare, dict)
                 choices = Choices(host, members)
                 owners = FleetOwners(host, store, holding.may_act, choices, lambda: held().state is HostState.DRAINING)
+                store.listen_while(owners.has_duty)  # it delivers webhooks, and nothing else is in a hurry
                 keeping = Keeping(members, store, lambda: held().membership, owners)
                 tasks = [group.create_task(holding.run(), name="lease")]
                 try:

@@ -46,6 +46,8 @@ from tests.waiting import PATIENCE, REST
 
 pytestmark = pytest.mark.postgres
 
+LATER = 0.3  # seconds, in which a notification would have come
+
 
 @pytest.fixture
 async def place(postgres_url: str) -> Place:
@@ -296,6 +298,34 @@ async def test_a_host_hears_at_once_of_what_another_one_stores(stores: tuple[Pos
         await heard.wait()
 
 
+async def test_a_host_that_need_not_hear_at_once_costs_the_others_no_notification(
+    stores: tuple[PostgresStore, PostgresStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard, asked = asyncio.Event(), 0
+
+    def unwanted() -> bool:
+        nonlocal asked
+        asked += 1
+        return False
+
+    async def asks_again(times: int) -> None:
+        before = asked
+        async with asyncio.timeout(PATIENCE):
+            while asked < before + times:
+                await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(listening, "LOOK_SECONDS", 0.05)
+    stores[1].listen_while(unwanted)
+    await stores[0].add_events([happened("evt_one")])  # ends a longer wait
+    await asks_again(2)  # it has stopped listening
+    monkeypatch.setattr(listening, "LOOK_SECONDS", PATIENCE)
+    await asks_again(1)
+    stores[1].on_stored(heard.set)
+    await stores[0].add_events([happened("evt_two")])
+    await asyncio.sleep(LATER)
+    assert not heard.is_set()
+
+
 async def test_a_host_goes_on_listening_and_telling_after_any_failure(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -311,7 +341,7 @@ async def test_a_host_goes_on_listening_and_telling_after_any_failure(
             return await ask(name, **values)
 
         monkeypatch.setattr(store._transactions, "all", failing)
-        listener = listening.Listening(place, store._transactions, lambda: None)
+        listener = listening.Listening(place, store._transactions, lambda: None, lambda: True)
 
         async def told_all() -> bool:
             listener.stored()

@@ -29,9 +29,13 @@ log = structlog.get_logger()
 
 
 class Listening:
-    def __init__(self, place: Place, transactions: Transactions, heard: Callable[[], None]) -> None:
-        """`heard`: something may have been stored. Call this on the event loop."""
-        self._place = place
+    def __init__(
+        self, place: Place, transactions: Transactions, heard: Callable[[], None], wanted: Callable[[], bool]
+    ) -> None:
+        """`heard`: something may have been stored. `wanted`: whether this host must hear of it at once; otherwise it
+        only looks, because a notification costs the database as much as it has listeners. Call this on the event
+        loop."""
+        self._place, self._wanted = place, wanted
         self._transactions = transactions
         self._heard = heard
         self._news = asyncio.Event()
@@ -87,9 +91,13 @@ class Listening:
         return False
 
     async def _hear(self, connection: AsyncConnection[DictRow]) -> None:
-        """Until the connection is lost."""
+        """Until the connection is lost. It listens at first."""
         self._heard()
+        listens = True
         while True:
+            if self._wanted() != listens:
+                listens = not listens
+                await connection.execute(f"LISTEN {CHANNEL}" if listens else f"UNLISTEN {CHANNEL}")
             heard = False
             async for told in connection.notifies(timeout=LOOK_SECONDS, stop_after=1):
                 heard = True

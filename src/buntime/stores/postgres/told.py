@@ -36,12 +36,17 @@ class Told(Committing):
     ) -> None:
         super().__init__(transactions, host, membership)
         self._stored: Callable[[], None] = _nothing
-        self._listening = Listening(place, transactions, lambda: self._stored())
+        self._wanted: Callable[[], bool] = _always
+        self._listening = Listening(place, transactions, lambda: self._stored(), lambda: self._wanted())
 
     # events
 
     def on_stored(self, call: Callable[[], None]) -> None:
         self._stored = call
+
+    def listen_while(self, wanted: Callable[[], bool]) -> None:
+        """Of what others store, this host hears at once while it is wanted, and else within seconds."""
+        self._wanted = wanted
 
     def note_events(self, events: Sequence[AccountEvent], stored: Callable[[], None] | None = None) -> None:
         rows = rows_of(events)
@@ -219,6 +224,10 @@ def _numbered(name: str, values: dict[str, object]) -> Work[bool]:
 
 async def _do_nothing(_: Transaction) -> None:
     return None
+
+
+def _always() -> bool:
+    return True
 
 
 def _nothing() -> None:
