@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -28,7 +29,7 @@ from buntime.fleet.members import (
 from buntime.fleet.postgres.statements import IDLE, statements_of
 from buntime.session import State
 
-SQL = statements_of("members.sql")
+SQL = statements_of(Path(__file__).with_name("members.sql"))
 AWAY = (
     psycopg.OperationalError,
     psycopg.InterfaceError,

@@ -6,6 +6,7 @@ a transaction whose client is silent for IDLE.
 """
 
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 from psycopg import AsyncConnection
@@ -16,7 +17,7 @@ from buntime.fleet.ownership import Left, Ownership, Whereabouts
 from buntime.fleet.postgres.statements import IDLE, statements_of
 from buntime.session import State
 
-SQL = statements_of("ownership.sql")
+SQL = statements_of(Path(__file__).with_name("ownership.sql"))
 
 
 async def require_member(connection: AsyncConnection[Any], me: Membership) -> None:

@@ -1,12 +1,12 @@
-"""The statements of `queries/*.sql`, by name. Each begins with a line `-- name: …`."""
+"""The statements of `queries/*.sql`, by name."""
 
-import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
+from buntime.fleet.postgres.statements import statements_of
+
 _FILES = Path(__file__).with_name("queries")
-_NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 
 
 def query(name: str) -> bytes:
@@ -16,11 +16,4 @@ def query(name: str) -> bytes:
 
 @cache
 def _all() -> Mapping[str, bytes]:
-    found: dict[str, bytes] = {}
-    for file in sorted(_FILES.glob("*.sql")):
-        _, *parts = _NAME.split(file.read_text())
-        for name, statement in zip(parts[::2], parts[1::2], strict=True):
-            if name in found:
-                raise ValueError(f"{file.name} names {name} a second time")
-            found[name] = statement.strip().encode()
-    return found
+    return statements_of(*sorted(_FILES.glob("*.sql")))
