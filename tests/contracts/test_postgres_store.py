@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -10,9 +11,11 @@ from functools import partial
 
 import psycopg
 import pytest
+from psycopg.rows import DictRow
 from psycopg_pool import AsyncConnectionPool
 
 from buntime.config import Config
+from buntime.daemon.tasks import cancel_and_wait
 from buntime.errors import (
     BuntimeError,
     CommitUnknown,
@@ -35,6 +38,7 @@ from buntime.stores.postgres import committing, listening, migrations, transacti
 from buntime.stores.postgres.connecting import Place, connect, connect_blocking, place_of
 from buntime.stores.postgres.store import PostgresStore
 from buntime.stores.postgres.transactions import Transaction
+from buntime.stores.rows.sessions import session_of
 from buntime.stores.unusable import StoreTooNew, StoreUnusable
 from buntime.usage import Moment, Reading
 from tests.contracts.cutting import Cut, CuttingProxy
@@ -957,3 +961,37 @@ async def test_a_host_gives_up_no_key_that_another_one_went_on_with(
     await a.store.end_key("acc_one", "k")
     with pytest.raises(IdempotencyInProgress):
         await a.store.begin_key("acc_one", "k", "told", NOW, repeatable=True)
+
+
+async def test_a_host_with_many_sessions_does_other_things_while_it_reads_them(
+    hosts: tuple[Host, Host], place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lease must be renewed meanwhile."""
+    a, _ = hosts
+    await a.store.add_session(ASLEEP, None, 1)
+    with connect_blocking(place) as connection:
+        connection.execute("CREATE TEMPORARY TABLE one AS SELECT * FROM sessions")
+        connection.execute(
+            "INSERT INTO sessions SELECT (jsonb_populate_record(one, jsonb_build_object('id', 'ses_' || n))).* "
+            "FROM one, generate_series(1, 1500) AS n"
+        )
+    turn, turns = 0, Counter[int]()
+
+    async def count() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    def noted(row: DictRow) -> Session:
+        turns[turn] += 1
+        return session_of(row)
+
+    monkeypatch.setattr("buntime.stores.postgres.store.session_of", noted)
+    counting = asyncio.create_task(count())
+    try:
+        assert len(await a.store.all_sessions()) == 1501
+        assert len(await a.store.changed_sessions()) == 1501
+    finally:
+        await cancel_and_wait(counting)
+    assert max(turns.values()) <= transactions.ROWS_AT_ONCE

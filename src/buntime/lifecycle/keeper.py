@@ -27,6 +27,7 @@ log = structlog.get_logger()
 
 ENDS_A_TICK = 20  # sessions that end in one tick, so that many deadlines at once do not stall the host
 STEPS_A_TICK = 200
+NOTED_AT_ONCE = 500  # changed sessions in one turn of the loop
 AT_ONCE = 4  # steps of each kind. Suspending is never urgent: one by one, with a pause for requests between two
 SUSPEND_PAUSE_SECONDS = 0.005
 TOUCHED_SECONDS = 1.0  # between two looks at open connections
@@ -114,7 +115,9 @@ class Keeper:
         now = self._clock()
         await self._heed_the_clock(now)
         self._changed |= {session.id: session for session in await self._store.changed_sessions()}
-        for session in list(self._changed.values()):
+        for number, session in enumerate(list(self._changed.values())):
+            if not number % NOTED_AT_ONCE:
+                await asyncio.sleep(0)
             waits = await self._waits(session)
             self._deadlines.put(session.id, self._due(session, waits))
             await self._lifecycle.checkpoints.note(session)

@@ -33,6 +33,7 @@ from buntime.session import Event, Session, State
 
 log = structlog.get_logger()
 
+AT_ONCE = 500  # sessions that a start looks at in one turn of the loop
 _RISING = {State.IDLE: Event.RESUME, State.DEEP_SLEEP: Event.WAKE}
 
 
@@ -114,8 +115,10 @@ class Transitions:
         """At start, after the sandboxes were recovered: a session whose processes have ended without us, as at a
         reboot of the host, is in deep sleep. One whose volume is gone too falls back to its last deep sleep. If the
         archive has nothing of it, or a checkpoint that was taken since, its files are lost."""
-        for session in await self._store.all_sessions():
+        for number, session in enumerate(await self._store.all_sessions()):
             await self._settle(session)
+            if not number % AT_ONCE:
+                await asyncio.sleep(0)
 
     async def settle_one(self, session_id: str) -> None:
         """The same for a session whose sandbox turned out not to go on. Nothing happens if it has another one."""

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import batched
 from typing import Self
 
 import structlog
@@ -36,7 +37,7 @@ from buntime.stores.postgres.kept import put_layer, put_snapshot, require_kept
 from buntime.stores.postgres.migrations import migrate
 from buntime.stores.postgres.noted import begin, follow
 from buntime.stores.postgres.owned import OwnedSessions
-from buntime.stores.postgres.transactions import Pool, Transaction, Transactions
+from buntime.stores.postgres.transactions import ROWS_AT_ONCE, Pool, Transaction, Transactions
 from buntime.stores.rows.accounts import account_of, account_row, key_of, key_row
 from buntime.stores.rows.answers import answer_of, pack_aside, unpack_aside
 from buntime.stores.rows.sessions import has_metadata, require_same, session_of, session_row
@@ -196,12 +197,12 @@ class PostgresStore(OwnedSessions):
         read, noted = self._transactions.filtered, self._touching | self._touched
         wanted = {"account": account_id, "now": now, "state": state and state.value, "name": name}
         if metadata:
-            every = self._seen_rows(await read("list_sessions", limit=None, offset=0, **wanted), noted)
+            every = await self._seen_rows(await read("list_sessions", limit=None, offset=0, **wanted), noted)
             found = [session for session in every if has_metadata(session, metadata)]
             return found[offset : offset + limit], len(found)
         (counted,) = await read("count_listed_sessions", **wanted)
         page = await read("list_sessions", limit=limit, offset=offset, **wanted)
-        return self._seen_rows(page, noted), counted["total"]
+        return await self._seen_rows(page, noted), counted["total"]
 
     async def count_sessions(self, account_id: str) -> int:
         (row,) = await self._transactions.all("count_sessions", account=account_id)
@@ -230,10 +231,10 @@ class PostgresStore(OwnedSessions):
             self._horizon, self._seen = (0, ""), {}
             return await self.changed_sessions()
         found = [row for row in rows if row["id"] is not None]
-        new = [row for row in found if self._seen.get(row["id"]) != row["version"]]
+        new = await self._seen_rows([row for row in found if self._seen.get(row["id"]) != row["version"]], noted)
         self._horizon = rows[0]["horizon"], server
         self._seen = {row["id"]: row["version"] for row in found if row["changed_at"] >= rows[0]["horizon"]}
-        return [self._as_seen(row, noted) for row in new]
+        return new
 
     async def change_session(
         self,
@@ -375,10 +376,16 @@ class PostgresStore(OwnedSessions):
 
     async def _sessions(self, name: str, /, **values: object) -> list[Session]:
         noted = self._touching | self._touched
-        return self._seen_rows(await self._transactions.all(name, **values), noted)
+        return await self._seen_rows(await self._transactions.all(name, **values), noted)
 
-    def _seen_rows(self, rows: Sequence[DictRow], noted: Mapping[str, int]) -> list[Session]:
-        return [self._as_seen(row, noted) for row in rows]
+    async def _seen_rows(self, rows: Sequence[DictRow], noted: Mapping[str, int]) -> list[Session]:
+        """A host may have tens of thousands: other tasks go on meanwhile."""
+        found = list[Session]()
+        for some in batched(rows, ROWS_AT_ONCE, strict=False):
+            if found:
+                await asyncio.sleep(0)
+            found += [self._as_seen(row, noted) for row in some]
+        return found
 
     def _as_seen(self, row: DictRow, noted: Mapping[str, int]) -> Session:
         """With activity that was not written when the row was asked for, or is not yet."""

@@ -37,6 +37,7 @@ QUEUE_SECONDS = 30.0  # for which a change waits for others
 OUTCOME_SECONDS = 10.0  # for which a lost commit is asked after; a transaction without a client ends after 5
 BOUNDS_TRANSACTIONS = 170000  # the first version of PostgreSQL with transaction_timeout
 KEPT_FOR_READS = 4  # connections
+ROWS_AT_ONCE = 500  # that are read in one turn of the loop
 TRIES = 20  # of one change that conflicts with others
 # of disk, connections and so on; stopping; failing; locked
 SHORTAGES = ("53", "57", "58", "55P03")
@@ -113,7 +114,12 @@ class Transactions:
 
     async def _read(self, name: str, values: Mapping[str, object], *, prepare: bool | None = None) -> list[DictRow]:
         async def ask(connection: AsyncConnection[DictRow]) -> list[DictRow]:
-            return await (await connection.execute(query(name), values, prepare=prepare)).fetchall()
+            cursor = await connection.execute(query(name), values, prepare=prepare)
+            rows = await cursor.fetchmany(ROWS_AT_ONCE)
+            while len(rows) < cursor.rowcount:
+                await asyncio.sleep(0)  # reading tens of thousands takes a second, in which the lease must be renewed
+                rows += await cursor.fetchmany(ROWS_AT_ONCE)
+            return rows
 
         return await self.read(ask)
 
