@@ -29,12 +29,14 @@ from buntime.daemon.only_server import only_server
 from buntime.daemon.tasks import Tasks
 from buntime.daemon.trimming import keep_trimmed
 from buntime.delivery.delivering import delivering
-from buntime.edge.certificates import FleetHost
+from buntime.edge.certificates import FleetHost, trusted_by
 from buntime.edge.process import edge
+from buntime.fleet.asking import asking
 from buntime.fleet.hosts import Hosts
 from buntime.fleet.listing import FleetHosts, SoleHost
 from buntime.fleet.marked import Marked
 from buntime.fleet.numbers import ALONE, FleetNumbers
+from buntime.fleet.rates import FleetRates
 from buntime.fleet.reporting import capacity_of
 from buntime.fleet.sole_owner import SoleOwner
 from buntime.joining import Member, joined
@@ -155,7 +157,12 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
         operations = assemble_operations(*parts, Waits(*_after(config)), config.receivers, me, hosts)
         previews = Previews(store, lifecycle, owners, clock, domain=config.domain, secure=bool(config.domain))
         files = client_files()
-        await enter(web(config, operations, previews, metrics, sandboxes.works, files))
+        rates = None
+        if member:
+            home = await enter(asking(lambda: trusted_by(config.run_dir / "edge")))
+            rates = FleetRates(member.store, member.choices.homes, home)
+            tasks.start_daemon(rates.keep(), "shares of rates")
+        await enter(web(config, operations, previews, metrics, sandboxes.works, files, rates))
         await enter(edge(config, plans, tasks, FleetHost(me.id, me.address, vault.peer_secret) if me else None))
         await enter(
             delivering(store, Signing(vault), config.receivers, clock, metrics.attempted, has_duty=owners.has_duty)
