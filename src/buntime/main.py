@@ -36,6 +36,7 @@ from buntime.fleet.hosts import Hosts
 from buntime.fleet.listing import FleetHosts, SoleHost
 from buntime.fleet.marked import Marked
 from buntime.fleet.numbers import ALONE, FleetNumbers
+from buntime.fleet.places import Count, FleetPlaces
 from buntime.fleet.rates import FleetRates
 from buntime.fleet.reporting import capacity_of
 from buntime.fleet.sole_owner import SoleOwner
@@ -49,9 +50,11 @@ from buntime.lifecycle.master_key import BadMasterKey, open_vault
 from buntime.lifecycle.saving import Saving
 from buntime.lifecycle.sealing import Vault
 from buntime.operations.assembly import assemble_operations
+from buntime.operations.entrance import Entrance
 from buntime.operations.previews import Previews
 from buntime.operations.signing import Signing
 from buntime.operations.telling import Telling
+from buntime.places import Counts
 from buntime.plan import without_checkpoints
 from buntime.ports import Owners, Store
 from buntime.preview import api_url
@@ -154,7 +157,8 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
 
         parts = (store, sandboxes, lifecycle, owners, history, vault, plans, tasks, clock)
         me = member.me if member else None
-        operations = assemble_operations(*parts, Waits(*_after(config)), config.receivers, me, hosts)
+        places = FleetPlaces(member.store, lambda: member.holding.membership) if member else None
+        operations = assemble_operations(*parts, Waits(*_after(config)), config.receivers, me, hosts, places)
         previews = Previews(store, lifecycle, owners, clock, domain=config.domain, secure=bool(config.domain))
         files = client_files()
         rates = None
@@ -162,6 +166,9 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
             home = await enter(asking(lambda: trusted_by(config.run_dir / "edge")))
             rates = FleetRates(member.store, member.choices.homes, home)
             tasks.start_daemon(rates.keep(), "shares of rates")
+        if member and places:
+            opened_here = _opened(operations.entrance, member)
+            tasks.start_daemon(places.keep(opened_here), "places of accounts")
         await enter(web(config, operations, previews, metrics, sandboxes.works, files, rates))
         await enter(edge(config, plans, tasks, FleetHost(me.id, me.address, vault.peer_secret) if me else None))
         await enter(
@@ -179,6 +186,15 @@ async def _vault(config: Config, member: Member | None, owners: Sequence[Session
     if member and await member.store.agree(MASTER_KEY, vault.fingerprint) != vault.fingerprint:
         raise BadMasterKey("the master key is another one than that of the other hosts of BUNTIME_STORE. Copy theirs.")
     return vault
+
+
+def _opened(entrance: Entrance, member: Member) -> Count:
+    """Counts what accounts have open on this host."""
+
+    async def count() -> Callable[[], Counts]:
+        return await entrance.find_open(await member.store.awake_here())
+
+    return count
 
 
 async def _prune_images(config: Config, store: Store) -> None:

@@ -3,7 +3,10 @@
 import http.client
 import os
 import shutil
+import time
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -112,3 +115,35 @@ def test_a_session_is_deleted_through_the_other_host(ours: tuple[Client, Client]
     made = ours[0].open()
     Session(ours[1], made.id).delete().done()
     made.look().refused(404, "session_not_found")
+
+
+def test_a_key_with_a_small_limit_gets_exactly_that_over_both_hosts(hosts: tuple[Server, Server]) -> None:
+    limit = 40
+    account = hosts[0].cli("accounts", "create", "--plan", "free", f"--set=requests_per_minute={limit}")
+    key = hosts[0].cli("keys", "create", "--account", account)
+    clients = [host.client(key) for host in hosts]
+
+    def burst() -> tuple[set[str], list[tuple[int, str]]]:
+        """When the minutes of the answers end, with status and remaining requests of each."""
+        with ThreadPoolExecutor(4) as threads:
+            answers = list(threads.map(lambda number: clients[number % 2].call("GET", "/account"), range(2 * limit)))
+        seen = [(answer.status, answer.headers["x-ratelimit-remaining"]) for answer in answers]
+        return {answer.headers["x-ratelimit-reset"] for answer in answers}, seen
+
+    def in_one_minute() -> list[tuple[int, str]]:
+        """Begins with a new minute, which the server's answer tells."""
+        while True:
+            answer = clients[0].call("GET", "/account")
+            time.sleep(max(0.0, int(answer.headers["x-ratelimit-reset"]) - time.time()) + 0.5)
+            ends, seen = burst()
+            if len(ends) == 1:
+                return seen
+
+    seen = in_one_minute()
+    assert Counter(status for status, _ in seen) == {200: limit, 429: limit}
+    assert sorted(int(left) for status, left in seen if status == 200) == list(range(limit))
+    assert {left for status, left in seen if status == 429} == {"0"}
+    for client in clients:
+        answer = client.call("GET", "/account")
+        answer.refused(429, "rate_limit_exceeded")
+        assert 1 <= int(answer.headers["retry-after"]) <= 60

@@ -54,3 +54,6 @@ ON CONFLICT (account, kind, host) DO UPDATE SET incarnation = excluded.incarnati
 -- name: drop_places
 -- Of this host, those where nothing is open, and all of earlier incarnations.
 DELETE FROM places WHERE host = %(host)s AND (used = 0 OR incarnation < %(incarnation)s)
+
+-- name: awake_here
+SELECT account, sandbox FROM sessions WHERE host = %(me)s AND state IN ('active', 'idle')
