@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.client import Client, Session
+from tests.acceptance.client import Client, Reply, Session
 from tests.acceptance.conftest import Servers
+from tests.acceptance.events import watch
 from tests.acceptance.server import Server
 from tests.contracts.postgres import Server as Database
 from tests.contracts.postgres import postgres
@@ -147,3 +148,44 @@ def test_a_key_with_a_small_limit_gets_exactly_that_over_both_hosts(hosts: tuple
         answer = client.call("GET", "/account")
         answer.refused(429, "rate_limit_exceeded")
         assert 1 <= int(answer.headers["retry-after"]) <= 60
+
+
+def test_an_accounts_processes_and_streams_are_limited_over_both_hosts(
+    hosts: tuple[Server, Server], database: Database
+) -> None:
+    numbers = ("processes_per_account=2", "streams_per_account=1", "sessions=20")
+    account = hosts[0].cli("accounts", "create", "--plan", "paid", *(f"--set={number}" for number in numbers))
+    client = hosts[0].client(hosts[0].cli("keys", "create", "--account", account))
+    of_host: dict[str, Session] = {}
+    while len(of_host) < len(hosts):  # one session on each
+        made = client.open()
+        of_host.setdefault(host_of(made, database), made)
+    first, second = of_host.values()
+
+    def start(session: Session) -> Reply:
+        body = {"sessionId": session.id, "command": "sleep 1000"}
+        return client.call("POST", "/processes/start", json_body=body)
+
+    process = start(first).done()["processId"]
+    start(second).done()
+    for session in (first, second):
+        details = start(session).refused(429, "resource_limit_exceeded")
+        assert details == {"resource": "processes", "limit": 2, "scope": "account", "plan": "paid"}
+    body = {"sessionId": first.id, "processId": process, "signal": "SIGKILL"}
+    client.call("POST", "/processes/signal", json_body=body).done()
+    until(lambda: start(second).status == 200, "the place to be free on the other host")
+    start(first).refused(429, "resource_limit_exceeded")
+    with watch(first) as watched:
+        assert watched.status == 200
+        for session in (first, second):
+            with watch(session) as refused:
+                details = refused.refusal().refused(429, "resource_limit_exceeded")
+                assert (details["resource"], details["limit"], details["scope"]) == ("open streams", 1, "account")
+
+    def opens() -> bool:
+        with watch(second) as again:
+            return again.status == 200
+
+    until(opens, "the stream's place to be free")
+    for session in (first, second):
+        session.delete()

@@ -217,8 +217,11 @@ class Entrance:
             for account, sandbox in found:
                 if sandbox is not None:
                     counts.update({(account, kind): sandbox.live(kind) for kind in KINDS})
-            of_accounts = {**self._starting, **{(name, STREAMS): number for name, number in self._streams.items()}}
-            counts.update({name: number for name, number in of_accounts.items() if name[0].startswith(ACCOUNT)})
+            # both counters have sessions too
+            starting = {name: number for name, number in self._starting.items() if name[0].startswith(ACCOUNT)}
+            streams = {(name, STREAMS): n for name, n in self._streams.items() if name.startswith(ACCOUNT)}
+            counts.update(starting)
+            counts.update(streams)
             return counts
 
         return count
