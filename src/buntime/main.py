@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import uvloop
 
@@ -137,8 +137,13 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
             hosts = FleetHosts(member.members)
             member.holding.report(lambda: capacity_of(sandboxes))
 
+        rates, places = await _limits(config, member, stack) if member else (None, None)
+
         def fleet() -> FleetNumbers:
-            return member.numbers(lifecycle.draining.released) if member and lifecycle.draining else ALONE
+            if not (member and lifecycle.draining and rates):
+                return ALONE
+            numbers = member.numbers(lifecycle.draining.released)
+            return replace(numbers, shares=rates.refills, counts=rates.asked)
 
         metrics = Metrics(Readings(store, sandboxes, saving, sandboxes.works, clock, hosts, fleet))
         history = history_of(config)
@@ -157,18 +162,13 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
 
         parts = (store, sandboxes, lifecycle, owners, history, vault, plans, tasks, clock)
         me = member.me if member else None
-        places = FleetPlaces(member.store, lambda: member.holding.membership) if member else None
         operations = assemble_operations(*parts, Waits(*_after(config)), config.receivers, me, hosts, places)
         previews = Previews(store, lifecycle, owners, clock, domain=config.domain, secure=bool(config.domain))
         files = client_files()
-        rates = None
-        if member:
-            home = await enter(asking(lambda: trusted_by(config.run_dir / "edge")))
-            rates = FleetRates(member.store, member.choices.homes, home)
+        if rates:
             tasks.start_daemon(rates.keep(), "shares of rates")
         if member and places:
-            opened_here = _opened(operations.entrance, member)
-            tasks.start_daemon(places.keep(opened_here), "places of accounts")
+            tasks.start_daemon(places.keep(_opened(operations.entrance, member)), "places of accounts")
         await enter(web(config, operations, previews, metrics, sandboxes.works, files, rates))
         await enter(edge(config, plans, tasks, FleetHost(me.id, me.address, vault.peer_secret) if me else None))
         await enter(
@@ -186,6 +186,13 @@ async def _vault(config: Config, member: Member | None, owners: Sequence[Session
     if member and await member.store.agree(MASTER_KEY, vault.fingerprint) != vault.fingerprint:
         raise BadMasterKey("the master key is another one than that of the other hosts of BUNTIME_STORE. Copy theirs.")
     return vault
+
+
+async def _limits(config: Config, member: Member, stack: AsyncExitStack) -> tuple[FleetRates, FleetPlaces]:
+    """What counts over all hosts."""
+    home = await stack.enter_async_context(asking(lambda: trusted_by(config.run_dir / "edge")))
+    rates = FleetRates(member.store, member.choices.homes, home)
+    return rates, FleetPlaces(member.store, lambda: member.holding.membership)
 
 
 def _opened(entrance: Entrance, member: Member) -> Count:

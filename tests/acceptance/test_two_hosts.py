@@ -148,6 +148,7 @@ def test_a_key_with_a_small_limit_gets_exactly_that_over_both_hosts(hosts: tuple
         answer = client.call("GET", "/account")
         answer.refused(429, "rate_limit_exceeded")
         assert 1 <= int(answer.headers["retry-after"]) <= 60
+    assert not any("home_of_keys_away" in host.said() for host in hosts)  # they asked each other
 
 
 def test_an_accounts_processes_and_streams_are_limited_over_both_hosts(
