@@ -86,8 +86,12 @@ class FleetPlaces:
 
     async def keep(self, count: Count) -> None:
         """For ever."""
+        looked = False
         while True:
             try:
+                if not looked:  # at the start that may wait long, while others take places
+                    await count()
+                    looked = True
                 await self.refresh(count)
             except (Fenced, MayNotAct):
                 pass  # the host is silent, and begins anew when it joins

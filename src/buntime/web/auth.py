@@ -6,7 +6,7 @@ from buntime.caller import Caller
 from buntime.cause import Cause
 from buntime.errors import Unauthorized
 from buntime.operations.identity import Identity
-from buntime.rates import HostRates, Quota, Rates
+from buntime.rates import HostRates, Quota, Rates, Standings
 from buntime.web.exchange import Exchange
 from buntime.web.quota import STRANGER_LIMIT, client_address, counted_address, exceeded
 
@@ -32,6 +32,25 @@ def cause_of(exchange: Exchange, caller: Caller) -> Cause:
 def _is_counted_elsewhere(exchange: Exchange) -> bool:
     """Whether the first host counts it."""
     return exchange.hops > 0
+
+
+def _asked(caller: Caller) -> tuple[str, str, int]:
+    """As `Rates` takes it."""
+    return caller.account.id, caller.key.id, caller.plan.requests_per_minute
+
+
+def _judge(exchange: Exchange, caller: Caller, standings: Standings) -> None:
+    """The headers tell the key's limit, and what key and account have left. Raises RateLimitExceeded."""
+    own, standing = standings
+    exchange.headers += [
+        (b"x-ratelimit-limit", b"%d" % own.limit),
+        (b"x-ratelimit-remaining", b"%d" % min(own.remaining, standing.remaining)),
+        (b"x-ratelimit-reset", b"%d" % standing.reset),
+    ]
+    if not standing.allowed:
+        whose = "one key" if standing is own else "all keys of an account together"
+        message = f"The {caller.plan.name} plan allows {standing.limit} requests a minute for {whose}."
+        raise exceeded(message, standing, plan=caller.plan.name)
 
 
 def _from(exchange: Exchange) -> tuple[bytes | None, str]:
@@ -61,32 +80,17 @@ class Authenticator:
             raise
         exchange.caller = caller
         if not exchange.is_question and not _is_counted_elsewhere(exchange):
-            await self.count(exchange, caller)
+            asked = _asked(caller)
+            _judge(exchange, caller, self._rates.count(*asked) or await self._rates.ask(*asked))
         self._identity.require_active(caller)
         return caller
 
-    async def count(self, exchange: Exchange, caller: Caller) -> None:
-        """Counts a call against its key and its account. The headers tell the key's limit, and what both have left.
-
-        Raises RateLimitExceeded and Unavailable.
-        """
-        plan, asked = caller.plan, (caller.account.id, caller.key.id, caller.plan.requests_per_minute)
-        own, standing = self._rates.count(*asked) or await self._rates.ask(*asked)
-        exchange.headers += [
-            (b"x-ratelimit-limit", b"%d" % own.limit),
-            (b"x-ratelimit-remaining", b"%d" % min(own.remaining, standing.remaining)),
-            (b"x-ratelimit-reset", b"%d" % standing.reset),
-        ]
-        if not standing.allowed:
-            whose = "one key" if standing is own else "all keys of an account together"
-            message = f"The {plan.name} plan allows {standing.limit} requests a minute for {whose}."
-            raise exceeded(message, standing, plan=plan.name)
-
     async def count_question(self, exchange: Exchange, caller: Caller) -> None:
         """Counts a question whose answer the client gets, or after which the request goes to another host: it does not
-        come again. Does nothing for a request. Raises RateLimitExceeded."""
+        come again. Does nothing for a request. Raises RateLimitExceeded and Unavailable."""
         if exchange.is_question and not _is_counted_elsewhere(exchange):
-            await self.count(exchange, caller)
+            asked = _asked(caller)
+            _judge(exchange, caller, self._rates.count(*asked) or await self._rates.ask(*asked))
 
     def count_stranger(self, exchange: Exchange) -> None:
         """Counts a call without a valid key against its address. Raises RateLimitExceeded."""
