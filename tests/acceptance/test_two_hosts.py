@@ -68,12 +68,18 @@ def host_of(session: Session, database: Database) -> str:
     return str(host)
 
 
+def session_on(host: Server, key: str, database: Database) -> Session:
+    """A new one that this host has."""
+    wanted = (host.config.data_dir / "host-id").read_text().strip()
+    while host_of(made := host.client(key).open(), database) != wanted:
+        made.delete()
+    return made
+
+
 @pytest.fixture
 def session(ours: tuple[Client, Client], hosts: tuple[Server, Server], database: Database) -> Iterator[Session]:
     """It is the first host's, and is used through the second."""
-    first = (hosts[0].config.data_dir / "host-id").read_text().strip()
-    while host_of(made := ours[0].open(), database) != first:
-        made.delete()
+    made = session_on(hosts[0], str(ours[0].key), database)
     yield Session(ours[1], made.id)
     made.delete()
 
@@ -156,12 +162,9 @@ def test_an_accounts_processes_and_streams_are_limited_over_both_hosts(
 ) -> None:
     numbers = ("processes_per_account=2", "streams_per_account=1", "sessions=20")
     account = hosts[0].cli("accounts", "create", "--plan", "paid", *(f"--set={number}" for number in numbers))
-    client = hosts[0].client(hosts[0].cli("keys", "create", "--account", account))
-    of_host: dict[str, Session] = {}
-    while len(of_host) < len(hosts):  # one session on each
-        made = client.open()
-        of_host.setdefault(host_of(made, database), made)
-    first, second = of_host.values()
+    key = hosts[0].cli("keys", "create", "--account", account)
+    client = hosts[0].client(key)
+    first, second = (session_on(host, key, database) for host in hosts)
 
     def start(session: Session) -> Reply:
         body = {"sessionId": session.id, "command": "sleep 1000"}
