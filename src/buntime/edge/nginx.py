@@ -425,10 +425,7 @@ def _visits(edge: Edge) -> str:
 def _peer_servers(edge: Edge, peers: Peers) -> str:
     """Other hosts have counted their clients."""
     api = _api(edge, "", "", for_hosts=True) + fleet.OF_HOSTS
-    previews = fleet.server(
-        peers, "~^ses[-_]", "", f"    limit_conn hosts {CONNECTIONS_OF_HOST};
-{_visits(edge)}"
-    )
+    previews = fleet.server(peers, "~^ses[-_]", "", f"    limit_conn hosts {CONNECTIONS_OF_HOST};\n{_visits(edge)}")
     return fleet.server(peers, "_", f" default_server {LISTEN}", api) + previews
 
 
