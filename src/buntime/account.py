@@ -9,6 +9,7 @@ from enum import StrEnum
 from buntime.ids import BASE62, new_id, random_text
 from buntime.scope import ACCOUNT_SCOPES, Scope
 
+PREFIX = "acc_"  # of the ids of accounts
 KEY_PREFIX = "btk_"
 RANDOM_LENGTH = 32
 CHECKSUM_LENGTH = 6
@@ -51,7 +52,7 @@ class Key:
 
 
 def new_account(plan: str, now: int, overrides: Mapping[str, object] | None = None) -> Account:
-    return Account(new_id("acc_", 16), plan, now, overrides=overrides or {})
+    return Account(new_id(PREFIX, 16), plan, now, overrides=overrides or {})
 
 
 def new_key(

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import uvloop
 
@@ -29,12 +29,15 @@ from buntime.daemon.only_server import only_server
 from buntime.daemon.tasks import Tasks
 from buntime.daemon.trimming import keep_trimmed
 from buntime.delivery.delivering import delivering
-from buntime.edge.certificates import FleetHost
+from buntime.edge.certificates import FleetHost, trusted_by
 from buntime.edge.process import edge
+from buntime.fleet.asking import asking
 from buntime.fleet.hosts import Hosts
 from buntime.fleet.listing import FleetHosts, SoleHost
 from buntime.fleet.marked import Marked
 from buntime.fleet.numbers import ALONE, FleetNumbers
+from buntime.fleet.places import Count, FleetPlaces
+from buntime.fleet.rates import FleetRates
 from buntime.fleet.reporting import capacity_of
 from buntime.fleet.sole_owner import SoleOwner
 from buntime.joining import Member, joined
@@ -47,9 +50,11 @@ from buntime.lifecycle.master_key import BadMasterKey, open_vault
 from buntime.lifecycle.saving import Saving
 from buntime.lifecycle.sealing import Vault
 from buntime.operations.assembly import assemble_operations
+from buntime.operations.entrance import Entrance
 from buntime.operations.previews import Previews
 from buntime.operations.signing import Signing
 from buntime.operations.telling import Telling
+from buntime.places import Counts
 from buntime.plan import without_checkpoints
 from buntime.ports import Owners, Store
 from buntime.preview import api_url
@@ -132,8 +137,13 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
             hosts = FleetHosts(member.members)
             member.holding.report(lambda: capacity_of(sandboxes))
 
+        rates, places = await _limits(config, member, stack) if member else (None, None)
+
         def fleet() -> FleetNumbers:
-            return member.numbers(lifecycle.draining.released) if member and lifecycle.draining else ALONE
+            if not (member and lifecycle.draining and rates):
+                return ALONE
+            numbers = member.numbers(lifecycle.draining.released)
+            return replace(numbers, shares=rates.refills, counts=rates.asked)
 
         metrics = Metrics(Readings(store, sandboxes, saving, sandboxes.works, clock, hosts, fleet))
         history = history_of(config)
@@ -152,10 +162,14 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
 
         parts = (store, sandboxes, lifecycle, owners, history, vault, plans, tasks, clock)
         me = member.me if member else None
-        operations = assemble_operations(*parts, Waits(*_after(config)), config.receivers, me, hosts)
+        operations = assemble_operations(*parts, Waits(*_after(config)), config.receivers, me, hosts, places)
         previews = Previews(store, lifecycle, owners, clock, domain=config.domain, secure=bool(config.domain))
         files = client_files()
-        await enter(web(config, operations, previews, metrics, sandboxes.works, files))
+        if rates:
+            tasks.start_daemon(rates.keep(), "shares of rates")
+        if member and places:
+            tasks.start_daemon(places.keep(_opened(operations.entrance, member)), "places of accounts")
+        await enter(web(config, operations, previews, metrics, sandboxes.works, files, rates))
         await enter(edge(config, plans, tasks, FleetHost(me.id, me.address, vault.peer_secret) if me else None))
         await enter(
             delivering(store, Signing(vault), config.receivers, clock, metrics.attempted, has_duty=owners.has_duty)
@@ -172,6 +186,22 @@ async def _vault(config: Config, member: Member | None, owners: Sequence[Session
     if member and await member.store.agree(MASTER_KEY, vault.fingerprint) != vault.fingerprint:
         raise BadMasterKey("the master key is another one than that of the other hosts of BUNTIME_STORE. Copy theirs.")
     return vault
+
+
+async def _limits(config: Config, member: Member, stack: AsyncExitStack) -> tuple[FleetRates, FleetPlaces]:
+    """What counts over all hosts."""
+    home = await stack.enter_async_context(asking(lambda: trusted_by(config.run_dir / "edge")))
+    rates = FleetRates(member.store, member.choices.homes, home)
+    return rates, FleetPlaces(member.store, lambda: member.holding.membership)
+
+
+def _opened(entrance: Entrance, member: Member) -> Count:
+    """Counts what accounts have open on this host."""
+
+    async def count() -> Callable[[], Counts]:
+        return await entrance.find_open(await member.store.awake_here())
+
+    return count
 
 
 async def _prune_images(config: Config, store: Store) -> None:

@@ -768,6 +768,7 @@ class RunResult:
 
 
 Kind = Literal["processes", "contexts", "terminals"]
+KINDS: tuple[Kind, ...] = ("processes", "contexts", "terminals")
 
 
 @dataclass(frozen=True, slots=True)

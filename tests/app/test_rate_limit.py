@@ -1,4 +1,5 @@
-from buntime.web.quota import STRANGER_LIMIT, Quota, counted_address
+from buntime.rates import Quota
+from buntime.web.quota import STRANGER_LIMIT, counted_address
 from tests.app.serving import START, Api, Clock
 
 

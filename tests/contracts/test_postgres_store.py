@@ -654,6 +654,15 @@ async def test_two_hosts_can_make_the_tables_at_once(postgres_server: Server) ->
     assert postgres_server.execute("SELECT count(*) FROM buntime_schema", "fresh") == [(len(migrations.steps()),)]
 
 
+async def test_a_step_that_was_left_out_is_made_later(postgres_server: Server) -> None:
+    place = place_of(postgres_server.create("gap"))
+    await (await PostgresStore.open(place, LOCAL.host, lambda: LOCAL)).close()
+    postgres_server.execute("DROP TABLE rates, places", "gap")
+    postgres_server.execute("DELETE FROM buntime_schema WHERE version = 5", "gap")
+    await (await PostgresStore.open(place, LOCAL.host, lambda: LOCAL)).close()
+    assert postgres_server.execute("SELECT count(*) FROM rates", "gap") == [(0,)]
+
+
 async def test_a_schema_that_is_too_new_is_refused_and_one_that_is_fit_is_not(postgres_server: Server) -> None:
     place = place_of(postgres_server.create("newer"))
     await (await PostgresStore.open(place, LOCAL.host, lambda: LOCAL)).close()

@@ -10,7 +10,10 @@ from buntime.account import Account, Key, hash_key, new_key_secret
 from buntime.config import SHARED_RUN_DIR, Config
 from buntime.daemon.tasks import Tasks
 from buntime.edge import process
-from buntime.edge.certificates import FleetHost
+from buntime.edge.certificates import FleetHost, trusted_by
+from buntime.fleet.asking import PeerHome, asking
+from buntime.fleet.homes import Homes
+from buntime.fleet.rates import FleetRates
 from buntime.lifecycle.assembly import assemble_lifecycle
 from buntime.lifecycle.saving import Saving
 from buntime.lifecycle.sealing import Vault
@@ -22,6 +25,7 @@ from buntime.session import Session
 from buntime.testing.archive import FakeArchive
 from buntime.testing.history import FakeHistory
 from buntime.testing.owners import FakeOwners
+from buntime.testing.rates import FakePot
 from buntime.testing.sandboxes import FakeSandbox, FakeSandboxes, Runner, small_shell
 from buntime.testing.store import FakeStore
 from buntime.web.assembly import web
@@ -63,6 +67,8 @@ class Host:
     operations: Operations
     store: FakeStore
     key: str
+    homes: Homes
+    home: PeerHome
 
     @property
     def port(self) -> int:
@@ -82,19 +88,28 @@ def peer(number: int, port: int) -> Peer:
 
 @asynccontextmanager
 async def fleet(
-    directory: Path, count: int = 2, runner: Runner = small_shell, *, tls: bool = False, secret: bytes = SECRET
+    directory: Path,
+    count: int = 2,
+    runner: Runner = small_shell,
+    *,
+    tls: bool = False,
+    secret: bytes = SECRET,
+    rate: int | None = None,
+    pot: FakePot | None = None,
 ) -> AsyncIterator[Sequence[Host]]:
     """`count` hosts. All have one account, with a key. `tls`: clients use HTTPS, for DOMAIN. `secret`: see
-    `FleetHost`."""
+    `FleetHost`. `rate`: requests per minute of one key. `pot`: what they count requests with; by default, each host
+    counts alone."""
     SHARED_RUN_DIR.mkdir(mode=0o711, exist_ok=True)
     store, key = FakeStore(), new_key_secret()
-    await store.add_account(account := Account("acc_one0000000000000", "paid", 0))
+    own = {} if rate is None else {"requests_per_minute": rate}
+    await store.add_account(account := Account("acc_one0000000000000", "paid", 0, overrides=own))
     await store.add_key(Key("key_one000000000", account.id, hash_key(key), key[:8], 0))
     peers = {(each := peer(number, free_port())).id: each for number in range(count)}
     async with AsyncExitStack() as stack:
         hosts = [
             await stack.enter_async_context(
-                _host(_config(directory / me.id, tls=tls), me, peers, store, key, runner, secret)
+                _host(_config(directory / me.id, tls=tls), me, peers, store, key, runner, secret, pot)
             )
             for me in peers.values()
         ]
@@ -113,22 +128,32 @@ def _config(directory: Path, *, tls: bool) -> Config:
 
 @asynccontextmanager
 async def _host(
-    config: Config, me: Peer, peers: dict[str, Peer], store: FakeStore, key: str, runner: Runner, secret: bytes
+    config: Config,
+    me: Peer,
+    peers: dict[str, Peer],
+    store: FakeStore,
+    key: str,
+    runner: Runner,
+    secret: bytes,
+    pot: FakePot | None,
 ) -> AsyncIterator[Host]:
     sandboxes, clock, archive, history, vault = (
         FakeSandboxes(runner), Clock(), FakeArchive(), FakeHistory(), Vault(bytes(32)),
     )  # fmt: skip
     owners, plans = Owners(me, peers), load_plans(None)
+    homes = Homes(me.id)
+    homes.see(list(peers.values()))
     saving = Saving(archive, vault, sandboxes.volumes, clock)
-    async with Tasks() as tasks, saving:
+    async with Tasks() as tasks, saving, asking(lambda: trusted_by(config.run_dir / "edge")) as home:
+        rates = None if pot is None else FleetRates(pot, homes, home)
         metrics = Metrics()
         lifecycle = assemble_lifecycle(store, sandboxes, saving, owners, history, plans, tasks, clock, metrics)
         parts = (store, sandboxes, lifecycle, owners, history, vault, plans, tasks, clock)
         operations = assemble_operations(*parts, me=me)
         previews = Previews(store, lifecycle, owners, clock, domain=config.domain)
         async with (
-            web(config, operations, previews, metrics, dict, NOT_BUILT),
+            web(config, operations, previews, metrics, dict, NOT_BUILT, rates),
             process.edge(config, plans, tasks, FleetHost(me.id, me.address, secret)),
         ):
-            yield Host(me, config, owners, sandboxes, operations, store, key)
+            yield Host(me, config, owners, sandboxes, operations, store, key, homes, home)
     shutil.rmtree(config.bodies_dir, ignore_errors=True)

@@ -4,6 +4,7 @@ import asyncio
 import os
 import pwd
 import shutil
+import ssl
 import stat
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from buntime.edge.peers import Peers
 from buntime.fleet.peer_keys import VALID_DAYS, issue
 
 RENEWAL_SECONDS = VALID_DAYS * 86400 / 2
+AUTHORITY, CERTIFICATE = "peers.pem", "peer.pem"  # the second has the key too
 LOOK_SECONDS = 3600.0  # between two looks at the clock, which can be set
 
 
@@ -33,15 +35,25 @@ def listen_for(me: FleetHost, directory: Path, bodies: Path, user: str) -> Peers
     peers = Peers(
         me.host,
         me.address,
-        directory / "peers.pem",
-        directory / "peer.pem",
-        directory / "peer.pem",
+        directory / AUTHORITY,
+        directory / CERTIFICATE,
+        directory / CERTIFICATE,
         bodies,
     )
     _empty(bodies, user)
     directory.mkdir(parents=True, exist_ok=True)
     _write(me, peers)
     return peers
+
+
+def trusted_by(directory: Path) -> ssl.SSLContext:
+    """For asking other hosts: shows this host's certificate, and believes those of the fleet. Raises OSError before
+    `listen_for`."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_verify_locations(directory / AUTHORITY)
+    context.load_cert_chain(directory / CERTIFICATE)
+    return context
 
 
 async def keep_certificate(me: FleetHost, peers: Peers, clock: Callable[[], float] = time.time) -> None:

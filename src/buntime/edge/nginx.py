@@ -384,7 +384,7 @@ def render(edge: Edge) -> str:
         client_scheme="$client_scheme" if peers else "$scheme",
         hops="$hops" if peers else '""',
         next="$next_peers" if peers else '""',
-        fleet=fleet.fleet(peers) if peers else "",
+        fleet=fleet.fleet(peers, edge.edge_socket) if peers else "",
         api=_api(edge, limits, LEARN),
         previews=_previews(edge),
         peers=_peer_servers(edge, peers) if peers else "",
@@ -424,9 +424,9 @@ def _visits(edge: Edge) -> str:
 
 def _peer_servers(edge: Edge, peers: Peers) -> str:
     """Other hosts have counted their clients."""
-    return fleet.server(peers, "_", f" default_server {LISTEN}", _api(edge, "", "", for_hosts=True)) + fleet.server(
-        peers, "~^ses[-_]", "", f"    limit_conn hosts {CONNECTIONS_OF_HOST};\n{_visits(edge)}"
-    )
+    api = _api(edge, "", "", for_hosts=True) + fleet.OF_HOSTS
+    previews = fleet.server(peers, "~^ses[-_]", "", f"    limit_conn hosts {CONNECTIONS_OF_HOST};\n{_visits(edge)}")
+    return fleet.server(peers, "_", f" default_server {LISTEN}", api) + previews
 
 
 def _previews(edge: Edge) -> str:

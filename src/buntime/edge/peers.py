@@ -65,7 +65,22 @@ FLEET = Template("""
     balancer_by_lua_block { require("carrying").connect() }
     balancer_keepalive $kept;
   }
+
+  upstream questions {
+    server unix:$edge_socket max_fails=0;
+    keepalive 16;
+    keepalive_timeout 60s;
+  }
 """)
+
+# What hosts ask each other, and no client can: to count requests (see `fleet.asking`).
+OF_HOSTS = """\
+    location = /.hosts/count {
+      client_max_body_size 1m;
+      proxy_request_buffering on;
+      proxy_pass http://questions/count;
+    }
+"""
 
 # Instead of what clients get: that the control plane does not answer, and whether it may have got the request.
 TO_HOSTS = {
@@ -188,9 +203,10 @@ $answers  }
 """)
 
 
-def fleet(peers: Peers) -> str:
+def fleet(peers: Peers, edge_socket: Path) -> str:
     """At the level of http."""
-    return FLEET.substitute(certificate=peers.certificate, key=peers.key, authority=peers.authority, kept=KEPT)
+    files = {"certificate": peers.certificate, "key": peers.key, "authority": peers.authority}
+    return FLEET.substitute(files, kept=KEPT, edge_socket=edge_socket)
 
 
 def lua(peers: Peers | None, path: Path, body_mb: int) -> str:

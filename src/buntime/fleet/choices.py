@@ -1,5 +1,5 @@
-"""Which hosts there are, and which of them a create may go to, from a list that is at most some seconds old. A create
-asks nobody."""
+"""Which hosts there are, from a list that is at most some seconds old: a create may go to them, and one of them counts
+the small keys of an account. A request asks nobody for that."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,8 +8,10 @@ from random import Random
 
 from buntime.errors import Unavailable
 from buntime.fleet.choosing import Rated, candidates, rated
+from buntime.fleet.homes import Homes
 from buntime.fleet.members import Members
 from buntime.fleet.neighbours import Neighbours, neighbours
+from buntime.ports import Peer
 
 LOOK_SECONDS = 1.0
 
@@ -22,6 +24,7 @@ class Choices:
         self._random = random or Random()
         self._hosts: Sequence[Rated] = ()
         self.neighbours = Neighbours()  # as of the last look
+        self.homes = Homes(host)
 
     async def keep(self) -> None:
         """For ever: looks at the hosts each second. While the database is away, the last list holds."""
@@ -34,6 +37,7 @@ class Choices:
         """Raises Unavailable."""
         members = await self._members.list()
         self._hosts, self.neighbours = rated(members), neighbours(members, self._host)
+        self.homes.see([Peer(each.id, each.address) for each in self._hosts])
 
     def of(self, image: str) -> Sequence[Rated]:
         """For a session on this image ("": the default one), the best host first; see `choosing.candidates`. Empty

@@ -16,6 +16,7 @@ from buntime.ids import new_volume_id
 
 log = structlog.get_logger(__name__)
 
+DROP_SECONDS = 60.0  # between two looks for minutes that are over
 STRAYS_AT_ONCE = 20  # sessions of lost hosts that end, in one look
 STRAYS_SECONDS = 5.0  # between two looks for them, each of which reads all sessions of nobody
 
@@ -33,6 +34,7 @@ class Keeping:
     ) -> None:
         self._members, self._rows, self._membership = members, rows, membership
         self._owners, self._clock = owners, clock
+        self._dropped_at = 0.0
         self._looking: tuple[Membership, TakingOver] | None = None
         self._strays_at = 0.0  # when they are looked for next, on the monotonic clock
 
@@ -57,6 +59,7 @@ class Keeping:
         self._owners.on_duty = await self._rows.take_duty()
         if self._owners.has_duty():
             await self._end_strays()
+            await self._drop_rates()
 
     async def _end_strays(self) -> None:
         """Makes this host the owner of sessions that must end, and that nobody else can end. The keeper ends them."""
@@ -67,3 +70,8 @@ class Keeping:
         self._strays_at = now + (STRAYS_SECONDS if len(found) < STRAYS_AT_ONCE else 0.0)
         for session_id in found:
             await self._rows.take(session_id, new_volume_id())
+
+    async def _drop_rates(self) -> None:
+        if self._clock() - self._dropped_at >= DROP_SECONDS:
+            self._dropped_at = self._clock()
+            await self._rows.drop_rates()

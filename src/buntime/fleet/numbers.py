@@ -11,6 +11,8 @@ class FleetNumbers:
     fences: int  # how often the host was silenced
     released: int  # sessions that it gave up
     claimed: int  # sessions that it took from nobody, or from a lost host
+    shares: int = 0  # questions to the database for shares of rates
+    counts: int = 0  # questions to other hosts that count keys
 
 
 ALONE = FleetNumbers(math.inf, 0, 0, 0, 0)

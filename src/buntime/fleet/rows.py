@@ -54,6 +54,10 @@ class Rows(Protocol):
         """Whether this host does what one host does for all. It takes the duty where no member has it."""
         ...
 
+    async def drop_rates(self) -> None:
+        """Forgets what was counted in minutes that are over."""
+        ...
+
     async def left_behind(self) -> Sequence[Left]:
         """What this host may still have of sessions that moved."""
         ...

@@ -35,6 +35,7 @@ from buntime.operations.terminals import Terminals
 from buntime.operations.usage import Usage
 from buntime.operations.visitors import Visitors
 from buntime.operations.webhooks import Webhooks
+from buntime.places import Places
 from buntime.plan import Plan
 from buntime.ports import History, Owners, Peer, Sandboxes, Store
 from buntime.webhook import Network
@@ -83,11 +84,12 @@ def assemble_operations(
     networks: Sequence[Network] = (),
     me: Peer | None = None,
     hosts: Hosts | None = None,
+    places: Places | None = None,
 ) -> Operations:
     """`usual`: how long sessions are quiet before they sleep that do not say it themselves. `networks`: where receivers
     of webhooks may be, beside public addresses. `me`: this host as the others of its fleet reach it. `hosts`: by
-    default, this one alone."""
-    entrance = Entrance(store, sandboxes, lifecycle.leases, owners, clock)
+    default, this one alone. `places`: where other hosts have some of an account's sessions."""
+    entrance = Entrance(store, sandboxes, lifecycle.leases, owners, clock, places)
     kept, visitors = Kept(store, lifecycle.layers, clock), Visitors(store, sandboxes, tasks)
     telling = Telling(store, clock)
     placing = Placing(owners, me)

@@ -7,11 +7,13 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from buntime import errors
+from buntime.account import PREFIX as ACCOUNT
 from buntime.caller import Caller
 from buntime.inside import FileToWrite
 from buntime.lifecycle.leases import Leases
 from buntime.operations.guesses import Guesses
-from buntime.ports import AnotherHost, Kind, Owners, Sandbox, Sandboxes, Store
+from buntime.places import STREAMS, Counts, Places
+from buntime.ports import KINDS, AnotherHost, Kind, Owners, Sandbox, Sandboxes, Store
 from buntime.session import Session, State
 
 
@@ -46,13 +48,21 @@ def has_entered() -> bool:
 
 class Entrance:
     def __init__(
-        self, store: Store, sandboxes: Sandboxes, leases: Leases, owners: Owners, clock: Callable[[], float]
+        self,
+        store: Store,
+        sandboxes: Sandboxes,
+        leases: Leases,
+        owners: Owners,
+        clock: Callable[[], float],
+        places: Places | None = None,
     ) -> None:
+        """`places`: where there are other hosts."""
         self._store = store
         self._sandboxes = sandboxes
         self._leases = leases
         self._owners = owners
         self._clock = clock
+        self._places = places
         self._guesses = Guesses(clock)
         self._streams: Counter[str] = Counter()  # open streams, by session id and by account id
         self._starting: Counter[tuple[str, Kind]] = Counter()  # what is starting and the kernel does not count yet
@@ -117,9 +127,8 @@ class Entrance:
     async def streaming(self, caller: Caller, session_id: str) -> AsyncIterator[tuple[Session, Sandbox]]:
         """The same as `use`, for an answer that streams. Raises ResourceLimitExceeded too."""
         session = await self.own(caller, session_id)
-        with self._stream(caller, session):
-            async with self._awake(session) as sandbox:
-                yield session, sandbox
+        async with self._stream(caller, session), self._awake(session) as sandbox:
+            yield session, sandbox
 
     @asynccontextmanager
     async def connected[T](
@@ -128,11 +137,10 @@ class Entrance:
         """The session and what `connect` yields, for an answer that streams for long. The session is kept awake only
         while `connect` is entered; it may go to sleep within the block. Raises the same."""
         session = await self.own(caller, session_id)
-        with self._stream(caller, session):
-            async with AsyncExitStack() as stack:
-                async with self._awake(session) as sandbox:
-                    connection = await stack.enter_async_context(connect(session, sandbox))
-                yield session, connection
+        async with self._stream(caller, session), AsyncExitStack() as stack:
+            async with self._awake(session) as sandbox:
+                connection = await stack.enter_async_context(connect(session, sandbox))
+            yield session, connection
 
     async def write(self, session: Session, sandbox: Sandbox, files: Sequence[FileToWrite]) -> Sequence[int]:
         """See `inside.Files.write_batch`. A snapshot has all of it or nothing."""
@@ -152,39 +160,41 @@ class Entrance:
         stored = await self._store.get_session(session.id)
         return stored is not None and stored.state is State.DEEP_SLEEP
 
-    @contextmanager
-    def _stream(self, caller: Caller, session: Session) -> Iterator[None]:
+    @asynccontextmanager
+    async def _stream(self, caller: Caller, session: Session) -> AsyncIterator[None]:
         """Counts one more answer that streams. Raises ResourceLimitExceeded."""
         plan = caller.plan
         self._check("open streams", self._streams[session.id], plan.streams_per_session, "session", caller)
-        self._check("open streams", self._streams[session.account], plan.streams_per_account, "account", caller)
-        names = (session.id, session.account)
-        self._streams.update(names)
+        async with self._counted_stream(caller, session.account, session.id):
+            yield
+
+    @asynccontextmanager
+    async def account_stream(self, caller: Caller) -> AsyncIterator[None]:
+        """Counts one more answer that streams, of no session. Raises ResourceLimitExceeded."""
+        async with self._counted_stream(caller, caller.account.id):
+            yield
+
+    @asynccontextmanager
+    async def _counted_stream(self, caller: Caller, account: str, *session: str) -> AsyncIterator[None]:
+        limit, names = caller.plan.streams_per_account, (account, *session)
+        self._check("open streams", self._streams[account], limit, "account", caller)
+        self._streams.update(names)  # nothing is awaited since the check
         try:
+            await self._take_place(caller, account, STREAMS, limit, lambda: self._streams[account])
             yield
         finally:
             self._streams.subtract(names)
             self._forget(self._streams, names)
 
-    @contextmanager
-    def account_stream(self, caller: Caller) -> Iterator[None]:
-        """Counts one more answer that streams, of no session. Raises ResourceLimitExceeded."""
-        account = caller.account.id
-        self._check("open streams", self._streams[account], caller.plan.streams_per_account, "account", caller)
-        self._streams[account] += 1
-        try:
-            yield
-        finally:
-            self._streams[account] -= 1
-            self._forget(self._streams, (account,))
-
     @asynccontextmanager
     async def place(self, caller: Caller, session: Session, sandbox: Sandbox, kind: Kind) -> AsyncIterator[None]:
         """Reserves a place for one more of the kind, which the block starts. Raises ResourceLimitExceeded."""
-        names = ((session.id, kind), (session.account, kind))
-        await self.check_place(caller, session, sandbox, kind)
+        account = session.account
+        names, others = ((session.id, kind), (account, kind)), await self._sandboxes_of(account)
+        limit = self._check_place(caller, session, sandbox, others, kind)
         self._starting.update(names)  # nothing is awaited since the check
         try:
+            await self._take_place(caller, account, kind, limit, lambda: self._having(account, others, kind))
             yield
         finally:
             self._starting.subtract(names)
@@ -193,14 +203,56 @@ class Entrance:
     async def check_place(
         self, caller: Caller, session: Session, sandbox: Sandbox, kind: Kind, *, without: int = 0
     ) -> None:
-        """Raises ResourceLimitExceeded when there is no place for one more of the kind, `without` so many of the
+        """Raises ResourceLimitExceeded when this host has no place for one more of the kind, `without` so many of the
         session's that are about to end."""
-        plan, others = caller.plan, await self._sandboxes_of(session.account)
-        # nothing is awaited from here on: a place that another request takes meanwhile must count
+        self._check_place(caller, session, sandbox, await self._sandboxes_of(session.account), kind, without)
+
+    async def find_open(self, awake: Sequence[tuple[str, str]]) -> Callable[[], Counts]:
+        """Counts what accounts have open on this host, whenever it is called. `awake`: account and sandbox of each
+        session here."""
+        found = [(account, await self._sandboxes.get(name)) for account, name in awake]
+
+        def count() -> Counts:
+            counts: Counter[tuple[str, str]] = Counter()
+            for account, sandbox in found:
+                if sandbox is not None:
+                    counts.update({(account, kind): sandbox.live(kind) for kind in KINDS})
+            # both counters have sessions too
+            starting = {name: number for name, number in self._starting.items() if name[0].startswith(ACCOUNT)}
+            streams = {(name, STREAMS): n for name, n in self._streams.items() if name.startswith(ACCOUNT)}
+            counts.update(starting)
+            counts.update(streams)
+            return counts
+
+        return count
+
+    def _check_place(
+        self,
+        caller: Caller,
+        session: Session,
+        sandbox: Sandbox,
+        others: Sequence[Sandbox],
+        kind: Kind,
+        without: int = 0,
+    ) -> int:
+        """The account's limit. Awaits nothing: a place that another request takes meanwhile must count. Raises
+        ResourceLimitExceeded."""
+        plan = caller.plan
         here = sandbox.live(kind) + self._starting[session.id, kind] - without
         self._check(kind, here, getattr(plan, f"{kind}_per_session"), "session", caller)
-        everywhere = sum(other.live(kind) for other in others) + self._starting[session.account, kind] - without
-        self._check(kind, everywhere, getattr(plan, f"{kind}_per_account"), "account", caller)
+        limit: int = getattr(plan, f"{kind}_per_account")
+        self._check(kind, self._having(session.account, others, kind) - without, limit, "account", caller)
+        return limit
+
+    def _having(self, account: str, sandboxes: Sequence[Sandbox], kind: Kind) -> int:
+        """How many the account has on this host, with those that are starting."""
+        return sum(sandbox.live(kind) for sandbox in sandboxes) + self._starting[account, kind]
+
+    async def _take_place(self, caller: Caller, account: str, kind: str, limit: int, used: Callable[[], int]) -> None:
+        """Raises ResourceLimitExceeded where other hosts have what is left."""
+        if self._places is not None and not await self._places.take(account, kind, limit, used):
+            what = "open streams" if kind == STREAMS else kind
+            raise errors.ResourceLimitExceeded(what, limit, "account", caller.plan.name)
 
     async def _sandboxes_of(self, account: str) -> Sequence[Sandbox]:
         """Those that run on this host."""

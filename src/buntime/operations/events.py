@@ -39,7 +39,7 @@ class Events:
 
         Counts as an open stream of the account. Raises ResourceLimitExceeded.
         """
-        with self._entrance.account_stream(caller):
+        async with self._entrance.account_stream(caller):
             start = await self._store.newest_event(caller.account.id) if after is None else after
             yield start, self._pages(caller, wanted, start)
 

@@ -16,6 +16,7 @@ from buntime.errors import BuntimeError, Unavailable
 from buntime.operations.assembly import Operations
 from buntime.operations.entrance import noting_entries
 from buntime.ports import AnotherHost
+from buntime.rates import Rates
 from buntime.web import carrying, failures, openapi
 from buntime.web.api import (
     account,
@@ -100,13 +101,15 @@ def create_app(
     clock: Callable[[], float] = time.time,
     streams: OpenStreams | None = None,
     files: Sequence[ClientFile] = NOT_BUILT,
+    rates: Rates | None = None,
 ) -> ASGIApp:
     """The API as an ASGI application.
 
     `metrics` counts requests. `ready`: part → whether it works, for `/readyz`. `clock`: Unix seconds, for rate limits.
     `streams` lets the caller end all open streams when the server stops. `files`: what `/clients/` hands out.
+    `rates` counts requests; by default, this host knows all of them.
     """
-    authenticator = Authenticator(operations.identity, clock)
+    authenticator = Authenticator(operations.identity, clock, rates)
     metrics = metrics or Metrics()
     world = World(operations, config, authenticator, metrics, BodyMemory(), streams or OpenStreams())
     pages = _pages(ready, files, config)

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from buntime.config import Config
+from buntime.fleet.rates import FleetRates
 from buntime.operations.assembly import Operations
 from buntime.operations.previews import Previews
 from buntime.web.api.server import metrics_app
@@ -23,12 +24,15 @@ async def web(
     metrics: Metrics,
     ready: Callable[[], Mapping[str, bool]],
     files: Sequence[ClientFile],
+    rates: FleetRates | None = None,
 ) -> AsyncIterator[None]:
     """Serves the API, the edge's questions about previews and the operator's metrics within the block. Leaving it ends
-    open streams first. `ready`: part → whether it works, for `/readyz`. `files`: what `/clients/` hands out."""
+    open streams first. `ready`: part → whether it works, for `/readyz`. `files`: what `/clients/` hands out.
+    `rates`: where there are other hosts."""
     streams = OpenStreams()
-    api = create_app(operations, config, metrics=metrics, ready=ready, streams=streams, files=files)
-    edge_app = create_edge_app(previews, api, metrics, secure=bool(config.domain))
+    api = create_app(operations, config, metrics=metrics, ready=ready, streams=streams, files=files, rates=rates)
+    counts = rates.count_here if rates else None
+    edge_app = create_edge_app(previews, api, metrics, secure=bool(config.domain), counts=counts)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(operations.idempotency.cut)
         await stack.enter_async_context(served(api, config.api_socket, "api"))

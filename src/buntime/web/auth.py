@@ -6,10 +6,9 @@ from buntime.caller import Caller
 from buntime.cause import Cause
 from buntime.errors import Unauthorized
 from buntime.operations.identity import Identity
+from buntime.rates import HostRates, Quota, Rates, Standings
 from buntime.web.exchange import Exchange
-from buntime.web.quota import STRANGER_LIMIT, Quota, client_address, counted_address, exceeded
-
-KEYS_WORTH = 5  # an account's requests per minute, in those of one key: accounts make keys themselves
+from buntime.web.quota import STRANGER_LIMIT, client_address, counted_address, exceeded
 
 
 def bearer(values: Sequence[bytes]) -> str | None:
@@ -35,6 +34,25 @@ def _is_counted_elsewhere(exchange: Exchange) -> bool:
     return exchange.hops > 0
 
 
+def _asked(caller: Caller) -> tuple[str, str, int]:
+    """As `Rates` takes it."""
+    return caller.account.id, caller.key.id, caller.plan.requests_per_minute
+
+
+def _judge(exchange: Exchange, caller: Caller, standings: Standings) -> None:
+    """The headers tell the key's limit, and what key and account have left. Raises RateLimitExceeded."""
+    own, standing = standings
+    exchange.headers += [
+        (b"x-ratelimit-limit", b"%d" % own.limit),
+        (b"x-ratelimit-remaining", b"%d" % min(own.remaining, standing.remaining)),
+        (b"x-ratelimit-reset", b"%d" % standing.reset),
+    ]
+    if not standing.allowed:
+        whose = "one key" if standing is own else "all keys of an account together"
+        message = f"The {caller.plan.name} plan allows {standing.limit} requests a minute for {whose}."
+        raise exceeded(message, standing, plan=caller.plan.name)
+
+
 def _from(exchange: Exchange) -> tuple[bytes | None, str]:
     """The last X-Forwarded-For header, and the peer."""
     forwarded = exchange.header(b"x-forwarded-for")
@@ -43,13 +61,14 @@ def _from(exchange: Exchange) -> tuple[bytes | None, str]:
 
 
 class Authenticator:
-    def __init__(self, identity: Identity, clock: Callable[[], float]) -> None:
-        """`clock`: Unix seconds, for rate limits."""
+    def __init__(self, identity: Identity, clock: Callable[[], float], rates: Rates | None = None) -> None:
+        """`clock`: Unix seconds, for rate limits. `rates`: by default, this host knows all requests."""
         self._identity = identity
-        self._keys, self._accounts, self._strangers = Quota(clock), Quota(clock), Quota(clock)
+        self._rates = rates or HostRates(clock)
+        self._strangers = Quota(clock)  # of each host alone
 
     async def caller_of(self, exchange: Exchange) -> Caller:
-        """Raises Unauthorized, RateLimitExceeded, or Forbidden for a suspended account.
+        """Raises Unauthorized, RateLimitExceeded, Forbidden for a suspended account, or Unavailable.
 
         After this every answer has the rate limit headers, if this host counts the request. A question is not counted
         yet: see `count_question`.
@@ -61,34 +80,17 @@ class Authenticator:
             raise
         exchange.caller = caller
         if not exchange.is_question and not _is_counted_elsewhere(exchange):
-            self.count(exchange, caller)
+            asked = _asked(caller)
+            _judge(exchange, caller, self._rates.count(*asked) or await self._rates.ask(*asked))
         self._identity.require_active(caller)
         return caller
 
-    def count(self, exchange: Exchange, caller: Caller) -> None:
-        """Counts a call against its key and its account. The headers tell the key's limit, and what both have left.
-
-        Raises RateLimitExceeded.
-        """
-        rate, plan = caller.plan.requests_per_minute, caller.plan.name
-        own = standing = self._keys.take(caller.key.id, rate)
-        if own.allowed:  # what a key's own limit refuses takes nothing from the other keys
-            standing = self._accounts.take(caller.account.id, KEYS_WORTH * rate)
-        exchange.headers += [
-            (b"x-ratelimit-limit", b"%d" % own.limit),
-            (b"x-ratelimit-remaining", b"%d" % min(own.remaining, standing.remaining)),
-            (b"x-ratelimit-reset", b"%d" % standing.reset),
-        ]
-        if not standing.allowed:
-            whose = "one key" if standing is own else "all keys of an account together"
-            message = f"The {plan} plan allows {standing.limit} requests a minute for {whose}."
-            raise exceeded(message, standing.limit, self._keys.retry_after(standing), plan=plan)
-
-    def count_question(self, exchange: Exchange, caller: Caller) -> None:
+    async def count_question(self, exchange: Exchange, caller: Caller) -> None:
         """Counts a question whose answer the client gets, or after which the request goes to another host: it does not
-        come again. Does nothing for a request. Raises RateLimitExceeded."""
+        come again. Does nothing for a request. Raises RateLimitExceeded and Unavailable."""
         if exchange.is_question and not _is_counted_elsewhere(exchange):
-            self.count(exchange, caller)
+            asked = _asked(caller)
+            _judge(exchange, caller, self._rates.count(*asked) or await self._rates.ask(*asked))
 
     def count_stranger(self, exchange: Exchange) -> None:
         """Counts a call without a valid key against its address. Raises RateLimitExceeded."""
@@ -97,8 +99,4 @@ class Authenticator:
         address = counted_address(*_from(exchange))
         standing = self._strangers.take(address, STRANGER_LIMIT)
         if not standing.allowed:
-            raise exceeded(
-                "Too many calls without a valid API key from this address.",
-                STRANGER_LIMIT,
-                self._strangers.retry_after(standing),
-            )
+            raise exceeded("Too many calls without a valid API key from this address.", standing)

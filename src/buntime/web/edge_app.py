@@ -4,6 +4,7 @@
 edge may remember it in `X-Cache`, and the path and query for the session in `X-Uri` if they differ. Where another host
 of a fleet has the session, `X-Peer` and `X-Peer-Address` say which. The edge passes any other answer on to the client
 unchanged.
+`POST /count`: counts requests for other hosts, see `counting.py`.
 `GET /nothing`: what should the edge answer to a request that was admitted but reached no server in the session?
 """
 
@@ -20,6 +21,7 @@ from buntime.preview import COOKIE, PERMISSION_SECONDS
 from buntime.web import failures
 from buntime.web.accept import prefers_page
 from buntime.web.carrying import visitor_headers
+from buntime.web.counting import Count, count
 from buntime.web.exchange import Exchange, Headers, Reply, open_exchange
 from buntime.web.handover import WHERE, asked_where, handed_over
 from buntime.web.metrics import Metrics
@@ -32,9 +34,11 @@ ERROR_HEADER = b"x-preview-error"  # the error's code: tells our answers from a 
 CHALLENGE = b"Preview-Token"  # not a scheme for which browsers ask for a name and password
 
 
-def create_edge_app(previews: Previews, api: ASGIApp, metrics: Metrics, *, secure: bool) -> ASGIApp:
+def create_edge_app(
+    previews: Previews, api: ASGIApp, metrics: Metrics, *, secure: bool, counts: Count | None = None
+) -> ASGIApp:
     """An ASGI application. `api` answers requests whose body the edge carries. `metrics` counts refusals. `secure`:
-    visitors use HTTPS."""
+    visitors use HTTPS. `counts`: counts requests that other hosts got, where there are others."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if any(name == WHERE for name, _ in scope["headers"]):
@@ -44,6 +48,9 @@ def create_edge_app(previews: Previews, api: ASGIApp, metrics: Metrics, *, secur
             await handed_over(api, scope, receive, send)
             return
         exchange = open_exchange(scope)
+        if scope["path"] == "/count":
+            await count(counts, exchange, receive, send)
+            return
         asked = _asked(exchange)
         try:
             match scope["path"]:

@@ -1,53 +1,17 @@
-"""Requests per minute, in fixed windows: per key and account by the plan, per address for calls without a valid key."""
+"""Whom a request counts against without a valid key, and how a rate limit refuses."""
 
 import ipaddress
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
 
 from buntime.errors import RateLimitExceeded
+from buntime.rates import Standing
 
-WINDOW = 60  # seconds
 STRANGER_LIMIT = 60  # refused calls per minute and address
-MOST_COUNTED = 100_000  # names in one window; all others share one count
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """What is left for a caller in this window. `reset` is in Unix seconds."""
-
-    limit: int
-    remaining: int
-    reset: int
-    allowed: bool
-
-
-class Quota:
-    """Counts requests by name in the current minute. A new minute drops all counts, so memory stays bounded."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._window = 0
-        self._counts: dict[str, int] = {}
-
-    def take(self, name: str, limit: int) -> Standing:
-        """Counts one request. Refused requests do not count."""
-        window = int(self._clock()) // WINDOW
-        if window != self._window:
-            self._window, self._counts = window, {}
-        if name not in self._counts and len(self._counts) >= MOST_COUNTED:
-            name = ""
-        used = self._counts.get(name, 0)
-        allowed = used < limit
-        if allowed:
-            self._counts[name] = used = used + 1
-        return Standing(limit, max(limit - used, 0), (window + 1) * WINDOW, allowed)
-
-    def retry_after(self, standing: Standing) -> int:
-        return max(1, standing.reset - int(self._clock()))
-
-
-def exceeded(message: str, limit: int, retry_after: int, **details: object) -> RateLimitExceeded:
-    return RateLimitExceeded(message, limit=limit, retryAfter=retry_after, **details)
+def exceeded(message: str, standing: Standing, **details: object) -> RateLimitExceeded:
+    retry_after = max(1, math.ceil(standing.seconds))
+    return RateLimitExceeded(message, limit=standing.limit, retryAfter=retry_after, **details)
 
 
 def client_address(forwarded: bytes | None, peer: str) -> str:

@@ -141,6 +141,8 @@ def _of_fleet(standings: Mapping[Standing, int], numbers: FleetNumbers) -> Itera
         ("fences", "How often this host was silenced because it had no lease.", numbers.fences),
         ("sessions_given_up", "Sessions that this host gave up, so that others may claim them.", numbers.released),
         ("sessions_claimed", "Sessions that this host claimed.", numbers.claimed),
+        ("rate_shares", "Questions to the database for shares of rate limits.", numbers.shares),
+        ("rate_questions", "Questions to other hosts that count the requests of small keys.", numbers.counts),
     ):
         yield Reading(name, meaning, _one(count), grows=True)
 

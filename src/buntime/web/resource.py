@@ -61,7 +61,7 @@ class Resource:
         try:
             await self._answer(exchange, caller, receive, send)
         except (BuntimeError, AnotherHost):
-            self._world.authenticator.count_question(exchange, caller)
+            await self._world.authenticator.count_question(exchange, caller)
             raise
 
     async def _answer(self, exchange: Exchange, caller: Caller, receive: Receive, send: Send) -> None:

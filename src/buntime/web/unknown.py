@@ -35,7 +35,7 @@ class Unknown:
         exchange: Exchange = scope["exchange"]
         if exchange.header(b"authorization"):
             caller = await self._authenticator.caller_of(exchange)
-            self._authenticator.count_question(exchange, caller)
+            await self._authenticator.count_question(exchange, caller)
         else:
             self._authenticator.count_stranger(exchange)
         failure = NotFound("This path does not exist. See /docs.")

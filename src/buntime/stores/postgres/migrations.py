@@ -42,10 +42,11 @@ async def migrate(connection: AsyncConnection[DictRow], where: str) -> None:
     async with connection.transaction():
         await connection.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")  # whatever the default is
         await connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
-        version, needs = await _stored(connection)
+        made, needs = await _stored(connection)
+        version = max(made, default=0)
         if needs > newest():
             raise StoreTooNew(where, version, newest())
-        missing = {number: step for number, step in sorted(steps().items()) if number > version}
+        missing = {number: step for number, step in sorted(steps().items()) if number not in made}
         if version >= _FIRST_FLEET:
             await _require_hosts(connection, max((step.needs for step in missing.values()), default=0), where)
         for number, step in missing.items():
@@ -86,15 +87,13 @@ async def _require_hosts(connection: AsyncConnection[DictRow], needs: int, where
         )
 
 
-async def _stored(connection: AsyncConnection[DictRow]) -> tuple[int, int]:
-    """The version of the schema, and the oldest that a server must know. 0: there are no tables yet."""
+async def _stored(connection: AsyncConnection[DictRow]) -> tuple[frozenset[int], int]:
+    """The steps that were made, and the oldest version that a server must know. An older number may come later, from
+    work that went on side by side."""
     await connection.execute(
         "CREATE TABLE IF NOT EXISTS buntime_schema (version integer PRIMARY KEY, needs integer NOT NULL, "
         "at timestamptz NOT NULL DEFAULT now())"
     )
-    found = await connection.execute(
-        "SELECT coalesce(max(version), 0) AS version, coalesce(max(needs), 0) AS needs FROM buntime_schema"
-    )
-    row = await found.fetchone()
-    assert row is not None
-    return row["version"], row["needs"]
+    found = await connection.execute("SELECT version, needs FROM buntime_schema")
+    rows = await found.fetchall()
+    return frozenset(row["version"] for row in rows), max((row["needs"] for row in rows), default=0)

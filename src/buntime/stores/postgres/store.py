@@ -33,10 +33,10 @@ from buntime.session import Session, State
 from buntime.snapshot import Layer, Snapshot
 from buntime.stores.postgres.committing import DROP_AT_ONCE, JUST_ENDED, add_answer, answer_values
 from buntime.stores.postgres.connecting import Place, connect, pool_of, probe
+from buntime.stores.postgres.counted import CountedOverHosts
 from buntime.stores.postgres.kept import put_layer, put_snapshot, require_kept
 from buntime.stores.postgres.migrations import migrate
 from buntime.stores.postgres.noted import begin, follow
-from buntime.stores.postgres.owned import OwnedSessions
 from buntime.stores.postgres.transactions import ROWS_AT_ONCE, Pool, Transaction, Transactions
 from buntime.stores.rows.accounts import account_of, account_row, key_of, key_row
 from buntime.stores.rows.answers import answer_of, pack_aside, unpack_aside
@@ -47,7 +47,7 @@ from buntime.usage import Reading
 log = structlog.get_logger()
 
 
-class PostgresStore(OwnedSessions):
+class PostgresStore(CountedOverHosts):
     """Implements `ports.Store`. Every read asks the database. Only activity that is not written yet is remembered.
 
     A change is one transaction (READ COMMITTED) that locks what its checks rely on: `queries/changes.sql`.
