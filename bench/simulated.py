@@ -132,7 +132,7 @@ async def simulated(place: Place, name: str, number: int, directory: Path) -> As
         given = (store, sandboxes, lifecycle, owners, FakeHistory(), VAULT, plans, tasks, time.time)
         operations = assemble_operations(*given, me=Peer(name, address))
         keeper = Keeper(store, sandboxes, lifecycle, owners, tasks, time.time, Pace())
-        keeping = Keeping(members, store, membership, owners)
+        keeping = Keeping(members, store, membership, owners, time.time)
         loops = [asyncio.create_task(work) for work in (holding.run(), choices.keep(), keeping.run(), keeper.run())]
         try:
             yield Simulated(holding, operations)

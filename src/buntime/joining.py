@@ -16,6 +16,7 @@ from buntime.daemon.listening import listening_as_member
 from buntime.errors import Unavailable
 from buntime.fleet.choices import Choices
 from buntime.fleet.comparing import Comparing
+from buntime.fleet.database_clock import DatabaseClock
 from buntime.fleet.guard import COMMAND, Guard
 from buntime.fleet.holding import Holding
 from buntime.fleet.keeping import Keeping
@@ -53,6 +54,7 @@ class Member:
     members: Members
     moved: asyncio.Event
     me: Peer  # as the others reach it
+    clock: DatabaseClock
     choices: Choices
 
     def numbers(self, released: int) -> FleetNumbers:
@@ -107,13 +109,16 @@ async def joined(config: Config) -> AsyncIterator[Member]:
                 choices = Choices(host, members)
                 owners = FleetOwners(host, store, holding.may_act, choices, lambda: held().state is HostState.DRAINING)
                 store.listen_while(owners.has_duty)  # it delivers webhooks, and nothing else is in a hurry
-                keeping = Keeping(members, store, lambda: held().membership, owners)
+                clock = DatabaseClock(members)
+                keeping = Keeping(members, store, lambda: held().membership, owners, clock)
                 tasks = [group.create_task(holding.run(), name="lease")]
                 try:
                     await _until_it_acts(holding, place)
+                    tasks.append(group.create_task(clock.keep(), name="clock"))
                     tasks.append(group.create_task(keeping.run(), name="hosts"))
                     tasks.append(group.create_task(choices.keep(), name="choices"))
-                    yield Member(store, owners, holding, members, moved, me, choices)
+                    await clock.until_heard()
+                    yield Member(store, owners, holding, members, moved, me, clock, choices)
                 except Exception as failure:  # noqa: BLE001 - it is raised again below
                     failed = failure
                 finally:

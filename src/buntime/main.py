@@ -99,7 +99,7 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
 
     `is_watched`: `say` reaches a terminal. Only then is the first key made, because a log would keep it.
     """
-    plans, clock = plans_of(config), time.time
+    plans = plans_of(config)
     if is_directory(config.archive) and not config.store:
         plans = without_checkpoints(plans)
     raise_limits(core=CORE)
@@ -108,6 +108,7 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
         image = await ensure_image(config.images, say)
         require_own(config)
         member = await enter(joined(config)) if config.store else None
+        clock: Callable[[], float] = member.clock if member else time.time
         store: Store = member.store if member else await enter(opened_file(config))
         owners: Owners = member.owners if member else SoleOwner()
         links, tasks = await enter(Links()), await enter(Tasks())
@@ -151,7 +152,7 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
         own = (store, sandboxes, saving, owners, history, plans, tasks, clock)
         lifecycle = assemble_lifecycle(*own, metrics, host_moments(), releases=member.store if member else None)
         await lifecycle.transitions.settle()
-        _keep(config, store, sandboxes, lifecycle, owners, tasks)
+        _keep(config, store, sandboxes, lifecycle, owners, tasks, clock)
         if member:
             aside = Aside(member.store, sandboxes, lifecycle, owners.may_act, member.moved)
             tasks.start_daemon(aside.keep(), "what moved sessions left")
@@ -213,11 +214,17 @@ async def _prune_images(config: Config, store: Store) -> None:
 
 
 def _keep(
-    config: Config, store: Store, sandboxes: LocalSandboxes, lifecycle: Lifecycle, owners: Owners, tasks: Tasks
+    config: Config,
+    store: Store,
+    sandboxes: LocalSandboxes,
+    lifecycle: Lifecycle,
+    owners: Owners,
+    tasks: Tasks,
+    clock: Callable[[], float],
 ) -> None:
     """Starts the loops that run for as long as the server."""
     pace = Pace(config.tick_ms / 1000, *_after(config), keeps=config.keep_suspended == 1)
-    keeper = Keeper(store, sandboxes, lifecycle, owners, tasks, time.time, pace)
+    keeper = Keeper(store, sandboxes, lifecycle, owners, tasks, clock, pace)
     tasks.start_daemon(keeper.run(), "keeper")
     tasks.start_daemon(keeper.watch_connections(), "connections")
     tasks.start(sandboxes.adopt(lifecycle.transitions.settle_one), "adoption")

@@ -64,6 +64,12 @@ async def test_each_renewal_counts_and_begins_the_lease_anew(fleet: Fleet) -> No
     assert member.description.capacity == {"sessions": 4}
 
 
+async def test_hosts_have_the_database_s_clock(fleet: Fleet) -> None:
+    before = await fleet.members.now()
+    await fleet.pass_time(100)
+    assert await fleet.members.now() == pytest.approx(before + 100)
+
+
 async def test_a_lease_that_is_over_is_never_renewed(fleet: Fleet) -> None:
     me = await fleet.members.join("a", FIRST)
     await fleet.pass_time(LEASE)

@@ -30,7 +30,7 @@ class Keeping:
         rows: Rows,
         membership: Callable[[], Membership],
         owners: FleetOwners,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float],
     ) -> None:
         self._members, self._rows, self._membership = members, rows, membership
         self._owners, self._clock = owners, clock

@@ -113,6 +113,10 @@ class Members(Protocol):
         """
         ...
 
+    async def now(self) -> float:
+        """The database's clock, in Unix seconds."""
+        ...
+
     async def list(self) -> Sequence[Member]:
         """All that ever joined, by id."""
         ...

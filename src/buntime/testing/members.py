@@ -61,6 +61,9 @@ class FakeMembers:
         self._put(replace(row.member, incarnation=row.member.incarnation + 1, taken_over=True), 0)
         return True
 
+    async def now(self) -> float:
+        return self._clock()
+
     async def list(self) -> Sequence[Member]:
         now = self._clock()
         rows = sorted(self._rows.items())

@@ -1,6 +1,5 @@
 """Does to a fleet what is planned, and mends it again."""
 
-import json
 import signal
 import threading
 import time
@@ -95,26 +94,23 @@ class Injecting:
 
     def _drain(self, host: Host, within: int) -> int:
         host.output(str(BUNTIME), "hosts", "drain", host.id, "--within", f"{within}")
+        sessions = f"sessions WHERE host = '{host.id}' AND state <> 'deleting'"
         deadline, began = time.monotonic() + DRAIN_SECONDS, time.monotonic()
-        while (left := self._sessions(host)) and time.monotonic() < deadline and not self._ended.wait(LOOK_SECONDS):
+        while (left := self._number(sessions)) and time.monotonic() < deadline and not self._ended.wait(LOOK_SECONDS):
             pass
         host.output(str(BUNTIME), "hosts", "resume", host.id)
         self._tell(f"{host.name} drained for {time.monotonic() - began:.0f} s: {left} sessions left")
         return 0 if self._ended.is_set() else left
 
-    def _sessions(self, host: Host) -> int:
-        found = self._fleet.database.execute(
-            f"SELECT count(*) FROM sessions WHERE host = '{host.id}' AND state <> 'deleting'"
-        )
-        return int(str(found[0][0]))
-
     def _calm(self) -> None:
         """Waits until what was broken before is whole again."""
         deadline = time.monotonic() + CALM_SECONDS
         while time.monotonic() < deadline and not self._ended.wait(LOOK_SECONDS):
-            hosts = json.loads(self._fleet.hosts[0].output(str(BUNTIME), "hosts", "list", "--json"))
-            if all(each["state"] == "active" for each in hosts) and all(each.is_ready() for each in self._fleet.hosts):
+            if self._number("hosts WHERE taken_over OR lease_until < clock_timestamp()") == 0:
                 return
+
+    def _number(self, of: str) -> int:
+        return int(str(self._fleet.database.execute(f"SELECT count(*) FROM {of}")[0][0]))
 
     def _tell(self, what: str) -> None:
         self._say(f"{time.monotonic() - self._began:4.0f} s, {self._count()} operations: {what}")

@@ -91,6 +91,13 @@ class PostgresMembers:
             await cursor.execute(SQL["give_up"], {"id": lost.id})
             return True
 
+    async def now(self) -> float:
+        async with self._transaction() as cursor:
+            await cursor.execute(SQL["now"])
+            row = await cursor.fetchone()
+        assert row is not None
+        return float(row["now"])
+
     async def list(self) -> Sequence[Member]:
         async with self._transaction() as cursor:
             await cursor.execute(SQL["list"])

@@ -48,6 +48,9 @@ WHERE id = %(id)s
 UPDATE hosts SET incarnation = incarnation + 1, taken_over = true, lease_until = clock_timestamp()
 WHERE id = %(id)s
 
+-- name: now
+SELECT EXTRACT(EPOCH FROM clock_timestamp())::float8 AS now
+
 -- name: list
 SELECT id, incarnation, renewals, EXTRACT(EPOCH FROM lease_until - clock_timestamp())::float8 AS lease_left, taken_over,
   state, address, version, capacity, EXTRACT(EPOCH FROM joined_at)::float8 AS joined_at, has_left,
