@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 
+GAVE_UP = "no answer in time"  # `Operation.why`: the client has waited for as long as it does
+
+
 class Kind(StrEnum):
     CREATE = "create"
     EXECUTE = "execute"
@@ -66,10 +69,21 @@ class Happened:
 
 
 @dataclass(frozen=True, slots=True)
+class Both:
+    """A session ran on two hosts, as seen from outside."""
+
+    session: str
+    hosts: tuple[str, ...]
+    begin: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
 class History:
     operations: tuple[Operation, ...]
     listed: Mapping[str, str] = field(default_factory=dict)  # at the end: session → key that it was created with
     faults: tuple[Happened, ...] = ()
+    both: tuple[Both, ...] = ()
 
 
 def outcome_of(status: int | None, error: Mapping[str, Any]) -> tuple[Outcome, str]:
@@ -97,6 +111,7 @@ def _is_refusal(status: int, error: Mapping[str, Any], details: Mapping[str, Any
 def save(history: History, file: Path) -> None:
     """One JSON object in a line for each operation, after one with what was listed and what happened."""
     around = {"listed": dict(history.listed), "faults": [asdict(each) for each in history.faults]}
+    around |= {"both": [asdict(each) for each in history.both]}
     lines: Iterable[object] = (around, *(asdict(operation) for operation in history.operations))
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
@@ -104,7 +119,8 @@ def save(history: History, file: Path) -> None:
 def load(file: Path) -> History:
     around, *operations = (json.loads(line) for line in file.read_text().splitlines())
     faults = tuple(Happened(**each) for each in around["faults"])
-    return History(tuple(map(_operation, operations)), around["listed"], faults)
+    both = tuple(Both(**{**each, "hosts": tuple(each["hosts"])}) for each in around.get("both", ()))
+    return History(tuple(map(_operation, operations)), around["listed"], faults, both)
 
 
 def _operation(fields: dict[str, Any]) -> Operation:

@@ -9,7 +9,7 @@ from http.client import HTTPException
 from typing import Any
 
 from tests.acceptance.client import Client
-from tests.fleet.history.operations import Kind, Operation, Outcome, Run, outcome_of
+from tests.fleet.history.operations import GAVE_UP, Kind, Operation, Outcome, Run, outcome_of
 
 PATIENCE = 40.0  # seconds; longer than a pause, to see what a host says after it
 SILENT_SECONDS = 3.0  # for which a host that did not answer counts as silent
@@ -117,17 +117,19 @@ class Asking:
         """The answer is None unless it is a success."""
         status: int | None = None
         answer: dict[str, Any] = {}
-        begin = time.time()
+        begin, gave_up = time.time(), False
         try:
             headers = {"Idempotency-Key": key} if key else {}
             reply = self._client.call(method, path, json_body=body, headers=headers, timeout=self._patience)
             status = reply.status
             answer = dict(reply.json())
-        except (OSError, HTTPException):
+        except (OSError, HTTPException) as failed:
             self._silent_until = time.monotonic() + SILENT_SECONDS
+            gave_up = isinstance(failed, TimeoutError)
         except ValueError:  # no server answers without JSON
             status = status if status and status >= 400 else 502
         outcome, why = outcome_of(status, answer.get("error") or {})
+        why = GAVE_UP if gave_up else why
         done = replace(asked, begin=begin, end=time.time(), outcome=outcome, why=why)
         return done, answer if outcome is Outcome.OK else None
 

@@ -11,6 +11,7 @@ from tests.fleet.history.injecting import Injecting, mend
 from tests.fleet.history.operations import History, Kind, Outcome
 from tests.fleet.history.planning import Fault, planned
 from tests.fleet.history.recording import PATIENCE, Asking, Recorder
+from tests.fleet.history.watching import Watching
 from tests.fleet.history.working import Worker, World
 from tests.fleet.lab.fleets import Fleet
 from tests.fleet.lab.hosts import INJECTED
@@ -56,25 +57,27 @@ def run(fleet: Fleet, seed: str, faults: Sequence[Fault], scale: Scale, say: Say
         for number in range(scale.clients)
     ]
     interrupted = list[Future[None]]()
-    with ThreadPoolExecutor(3 * MOST_LONG) as long, ThreadPoolExecutor(scale.clients + 1) as pool:
+    with ThreadPoolExecutor(3 * MOST_LONG) as long, ThreadPoolExecutor(scale.clients + 2) as pool:
 
         def interrupt() -> None:
             begun = Worker(f"{seed} long {recorder.count}", asking, world, ended)
             interrupted.extend(long.submit(begun.run_long, each) for each in begun.some_sessions(MOST_LONG))
 
+        watching = Watching(hosts, ended)
         injecting = Injecting(fleet, lambda: recorder.count, interrupt, ended, say)
         working = [pool.submit(worker.work) for worker in workers]
         faulting = pool.submit(injecting.run, plan)
+        seeing = pool.submit(watching.run)
         try:
-            _wait(recorder, scale, [*working, faulting])
+            _wait(recorder, scale, [*working, faulting, seeing])
         finally:
             ended.set()
-    for each in (*working, *interrupted, faulting):
+    for each in (*working, *interrupted, faulting, seeing):
         each.result()
     say(f"{recorder.count} operations: the end; mending")
     mend(fleet)
     finish(recorder, asking, seed)
-    return History(recorder.operations, asking[0].list(), tuple(injecting.happened))
+    return History(recorder.operations, asking[0].list(), tuple(injecting.happened), tuple(watching.both.values()))
 
 
 def _wait(recorder: Recorder, scale: Scale, threads: Sequence[Future[None]]) -> None:

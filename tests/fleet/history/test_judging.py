@@ -6,7 +6,18 @@ from pathlib import Path
 import pytest
 
 from tests.fleet.history.judging import unanswered, violations
-from tests.fleet.history.operations import Happened, History, Kind, Operation, Outcome, Run, load, outcome_of, save
+from tests.fleet.history.operations import (
+    Both,
+    Happened,
+    History,
+    Kind,
+    Operation,
+    Outcome,
+    Run,
+    load,
+    outcome_of,
+    save,
+)
 
 S, CHILD, SNAPSHOT = "ses_1", "ses_2", "snp_1"
 PLACE, OTHER_PLACE = "10.213.0.1", "10.213.16.1"
@@ -141,6 +152,11 @@ def test_a_request_that_fails_while_a_host_drains_is_seen() -> None:
         assert violations(History((*BEGUN, failure), faults=(paused,))) == []
 
 
+def test_programs_that_run_on_two_hosts_are_seen() -> None:
+    found = violations(History(BEGUN, both=(Both(S, ("f1", "f2"), 3.0, 6.5),)))
+    assert [str(each) for each in found] == ["one host at a time: ses_1: its programs ran on f1 and f2 for 3.5 s"]
+
+
 def test_a_drain_that_does_not_end_is_seen() -> None:
     found = violations(History(BEGUN, faults=(Happened("drain", "f1", 2.5, 9.0, left=1),)))
     assert [each.rule for each in found] == ["a drain ends at no session"]
@@ -252,6 +268,6 @@ def test_an_answer_that_may_be_repeated_safely_is_a_refusal(
 
 def test_a_history_is_the_same_after_it_was_saved(tmp_path: Path) -> None:
     operations = (*BEGUN, recover(3, 2.5), failed("c", 4, "no answer", Outcome.UNKNOWN))
-    history = History(operations, {S: "k1"}, (Happened("drain", "f1", 1.0, 2.0),))
+    history = History(operations, {S: "k1"}, (Happened("drain", "f1", 1.0, 2.0),), (Both(S, ("f1", "f2"), 3.0, 6.5),))
     save(history, tmp_path / "history")
     assert load(tmp_path / "history") == history

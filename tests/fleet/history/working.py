@@ -10,7 +10,7 @@ from tests.fleet.history.recording import Asking
 
 LIMITS = {"cpu": 1, "memory": 256, "disk": 256}
 TTL = 5400  # seconds; less than the largest step of a clock, and more than a run
-CHECKPOINT = 10  # seconds; so a session that is lost can mostly be recovered
+CHECKPOINT = 5  # seconds; so a session that is lost can mostly be recovered
 SESSIONS = 12  # at a time
 MOST_LINES = 60  # in a session, which is deleted then
 KEPT_SNAPSHOTS = 10  # from which sessions are created
