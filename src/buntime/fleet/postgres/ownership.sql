@@ -68,16 +68,25 @@ RETURNING id
 
 -- name: strays
 -- Sessions of nobody, or of a lost host, that must end. A host whose clock is ahead ends none early. Each part has an
--- index, and reads no session that need not end.
+-- index, and reads no session that need not end. The inner limit keeps the planner from joining all sessions.
+WITH free AS MATERIALIZED (
+  SELECT '' AS host UNION ALL SELECT id FROM hosts WHERE taken_over
+), deleted AS MATERIALIZED (
+  SELECT id FROM accounts JOIN session_counts ON session_counts.account = accounts.id
+  WHERE status = 'deleted' AND session_counts.sessions > 0
+)
 SELECT id FROM (
   SELECT id, host, expires_at FROM sessions WHERE state = 'deleting'
   UNION
   SELECT id, host, expires_at FROM sessions
   WHERE expires_at <= (SELECT least(%(now)s, EXTRACT(EPOCH FROM clock_timestamp()))::bigint)
   UNION
-  SELECT id, host, expires_at FROM sessions WHERE account IN (SELECT id FROM accounts WHERE status = 'deleted')
+  SELECT found.* FROM deleted, LATERAL (
+    SELECT id, host, expires_at FROM sessions
+    WHERE account = deleted.id AND host IN (SELECT host FROM free) LIMIT %(most)s
+  ) AS found
 ) AS ending
-WHERE host = '' OR host IN (SELECT id FROM hosts WHERE taken_over)
+WHERE host IN (SELECT host FROM free)
 ORDER BY expires_at, id LIMIT %(most)s
 
 -- name: left_behind

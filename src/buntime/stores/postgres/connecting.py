@@ -101,6 +101,7 @@ def pool_of(place: Place, *, is_pooled: bool) -> Pool:
         place.conninfo,
         connection_class=AsyncConnection[DictRow],
         kwargs=_settings(is_pooled=is_pooled),
+        configure=None if is_pooled else _compile_nothing,
         min_size=LEAST_OPEN,
         max_size=POOL_SIZE,
         open=False,
@@ -108,6 +109,11 @@ def pool_of(place: Place, *, is_pooled: bool) -> Pool:
         reconnect_timeout=RECONNECT_SECONDS,
         name="store",
     )
+
+
+async def _compile_nothing(connection: AsyncConnection[DictRow]) -> None:
+    """Statements read few rows. Where the planner guesses that one reads many, compiling it takes a second."""
+    await connection.execute("SET jit = off")
 
 
 async def probe(connection: AsyncConnection[DictRow]) -> bool:
