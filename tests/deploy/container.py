@@ -28,7 +28,7 @@ def run(*command: str | Path, **options: Any) -> str:
     """Raises AssertionError with what the command said."""
     done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
     assert done.returncode == 0, f"{command}: {(done.stdout + done.stderr)[-4000:]}"
-    return done.stdout.strip()
+    return str(done.stdout).strip()
 
 
 @contextmanager

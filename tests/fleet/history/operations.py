@@ -10,7 +10,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-
 GAVE_UP = "no answer in time"  # `Operation.why`: the client has waited for as long as it does
 
 
