@@ -1003,4 +1003,4 @@ async def test_a_host_with_many_sessions_does_other_things_while_it_reads_them(
         assert len(await a.store.changed_sessions()) == 1501
     finally:
         await cancel_and_wait(counting)
-    assert max(turns.values()) <= transactions.ROWS_AT_ONCE
+    assert max(turns.values()) <= 500
