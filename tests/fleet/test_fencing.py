@@ -11,6 +11,7 @@ import pytest
 
 from buntime.daemon.listening import Listening
 from buntime.sandboxes.fencing import HostFence
+from buntime.sandboxes.kernel.commands import HostCommandFailed
 from tests.fleet.networks import EDGE, HOST, Networks, networks
 from tests.waiting import until
 
@@ -44,6 +45,18 @@ def fence(host: Networks) -> Iterator[HostFence]:
     host.within(fence.prepare)
     yield fence
     host.within(fence.remove)
+
+
+def test_a_host_is_closed_also_where_the_kernel_ends_no_connections(
+    host: Networks, fence: HostFence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: Listening) -> int:
+        raise HostCommandFailed("end connections: not supported")
+
+    monkeypatch.setattr("buntime.sandboxes.fencing.end_connections_of_edge", fails)
+    host.within(lambda: fence.extend(LONG))
+    host.within(fence.close)
+    assert host.reached() == set()
 
 
 def test_a_host_begins_closed(host: Networks, fence: HostFence) -> None:
