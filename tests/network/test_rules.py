@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ pytestmark = pytest.mark.sandbox
 PART = Part("tnet", IPv4Network("10.251.240.0/20"), (0,))  # outside BUNTIME_NETWORK, so that no server uses it
 ONE, TWO = 0, 1  # slots
 NO_SUCH_NAME = 3
+HOST = "192.31.196.1"  # an address of this host that the world outside knows
 
 
 @pytest.fixture(scope="module")
@@ -396,3 +398,13 @@ async def test_no_session_reaches_where_hosts_listen_for_each_other(host: Host, 
     assert await host.reaches(ONE, *tcp(*PUBLIC[:2], port=443)) == []
     await asyncio.to_thread(host.network.close_hosts, [])
     assert await host.reaches(ONE, *tcp(*PUBLIC[:2], port=443)) == tcp(*PUBLIC[:2], port=443)
+
+
+async def test_no_session_reaches_the_listener_of_its_own_host(host: Host, outside: World) -> None:
+    await host.restrict(TWO, allow=["0.0.0.0/0"])
+    for address in (HOST, PART.gateway):
+        with socket.create_server((address, 0)) as listener:
+            port = listener.getsockname()[1]
+            assert await asyncio.to_thread(probe, [], tcp(address, port=port)) == {f"tcp:{address}:{port}": "open"}
+            for slot in (ONE, TWO):
+                assert await host.reaches(slot, *tcp(address, port=port)) == []
