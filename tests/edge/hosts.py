@@ -151,9 +151,11 @@ async def _host(
         parts = (store, sandboxes, lifecycle, owners, history, vault, plans, tasks, clock)
         operations = assemble_operations(*parts, me=me)
         previews = Previews(store, lifecycle, owners, clock, domain=config.domain)
-        async with (
-            web(config, operations, previews, metrics, dict, NOT_BUILT, rates),
-            process.edge(config, plans, tasks, FleetHost(me.id, me.address, secret)),
-        ):
-            yield Host(me, config, owners, sandboxes, operations, store, key, homes, home)
-    shutil.rmtree(config.bodies_dir, ignore_errors=True)
+        try:
+            async with (
+                web(config, operations, previews, metrics, dict, NOT_BUILT, rates),
+                process.edge(config, plans, tasks, FleetHost(me.id, me.address, secret)),
+            ):
+                yield Host(me, config, owners, sandboxes, operations, store, key, homes, home)
+        finally:
+            shutil.rmtree(config.bodies_dir, ignore_errors=True)

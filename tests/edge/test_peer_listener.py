@@ -33,7 +33,9 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
         yield http
 
 
-async def ask(host: Host, directory: Path, keys: PeerKeys | None, **sent: str) -> Message | None:
+async def ask(
+    host: Host, directory: Path, keys: PeerKeys | None, line: str = "GET /account", **sent: str
+) -> Message | None:
     """Sends a request to the listener for hosts, with this certificate. None: it was not answered."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -43,7 +45,7 @@ async def ask(host: Host, directory: Path, keys: PeerKeys | None, **sent: str) -
     address, _, port = host.me.address.rpartition(":")
     named = {"X-Buntime-Peer": host.me.id, "X-Buntime-Hops": "1"}
     named |= {name.replace("_", "-"): value for name, value in sent.items()}
-    lines = ["GET /account HTTP/1.1", "Host: a", f"Authorization: Bearer {host.key}"]
+    lines = [f"{line} HTTP/1.1", "Host: a", f"Authorization: Bearer {host.key}"]
     lines += [f"{name}: {value}" for name, value in named.items()]
     async with asyncio.timeout(20):
         with suppress(ConnectionError, ssl.SSLError):
@@ -83,6 +85,16 @@ async def test_a_request_that_means_another_host_is_not_answered(hosts: Sequence
 async def test_the_public_listener_knows_no_host(hosts: Sequence[Host], tmp_path: Path) -> None:
     public = replace(hosts[0], me=Peer(hosts[0].me.id, f"127.0.0.1:{hosts[0].port}"))
     assert await ask(public, tmp_path, issue(SECRET, hosts[1].me.id, time.time())) is None  # it does not speak TLS here
+
+
+async def test_a_carried_request_is_no_question_of_a_host(hosts: Sequence[Host], tmp_path: Path) -> None:
+    keys, question = issue(SECRET, hosts[1].me.id, time.time()), "POST /.hosts/count"
+    carried = await ask(hosts[0], tmp_path, keys, question, Content_Length="0")
+    assert carried is not None
+    assert (carried.status, b"This path does not exist" in carried.body) == (404, True)
+    asked = await ask(hosts[0], tmp_path, keys, question, Content_Length="0", X_Buntime_Hops="")
+    assert asked is not None
+    assert b"This host is in no fleet" in asked.body, "the server got it"
 
 
 async def test_a_host_whose_name_is_not_the_meant_one_gets_no_request(

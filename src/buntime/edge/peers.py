@@ -76,6 +76,7 @@ FLEET = Template("""
 # What hosts ask each other, and no client can: to count requests (see `fleet.asking`).
 OF_HOSTS = """\
     location = /.hosts/count {
+      if ($http_x_buntime_hops) { return 404; }  # a client's request that was carried here
       client_max_body_size 1m;
       proxy_request_buffering on;
       proxy_pass http://questions/count;
