@@ -231,6 +231,8 @@ def _keep(
     tasks.start(lifecycle.services.resume(), "services")
     tasks.start(lifecycle.archiving.sweep(), "sweep of the archive")
     tasks.start_daemon(lifecycle.layers.keep(), "layers")
+    if not owners.is_alone:
+        tasks.start_daemon(lifecycle.layers.shared.keep(), "images in the archive")
     tasks.start_daemon(sandboxes.keep_pool(), "pool")
     tasks.start_daemon(sandboxes.keep_rules(), "rules")
     tasks.start_daemon(sandboxes.keep_kernel(), "kernel memory")

@@ -946,6 +946,9 @@ class Sandboxes(Protocol):
     @property
     def volumes(self) -> "Volumes": ...
 
+    @property
+    def roots(self) -> "Roots": ...
+
     def on_exited(self, call: TellExits) -> None:
         """Calls it soon after processes have ended by themselves, by a signal or at their timeout, once for each. This
         goes on after a crash, in sandboxes that live on. Must be set before `adopt`.
@@ -1283,6 +1286,27 @@ class Archive(Protocol):
 
     def abort(self, upload: Upload) -> None:
         """Removes what the archive keeps of it. Idempotent."""
+        ...
+
+
+class Roots(Protocol):
+    """Images that operators have added, on this host. The id of one names its content. Methods block."""
+
+    def has(self, image_id: str) -> bool:
+        """True for every other kind of image: those are no matter of this port."""
+        ...
+
+    def all(self) -> Collection[str]:
+        """The ids."""
+        ...
+
+    def send(self, image_id: str) -> Iterator[bytes]:
+        """The image as a stream, for `receive`. Raises Unavailable when it cannot be read."""
+        ...
+
+    def receive(self, image_id: str, content: Iterator[bytes]) -> None:
+        """The host has the image when this returns, durably. Nothing of it stays otherwise. Raises ValueError for the
+        content of another image, Unavailable when the host cannot keep it, and what `content` raises."""
         ...
 
 

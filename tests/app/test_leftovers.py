@@ -38,6 +38,7 @@ async def test_uploads_of_unknown_sessions_and_layers_are_removed_when_they_are_
     owners = [new_session_id(), new_layer_id()]
     for owner in owners:
         left(api, f"{owner}/{OBJECT}", OLD_SECONDS)
+    left(api, f"images/root-{32 * '0'}", OLD_SECONDS)
     young = {left(api, f"{owner}/{OBJECT}", OLD_SECONDS - 1) for owner in owners}
     await leftovers(api).sweep()
     assert api.archive.left == young, "another server may still send them"

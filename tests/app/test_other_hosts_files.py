@@ -4,11 +4,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from buntime.image import NamedImage
 from buntime.lifecycle import layers
 from buntime.ports import Peer
 from buntime.testing.owners import FakeOwners
 from tests.app.serving import Api, serving
-from tests.app.sleeping import content_of, deep_sleep, write
+from tests.app.sleeping import content_of, deep_sleep, stored_of, write
 from tests.app.test_made_images import make
 from tests.app.test_snapshots import awake, take
 from tests.waiting import eventually
@@ -100,3 +101,90 @@ async def test_a_create_goes_to_the_host_that_alone_has_the_files(api: Api) -> N
 
 async def call_delete(api: Api, snapshot: str) -> int:
     return (await api.call("DELETE", f"/snapshots/{snapshot}")).status
+
+
+ADDED = "root-" + "0" * 32
+
+
+async def added(api: Api) -> None:
+    """An operator's image, which is on this host."""
+    await api.store.add_image(NamedImage("python", ADDED, 1, 0))
+    api.sandboxes.roots.here.add(ADDED)
+
+
+async def test_a_host_puts_an_image_of_the_operator_into_the_archive_and_another_one_fetches_it(api: Api) -> None:
+    await added(api)
+    await api.lifecycle.layers.shared.look()
+    (name,) = api.archive.objects
+    assert name == f"images/{ADDED}"
+    assert api.sandboxes.roots.files_of(ADDED) not in api.archive.objects[name], "it is sealed"
+    api.sandboxes.roots.lacking.add(ADDED)
+    session = await api.session(image="python")
+    assert (await stored_of(api, session)).image == ADDED
+    assert api.sandboxes.roots.has(ADDED)
+
+
+async def test_a_sleeping_session_wakes_on_an_image_of_the_operator_that_another_host_has_saved(api: Api) -> None:
+    await added(api)
+    await api.lifecycle.layers.shared.look()
+    session = await api.session(image="python")
+    await write(api, session, "kept")
+    await deep_sleep(api, session)
+    api.sandboxes.roots.lacking.add(ADDED)
+    assert await content_of(api, session) == "kept"
+
+
+async def test_an_image_on_an_image_of_the_operator_brings_both(api: Api) -> None:
+    await added(api)
+    await api.lifecycle.layers.shared.look()
+    session = await api.session(image="python")
+    await write(api, session, "kept")
+    assert (await make(api, sessionId=session)).status == 200
+    await saved(api)
+    api.sandboxes.made.clear()
+    api.sandboxes.roots.lacking.add(ADDED)
+    assert await content_of(api, await api.session(image="mine")) == "kept"
+
+
+async def test_a_host_without_the_image_sends_the_create_on_and_is_503_where_no_other_host_has_it(api: Api) -> None:
+    await added(api)
+    api.sandboxes.roots.lacking.add(ADDED)
+    api.owners.best = (None, PEER, PEER)
+    there = await api.call("POST", "/sessions/create", {"image": "python"})
+    assert (there.status, there.headers.get("X-Accel-Redirect")) == (204, "@peer")
+    api.owners.best = (None,)
+    assert (await api.call("POST", "/sessions/create", {"image": "python"})).refusal == (503, "unavailable")
+    assert not api.store.sessions
+
+
+@pytest.mark.parametrize("damage", [b"", b"x" * 100])
+async def test_an_image_that_the_archive_does_not_have_whole_is_not_used(api: Api, damage: bytes) -> None:
+    await added(api)
+    await api.lifecycle.layers.shared.look()
+    api.archive.objects[f"images/{ADDED}"] = damage
+    api.sandboxes.roots.lacking.add(ADDED)
+    assert (await api.call("POST", "/sessions/create", {"image": "python"})).refusal == (503, "unavailable")
+    assert not api.sandboxes.roots.has(ADDED)
+
+
+async def test_an_image_in_the_place_of_another_is_not_used(api: Api) -> None:
+    """Whoever can write to the archive cannot exchange images."""
+    other = "root-" + "1" * 32
+    await added(api)
+    await api.lifecycle.layers.shared.look()
+    await api.store.add_image(NamedImage("other", other, 1, 0))
+    api.archive.objects[f"images/{other}"] = api.archive.objects[f"images/{ADDED}"]
+    api.sandboxes.roots.lacking.add(other)
+    assert (await api.call("POST", "/sessions/create", {"image": "other"})).refusal == (503, "unavailable")
+
+
+async def test_an_image_that_nothing_refers_to_leaves_the_archive_by_one_host(api: Api) -> None:
+    await added(api)
+    await api.lifecycle.layers.shared.look()
+    await api.store.remove_image("", "python")
+    api.owners.on_duty = False
+    await api.lifecycle.layers.shared.look()
+    assert api.archive.objects
+    api.owners.on_duty = True
+    await api.lifecycle.layers.shared.look()
+    assert not api.archive.objects

@@ -1,6 +1,8 @@
-"""`buntime store move`: from the SQLite file into the database of BUNTIME_STORE."""
+"""`buntime store move`: from the SQLite file into the database of BUNTIME_STORE. `store move-archive`: the archive."""
 
 import os
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -58,3 +60,49 @@ def move_store(as_json: AsJson = False) -> None:
         raise CommandRefused(str(refused)) from refused
     told = {"rows": rows, "store": place.shown}
     say(f"{rows} rows are in {place.shown}. The file is now {file.name}{MOVED}; you may remove it.", told, as_json)
+
+
+@store.command("move-archive")
+def move_archive(
+    source: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="DIRECTORY", help="The archive until now. Default: DATA_DIR/archive.", show_default=False
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Copy the archive from a directory into BUNTIME_ARCHIVE, such as s3://bucket/prefix. Stop the server before.
+
+    The directory stays. You can kill the command and run it again.
+
+    Example: BUNTIME_ARCHIVE=s3://bucket/prefix buntime store move-archive
+    """
+    config = from_environment(os.environ)
+    directory = (source or config.data_dir / "archive").resolve()
+    if not config.archive:
+        raise CommandRefused("Set BUNTIME_ARCHIVE to the archive to move to.")
+    if not directory.is_dir():
+        raise CommandRefused(f"{directory} is no directory.")
+    from buntime.archives.copying import Differs, copy
+    from buntime.archives.directory import DirectoryArchive
+    from buntime.archives.opening import archive_of
+    from buntime.ports import ArchiveUnavailable, ObjectMissing
+
+    def tell(done: int, of: int) -> None:
+        if done % 100 == 0:
+            typer.echo(f"{done} of {of} objects", err=True)
+
+    try:
+        with only_server(config):
+            copied = copy(DirectoryArchive(directory), archive_of(config), tell)
+    except (ArchiveUnavailable, OSError) as failed:
+        raise CommandRefused(f"The archive cannot be copied: {failed}. Run the command again.") from failed
+    except (ObjectMissing, Differs) as wrong:
+        raise CommandRefused(f"{wrong} was not copied whole. Run the command again.") from wrong
+    told = {"objects": copied, "archive": config.archive}
+    say(
+        f"{copied} objects were copied to {config.archive}. {directory} can go once the server runs well.",
+        told,
+        as_json,
+    )

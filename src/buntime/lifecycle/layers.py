@@ -22,6 +22,7 @@ from buntime.lifecycle.changes import Changes
 from buntime.lifecycle.holds import Holds
 from buntime.lifecycle.monitor import Monitor
 from buntime.lifecycle.progress import Progress
+from buntime.lifecycle.saved_images import SharedImages
 from buntime.lifecycle.saving import UNSAVED, LayerDamaged, Saving
 from buntime.lifecycle.transfers import Interrupted
 from buntime.plan import MB
@@ -69,6 +70,7 @@ class Layers:
         self._in_use: Counter[str] = Counter()  # layers that stay on this host
         self._removing = asyncio.Lock()  # one at a time: what is being removed is not in use
         self._due = asyncio.Event()
+        self.shared = SharedImages(store, sandboxes.roots, saving.images, owners)
 
     # --- making ---
 
@@ -152,6 +154,9 @@ class Layers:
         """The same for all layers of an image that an account has made, and its bases. Others have none. This host
         knows the image then, also if another host has made it."""
         chain = [made async for made in self._below(image_id)]
+        lowest = chain[-1].base if chain else image_id
+        if not self.shared.is_here(lowest):
+            await self._wait_for(lowest, self.shared.fetch)
         for made in chain:
             await self.bring(made.layer)
         if not self._owners.is_alone:

@@ -11,13 +11,14 @@ import structlog
 
 from buntime import errors
 from buntime.ids import LAYER_PREFIX
+from buntime.image import ADDED_PREFIX
 from buntime.lifecycle.object_names import MARK
 from buntime.lifecycle.saving import Saving
 from buntime.ports import Archive, ArchiveUnavailable, Owners, Store, Upload
 
 log = structlog.get_logger()
 
-OURS = re.compile(rf"((?:ses_|{LAYER_PREFIX})[a-z0-9]+)/{MARK.pattern}")
+OURS = re.compile(rf"images/{ADDED_PREFIX}[0-9a-f]{{32}}|((?:ses_|{LAYER_PREFIX})[a-z0-9]+)/{MARK.pattern}")
 TICK_SECONDS = 3600.0
 OLD_SECONDS = 86_400  # of what another server may still send
 
@@ -56,7 +57,7 @@ class Leftovers:
         named = OURS.fullmatch(upload.name)
         if named is None or self._saving.is_making(upload.name):
             return False
-        if await self._is_ours(named[1]):
+        if named[1] is not None and await self._is_ours(named[1]):
             return True  # only this server saves it
         return upload.began_at <= self._clock() - OLD_SECONDS
 

@@ -22,6 +22,7 @@ from buntime.lifecycle.ahead import read_ahead
 from buntime.lifecycle.object_names import epoch_of, made_in, new_name
 from buntime.lifecycle.packing import compress, decompress
 from buntime.lifecycle.progress import Restore, Restores
+from buntime.lifecycle.saved_images import SavedImages
 from buntime.lifecycle.sealing import Damaged, Vault, seal, unseal
 from buntime.lifecycle.transfers import RETRY_SECONDS, Interrupted, Threads, Transfer
 from buntime.plan import MB
@@ -102,6 +103,7 @@ class Saving:
         self._restores = asyncio.Semaphore(RESTORES_AT_ONCE)
         self.numbers = Numbers()
         self.restores = Restores()
+        self.images = SavedImages(archive, vault)
         self.late = dict[str, float]()  # session → when the checkpoint was due that it does not have yet
 
     async def __aenter__(self) -> Self:

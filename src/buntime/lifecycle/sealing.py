@@ -43,6 +43,7 @@ class Vault:
         self._cipher = AESGCM(master)
         self._for_bytes = AESGCM(hmac.digest(master, b"buntime sealed bytes", "sha256"))
         self.fingerprint = hashlib.sha256(b"buntime master key\0" + master).hexdigest()[:8]  # to tell master keys apart
+        self.images_key = HKDF(SHA256(), KEY_BYTES, None, b"buntime images").derive(master)  # see `saved_images`
         self.peer_secret = HKDF(SHA256(), KEY_BYTES, None, b"buntime hosts").derive(master)  # see `fleet.peer_keys`
 
     def new_key(self, session_id: str) -> str:

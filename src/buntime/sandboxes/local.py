@@ -40,6 +40,7 @@ from buntime.sandboxes.cache import VolumeCache
 from buntime.sandboxes.capacity import Capacity
 from buntime.sandboxes.containers import READY_SECONDS, Containers, Purpose, Settings, purpose_of
 from buntime.sandboxes.grounds import Grounds
+from buntime.sandboxes.images.carrying import CarriedImages
 from buntime.sandboxes.inside.launcher import BUSY
 from buntime.sandboxes.kernel.chunks import keep_room_for_metadata
 from buntime.sandboxes.kernel.commands import HostCommandFailed
@@ -87,6 +88,7 @@ class LocalSandboxes:
         self._leaving = asyncio.Lock()
         self._capacity = Capacity(settings, machinery.volumes, self._cache)
         self._grounds = Grounds(machinery)
+        self.roots = CarriedImages(settings.images, part.instance)
         self._volumes = LocalVolumes(
             machinery.volumes, machinery.packed, self._cache, self._capacity, self._is_stood_on
         )

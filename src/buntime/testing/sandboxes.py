@@ -37,6 +37,7 @@ from buntime.snapshot import MOST_LAYERS, MadeImage
 from buntime.testing.contexts import FakeContexts
 from buntime.testing.files import FakeFiles
 from buntime.testing.processes import FakeProcesses
+from buntime.testing.roots import FakeRoots
 from buntime.testing.services import FakeServices
 from buntime.testing.terminals import FakeTerminals
 from buntime.testing.volumes import FakeVolume, FakeVolumes
@@ -198,6 +199,7 @@ class FakeSandboxes:
         self.open_for_claims.set()
         self.running: dict[str, FakeSandbox] = {}
         self.made: dict[str, MadeImage] = {}  # by id
+        self.roots = FakeRoots()
         self.volumes = FakeVolumes(self._used, self._is_stood_on)
         self.short = Strain(memory=0, disk=0)  # for tests to set, like the next one
         self.got_bytes: set[str] = set()  # ids of sessions
@@ -353,9 +355,11 @@ class FakeSandboxes:
         return chain
 
     def _require_layers(self, image_id: str) -> list[str]:
-        """The image's layers, the uppermost first. The host has every image that nobody made."""
+        """The image's layers, the uppermost first. The host has every image that nobody made, unless `roots` says
+        otherwise."""
         chain = self._chain(image_id)
-        if (chain[-1].base if chain else image_id).startswith(MADE_PREFIX):
+        lowest = chain[-1].base if chain else image_id
+        if lowest.startswith(MADE_PREFIX) or not self.roots.has(lowest):
             raise Unavailable(f"This host does not have the image {image_id} that the session stands on.")
         for made in chain:
             if made.layer not in self.volumes:

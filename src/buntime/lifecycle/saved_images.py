@@ -1,0 +1,96 @@
+"""Images that operators have added, in the archive of a fleet: any host has them from there.
+
+    images/<image id>    a tarball, packed, and sealed with a key of the master key's
+
+An image is put there by a host that has it, once anything refers to it, and fetched by one that lacks it. The id names
+the content, so the host that fetches it finds out whether that is right.
+"""
+
+import asyncio
+from collections.abc import Iterator
+
+import structlog
+
+from buntime import errors
+from buntime.daemon.steps import reached
+from buntime.image import ADDED_PREFIX
+from buntime.lifecycle.packing import compress, decompress
+from buntime.lifecycle.sealing import Damaged, Vault, seal, unseal
+from buntime.ports import Archive, ArchiveUnavailable, ObjectMissing, Owners, Roots, Store
+
+log = structlog.get_logger()
+
+FOLDER = "images/"
+LARGEST = 1 << 40  # bytes of an image
+TICK_SECONDS = 60.0
+
+
+class SavedImages:
+    """Methods block. They raise ArchiveUnavailable."""
+
+    def __init__(self, archive: Archive, vault: Vault) -> None:
+        self._archive = archive
+        self._key = vault.images_key
+
+    def all(self) -> set[str]:
+        return {name.removeprefix(FOLDER) for name in self._archive.names(FOLDER)}
+
+    def put(self, image_id: str, content: Iterator[bytes]) -> None:
+        self._archive.put(FOLDER + image_id, seal(self._key, image_id.encode(), compress(content)))
+
+    def get(self, image_id: str) -> Iterator[bytes]:
+        """Raises ObjectMissing and Damaged."""
+        return decompress(unseal(self._key, image_id.encode(), self._archive.get(FOLDER + image_id)), LARGEST)
+
+    def delete(self, image_id: str) -> None:
+        self._archive.delete(FOLDER + image_id)
+
+
+class SharedImages:
+    def __init__(self, store: Store, roots: Roots, saved: SavedImages, owners: Owners) -> None:
+        self._store = store
+        self._roots = roots
+        self._saved = saved
+        self._owners = owners
+
+    def is_here(self, image_id: str) -> bool:
+        return self._owners.is_alone or self._roots.has(image_id)
+
+    async def fetch(self, image_id: str) -> None:
+        """Brings the image to this host. Raises OnAnotherHost and Unavailable."""
+        try:
+            await asyncio.to_thread(self._receive, image_id)
+        except ObjectMissing:
+            raise errors.OnAnotherHost from None
+        except ArchiveUnavailable as away:
+            raise errors.Unavailable(f"The archive that holds the image {image_id} cannot be reached.", 5) from away
+        except (Damaged, ValueError) as wrong:
+            log.error("image_damaged", image=image_id, reason=str(wrong))
+            raise errors.Unavailable(f"The archive does not have the image {image_id} whole.", 60) from wrong
+        log.info("image_fetched", image=image_id)
+
+    def _receive(self, image_id: str) -> None:
+        """Blocking."""
+        self._roots.receive(image_id, self._saved.get(image_id))
+
+    async def keep(self) -> None:
+        """For ever, on a host that is not alone: puts images of this host into the archive."""
+        while not self._owners.is_alone:
+            try:
+                await self.look()
+            except (errors.BuntimeError, ArchiveUnavailable, OSError) as failed:
+                log.warning("images_not_saved", reason=str(failed))
+            await asyncio.sleep(TICK_SECONDS)
+
+    async def look(self) -> None:
+        """Once: saves what the archive lacks. One host removes for all what nothing refers to."""
+        if not self._owners.may_act():
+            return
+        there = await asyncio.to_thread(self._saved.all)
+        used = {image for image in await self._store.used_images() if image.startswith(ADDED_PREFIX)}
+        for image_id in used & set(await asyncio.to_thread(self._roots.all)) - there:
+            await asyncio.to_thread(lambda image: self._saved.put(image, self._roots.send(image)), image_id)
+            reached("image: saved")
+            log.info("image_saved", image=image_id)
+        for image_id in there - used if self._owners.has_duty() else ():
+            await asyncio.to_thread(self._saved.delete, image_id)
