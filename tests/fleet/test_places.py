@@ -174,3 +174,15 @@ async def test_a_count_that_may_be_lost_is_told_again() -> None:
     assert not await two.start(2)
     await one.tell()
     assert await two.start(2)
+
+
+@pytest.mark.postgres
+async def test_what_a_removed_host_had_is_forgotten(stored: Fleet, tables: str) -> None:
+    assert await stored.a.start(2)
+    assert await stored.b.start(2)
+    with psycopg.connect(tables, autocommit=True) as connection:
+        connection.execute("DELETE FROM hosts WHERE id = 'a'")
+        assert await stored.b.start(2)
+        assert isinstance(stored.b.rows, PostgresStore)
+        await stored.b.rows.drop_counted()
+        assert connection.execute("SELECT host, used FROM places").fetchall() == [("b", 2)]

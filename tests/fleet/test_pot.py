@@ -135,5 +135,5 @@ async def test_minutes_that_are_over_are_forgotten(tables: str) -> None:
         await store.take_shares([Wanted("old", 10, 1), Wanted("new", 10, 1)])
         with psycopg.connect(tables, autocommit=True) as connection:
             connection.execute("UPDATE rates SET minute = minute - 11 WHERE name = 'old'")
-            await store.drop_rates()
+            await store.drop_counted()
             assert connection.execute("SELECT name FROM rates").fetchall() == [("new",)]

@@ -59,7 +59,7 @@ class Keeping:
         self._owners.on_duty = await self._rows.take_duty()
         if self._owners.has_duty():
             await self._end_strays()
-            await self._drop_rates()
+            await self._drop_counted()
 
     async def _end_strays(self) -> None:
         """Makes this host the owner of sessions that must end, and that nobody else can end. The keeper ends them."""
@@ -71,7 +71,8 @@ class Keeping:
         for session_id in found:
             await self._rows.take(session_id, new_volume_id())
 
-    async def _drop_rates(self) -> None:
+    async def _drop_counted(self) -> None:
+        """Now and then."""
         if self._clock() - self._dropped_at >= DROP_SECONDS:
             self._dropped_at = self._clock()
-            await self._rows.drop_rates()
+            await self._rows.drop_counted()

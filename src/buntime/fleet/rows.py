@@ -54,8 +54,8 @@ class Rows(Protocol):
         """Whether this host does what one host does for all. It takes the duty where no member has it."""
         ...
 
-    async def drop_rates(self) -> None:
-        """Forgets what was counted in minutes that are over."""
+    async def drop_counted(self) -> None:
+        """Forgets what was counted in minutes that are over, and what hosts had that were removed."""
         ...
 
     async def left_behind(self) -> Sequence[Left]:

@@ -32,9 +32,9 @@ class CountedOverHosts(OwnedSessions):
         }
         await self._transactions.change(lambda transaction: transaction.run("give_back", **values))
 
-    async def drop_rates(self) -> None:
-        """Forgets minutes that are over. Raises Unavailable."""
-        await self._transactions.all("drop_rates")
+    async def drop_counted(self) -> None:
+        """Forgets minutes that are over, and what removed hosts had. Raises Unavailable."""
+        await self._transactions.all("drop_counted")
 
     async def take_places(self, account: str, kind: str, limit: int, used: int, number: int) -> int:
         async def work(transaction: Transaction) -> int:

@@ -22,8 +22,11 @@ UPDATE rates SET every = greatest(every - unused.number, 0)
 FROM unnest(%(names)s::text[], %(minutes)s::bigint[], %(numbers)s::bigint[]) AS unused (name, minute, number), locked
 WHERE rates.name = locked.name AND unused.name = rates.name AND unused.minute = rates.minute
 
--- name: drop_rates
-WITH gone AS (
+-- name: drop_counted
+-- Minutes that are over, and places on hosts that were removed.
+WITH removed AS (
+  DELETE FROM places WHERE NOT EXISTS (SELECT FROM hosts WHERE id = host)
+), gone AS (
   DELETE FROM rates WHERE minute < floor(extract(epoch FROM clock_timestamp()) / 60) - 10 RETURNING name
 )
 SELECT count(*) AS dropped FROM gone
