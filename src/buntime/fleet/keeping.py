@@ -16,7 +16,7 @@ from buntime.ids import new_volume_id
 
 log = structlog.get_logger(__name__)
 
-DROP_SECONDS = 60.0  # between two looks for minutes that are over
+DROP_SECONDS = 60.0  # between two looks for counts that are over
 STRAYS_AT_ONCE = 20  # sessions of lost hosts that end, in one look
 STRAYS_SECONDS = 5.0  # between two looks for them, each of which reads all sessions of nobody
 
@@ -34,7 +34,7 @@ class Keeping:
     ) -> None:
         self._members, self._rows, self._membership = members, rows, membership
         self._owners, self._clock = owners, clock
-        self._dropped_at = 0.0
+        self._drops_at = 0.0  # by the monotonic clock
         self._looking: tuple[Membership, TakingOver] | None = None
         self._strays_at = 0.0  # when they are looked for next, on the monotonic clock
 
@@ -72,7 +72,7 @@ class Keeping:
             await self._rows.take(session_id, new_volume_id())
 
     async def _drop_counted(self) -> None:
-        """Now and then."""
-        if self._clock() - self._dropped_at >= DROP_SECONDS:
-            self._dropped_at = self._clock()
+        now = time.monotonic()
+        if now >= self._drops_at:
+            self._drops_at = now + DROP_SECONDS
             await self._rows.drop_counted()
