@@ -24,9 +24,9 @@ STARTS = 180.0  # seconds
 LOOK = '! mountpoint -q /sys/fs/cgroup/unified || umount /sys/fs/cgroup/unified; exec "$@"'  # crun refuses both
 
 
-def run(*command: str | Path, **options: Any) -> str:
+def run(*command: str | Path) -> str:
     """Raises AssertionError with what the command said."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{command}: {(done.stdout + done.stderr)[-4000:]}"
     return str(done.stdout).strip()
 
