@@ -7,6 +7,7 @@ import pytest
 
 from tests.fleet.history.judging import unanswered, violations
 from tests.fleet.history.operations import (
+    GAVE_UP,
     Both,
     Happened,
     History,
@@ -143,9 +144,11 @@ def test_a_run_that_outlives_a_recovery_is_seen() -> None:
 
 def test_a_request_that_fails_while_a_host_drains_is_seen() -> None:
     drained = (Happened("drain", "f1", 2.5, 9.0),)
-    for allowed in (failed("c", 3, "409 session_busy"), failed("c", 10, "502", Outcome.UNKNOWN)):
+    impatient = failed("c", 3, GAVE_UP, Outcome.UNKNOWN)
+    for allowed in (failed("c", 3, "409 session_busy"), failed("c", 10, "502", Outcome.UNKNOWN), impatient):
         assert violations(History((*BEGUN, allowed), faults=drained)) == []
-    for failure in (failed("c", 3, "502", Outcome.UNKNOWN), failed("c", 3, "503 unavailable host_lost")):
+    patient = replace(impatient, end=43.0)
+    for failure in (failed("c", 3, "502", Outcome.UNKNOWN), failed("c", 3, "503 unavailable host_lost"), patient):
         found = violations(History((*BEGUN, failure), faults=drained))
         assert [each.rule for each in found] == ["a drain fails no request"]
         paused = replace(drained[0], fault="pause")

@@ -11,8 +11,8 @@ from tests.fleet.lab.fleets import fresh_fleet
 pytestmark = [pytest.mark.sandbox, pytest.mark.postgres, pytest.mark.alone]
 
 HOSTS = 3
-SCALE = Scale(HOSTS, operations=500, clients=4, every=80, seconds=90)
-FAULTS = (Fault.SERVER, Fault.PAUSE, Fault.POSTGRESQL, Fault.POSTGRESQL_KILLED)
+SCALE = Scale(HOSTS, operations=1000, clients=8, every=120, seconds=80)
+FAULTS = (Fault.SERVER, Fault.PAUSE, Fault.DRAIN, Fault.CLOCK, Fault.POSTGRESQL, Fault.POSTGRESQL_KILLED)
 
 
 def test_no_history_has_a_violation_whatever_happens_to_the_fleet() -> None:
