@@ -5,9 +5,9 @@ from tests.fleet.history.watching import Watching
 
 def test_a_session_that_is_seen_on_two_hosts_for_a_while_runs_on_both() -> None:
     watching = Watching([], threading.Event())
-    for now in (1.0, 1.5, 2.5):
+    for now in (1.0, 1.5, 2.6):
         watching.look([("f1", "ses_1"), ("f2", "ses_1"), ("f2", "ses_2")], now)
-    assert [(each.session, each.hosts, each.end) for each in watching.both.values()] == [("ses_1", ("f1", "f2"), 2.5)]
+    assert [(each.session, each.hosts, each.end) for each in watching.both.values()] == [("ses_1", ("f1", "f2"), 2.6)]
 
 
 def test_a_session_that_goes_to_another_host_does_not() -> None:

@@ -11,7 +11,7 @@ from tests.fleet.history.operations import Both
 from tests.fleet.lab.hosts import Host
 
 LOOK_SECONDS = 0.2
-ASIDE_SECONDS = 1.0  # so long a session must be seen on both
+BOTH_SECONDS = 1.5  # a host that was stopped goes on for a moment, until its watchdog has frozen it
 
 
 class Watching:
@@ -34,7 +34,7 @@ class Watching:
         twice = {session: some for session, some in hosts.items() if len(set(some)) > 1}
         self._since = {session: self._since.get(session, now) for session in twice}
         for session, since in self._since.items():
-            if now - since >= ASIDE_SECONDS:
+            if now - since >= BOTH_SECONDS:
                 self.both[session] = Both(session, tuple(twice[session]), since, now)
 
 

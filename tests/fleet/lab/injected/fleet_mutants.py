@@ -11,6 +11,7 @@ from buntime.fleet.postgres import members
 from buntime.fleet.postgres import ownership as rows
 from buntime.fleet.sightings import Sightings
 from buntime.fleet.watchdog import Watchdog
+from buntime.lifecycle.aside import Aside
 from buntime.sandboxes.fencing import HostFence
 
 DAY = 86400.0
@@ -37,7 +38,11 @@ def _epoch() -> None:
     def compare(host: str, held: dict[str, int], rows: object) -> ownership.Compared:
         return ownership.Compared(frozenset(held), frozenset(), frozenset(), frozenset())
 
+    async def look(self: Aside) -> None:
+        pass
+
     _replace(ownership, "compare", compare)
+    _replace(Aside, "look", look)
 
 
 def _lease() -> None:
@@ -68,7 +73,9 @@ MUTANTS = {
         _fence,
         ("database", "pause", "unplugged"),
     ),
-    "epoch": Mutant("a host that joins again thaws what it has lost", _epoch, ("pause", "unplugged", "database")),
+    "epoch": Mutant(
+        "a host that joins again thaws what it has lost, and keeps it", _epoch, ("pause", "unplugged", "database")
+    ),
     "lease": Mutant(
         "a host takes over from one that has missed a renewal, though its lease runs", _lease, ("database", "pause")
     ),
