@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 CHECKOUT = Path(__file__).parents[2]
 FIRST_FLEET = "e906a554161e513bb052ab43501c038e941ea828"  # the first version whose hosts share a database
 SETUP_SECONDS = 600
@@ -17,11 +19,11 @@ SETUP_SECONDS = 600
 def checked_out(commit: str) -> Iterator[Path]:
     """Yields a directory with the files of a commit, after `scripts/setup` there. It is gone after the block.
 
-    Raises RuntimeError where this checkout lacks the commit: a test of an upgrade needs the whole history.
+    Skips the test where this checkout lacks the commit, as a shallow clone does: it cannot be had then.
     """
     found = subprocess.run(["git", "cat-file", "-e", f"{commit}^{{commit}}"], cwd=CHECKOUT, check=False)
     if found.returncode:
-        raise RuntimeError(f"This checkout lacks commit {commit}: clone it with its whole history.")
+        pytest.skip(f"This checkout lacks commit {commit}: clone it with its whole history.")
     directory = Path(tempfile.mkdtemp(prefix="buntime-landed-", dir="/var/tmp"))
     try:
         directory.chmod(0o755)  # workers of the edge are not root
