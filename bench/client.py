@@ -46,6 +46,11 @@ class Client:
     ) -> None:
         await self._http.close()
 
+    async def reconnect(self) -> None:
+        """Forgets the connections to a host that has lost its power."""
+        await self._http.close()
+        await self.__aenter__()
+
     async def get(self, path: str, query: Mapping[str, str] | None = None) -> bytes:
         return await self._ask("GET", path, None, query)
 

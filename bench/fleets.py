@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
-import msgspec
+import aiohttp
 
 from bench.client import Client, Refused
 from bench.context import Context, NotSettled, each
@@ -18,6 +18,7 @@ from tests.fleet.lab.hosts import BUNTIME, Host, HostFailed
 from tests.fleet.lab.places import MOST_HOSTS
 
 SETTLE_SECONDS = 120.0
+NOT_YET = 503
 AT_ONCE = 4
 SHARED = ("BUNTIME_STORE", "BUNTIME_ARCHIVE", "BUNTIME_MASTER_KEY_FILE", "BUNTIME_DATA_DIR", "BUNTIME_PEER")
 
@@ -144,24 +145,21 @@ async def deep_sleep(fleet: Several, client: Client, session: str) -> None:
 
 
 async def answered(client: Client, session: str, seconds: float, pause: float = 0.05) -> int:
-    """Repeats an execute until it succeeds. Returns how often it was refused. Raises Refused after `seconds`."""
+    """Repeats an execute until it succeeds. Returns how often it did not.
+
+    Raises Refused, and what aiohttp raises, after `seconds`.
+    """
     deadline = time.monotonic() + seconds
     for refusals in itertools.count():
         try:
             await client.execute(session, command="true")
-        except Refused as refused:
-            if refused.status != 503 or time.monotonic() > deadline:
+        except (Refused, aiohttp.ClientError) as refused:
+            if getattr(refused, "status", NOT_YET) != NOT_YET or time.monotonic() > deadline:
                 raise
             await asyncio.sleep(pause)
         else:
             return refusals
     raise AssertionError
-
-
-def host_named(listed: str, host: str) -> dict[str, object]:
-    """A host of what `buntime hosts list --json` prints."""
-    found = (one for one in msgspec.json.decode(listed, type=list[dict[str, object]]) if one["hostId"] == host)
-    return next(found, {})
 
 
 def _key_of(host: Host) -> str:
