@@ -35,6 +35,7 @@ class Settings:
     conninfo: str
     instance: str
     directory: str
+    own_watchdog: bool = True  # the server starts it
 
     def command(self, part: str) -> list[str]:
         return [sys.executable, "-m", "tests.fleet.host", part, json.dumps(asdict(self))]
@@ -64,7 +65,7 @@ async def serve(settings: Settings) -> None:
 
     async with AsyncConnectionPool(settings.conninfo, min_size=1, max_size=4, open=False) as pool:
         file = LeaseFile(settings.lease_file)
-        guard = Guard(settings.command("watchdog"), file)
+        guard = Guard(settings.command("watchdog") if settings.own_watchdog else (), file)
         description = Description("127.0.0.1:7000", "1")
         parts = (guard, file, settings.fence())
         holding = Holding(PostgresMembers(pool), NAME, description, *parts, compare, lambda: {})

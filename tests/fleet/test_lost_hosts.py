@@ -51,6 +51,10 @@ class Host:
     def _start_server(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen([*self._net.host.enter(), *self.settings.command("server")])
 
+    def start_watchdog(self) -> subprocess.Popen[bytes]:
+        """As its unit does."""
+        return subprocess.Popen([*self._net.host.enter(), *self.settings.command("watchdog")])
+
     def restart_server(self) -> None:
         self.server = self._start_server()
 
@@ -137,10 +141,15 @@ async def other(tables: str) -> AsyncIterator[Other]:
 
 
 @pytest.fixture
-def host(tables: str, tmp_path: Path) -> Iterator[Host]:
+def own_watchdog() -> bool:
+    return True
+
+
+@pytest.fixture
+def host(tables: str, tmp_path: Path, own_watchdog: bool) -> Iterator[Host]:
     with networks(INSTANCE) as net:
         boxes = Boxes(HIERARCHY, INSTANCE)
-        host = Host(Settings(tables, INSTANCE, str(tmp_path)), net, boxes)
+        host = Host(Settings(tables, INSTANCE, str(tmp_path), own_watchdog), net, boxes)
         yield host
         host.close()
         boxes.close()
@@ -192,6 +201,27 @@ async def test_a_host_whose_watchdog_was_killed_gets_another(member: Host) -> No
     member.signal(signal.SIGKILL, before)
     await eventually(lambda: member.watchdog != before and member.is_open, "another watchdog to watch")
     await member.speaks()
+
+
+@pytest.mark.parametrize("own_watchdog", [False])
+async def test_a_watchdog_that_is_a_unit_closes_its_host_and_lets_it_join_again(host: Host, other: Other) -> None:
+    first = host.start_watchdog()
+    await eventually(lambda: host.is_open, "the host to act")
+    host.signal(signal.SIGKILL, first.pid, host.server.pid)  # as whatever ends all of a service but its units' restart
+    first.wait()
+    host.server.wait()
+    with host.start_watchdog() as second:
+        at, _ = await other.takes_over()
+        assert host.boxes.freezer.is_frozen(), "by the next watchdog"
+        await host.was_silent(at)
+        host.restart_server()
+        await eventually(lambda: host.is_open, "the next server to act")
+        assert host.watchdog == second.pid
+        second.terminate()
+    with host.start_watchdog() as third:
+        await eventually(lambda: host.watchdog == third.pid and host.is_open, "the host to join again")
+        await host.speaks()
+        third.kill()
 
 
 async def test_a_host_whose_watchdog_and_server_were_killed_is_silent_all_the_same(member: Host, other: Other) -> None:
