@@ -112,7 +112,7 @@ def test_the_watchdog_gets_no_password(host: Host) -> None:
 
 def test_a_machine_that_stops_drains_before_its_server_ends(host: Host) -> None:
     host.start(SERVER, DRAIN)
-    assert host.systemd.calls[-1] == "hosts resume here"
+    assert "hosts resume here" in host.systemd.calls
     host.systemd.ctl("restart", SERVER)
     assert DRAINS not in host.systemd.calls, "a restart of the server drains nothing"
     server = host.systemd.pid(SERVER)
