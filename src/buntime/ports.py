@@ -558,8 +558,8 @@ class Store(Protocol):
         ...
 
     async def save_layer(self, layer_id: str, saved: SavedVolume) -> bool:
-        """Notes where the archive has the layer. False, with nothing changed, when it does not exist or is
-        condemned."""
+        """Notes where the archive has the layer. False, with nothing changed, when it does not exist, is condemned, or
+        was saved before: another host may have done so."""
         ...
 
     async def end_fork(self, layer_id: str) -> None:

@@ -1,12 +1,15 @@
 """Snapshots and images of accounts, where another host of the fleet has made or dropped them."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
 from buntime.image import NamedImage
 from buntime.lifecycle import layers
+from buntime.lifecycle.object_names import new_name
 from buntime.ports import Peer
+from buntime.session import SavedVolume
 from buntime.testing.owners import FakeOwners
 from tests.app.serving import Api, serving
 from tests.app.sleeping import content_of, deep_sleep, stored_of, write
@@ -48,6 +51,24 @@ async def test_a_session_wakes_on_an_image_that_stands_on_one_of_another_host(ap
     api.sandboxes.made.clear()
     assert await content_of(api, session) == "more"
     assert len(api.sandboxes.made) == 2
+
+
+async def test_of_a_layer_that_two_hosts_save_one_object_stays(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    save = api.store.save_layer
+
+    async def second(layer: str, mine: SavedVolume) -> bool:
+        theirs = new_name(api.store.layers[layer], mine.taken_at)
+        api.archive.objects[theirs] = api.archive.objects[mine.name]
+        assert await save(layer, replace(mine, name=theirs))
+        return await save(layer, mine)
+
+    monkeypatch.setattr(api.store, "save_layer", second)
+    await take(api, await awake(api))
+    await saved(api)
+    (layer,) = api.store.layers.values()
+    assert layer.saved
+    named = layer.saved.name
+    await eventually(lambda: [name for name in api.archive.objects if name.startswith(layer.id)] == [named])
 
 
 async def test_what_another_host_has_dropped_goes_from_this_one(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -305,9 +305,11 @@ async def test_layers_that_only_automatic_snapshots_refer_to_do_not_count(store:
     assert await counted() == ["lay_c", "lay_fork"]
 
 
-async def test_a_layer_is_noted_as_saved_unless_it_is_condemned(store: Store) -> None:
+async def test_a_layer_is_noted_as_saved_once_unless_it_is_condemned(store: Store) -> None:
     await store.add_layer(layer())
     assert await store.save_layer("lay_one", SAVED)
+    assert await store.get_layer("lay_one") == replace(layer(), saved=SAVED)
+    assert not await store.save_layer("lay_one", replace(SAVED, name="lay_one/late"))
     assert await store.get_layer("lay_one") == replace(layer(), saved=SAVED)
     assert not await store.save_layer("lay_none", SAVED)
     await store.condemn_layers(NOW)

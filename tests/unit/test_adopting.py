@@ -100,6 +100,7 @@ class Host:
         settings: Any = SimpleNamespace(
             data_dir=self.home,
             image=SimpleNamespace(id="img"),
+            images=self.home,
             parked_limits=LIMITS,
             pool_size=self.pool_size,
             pool_prepared=0,

@@ -376,10 +376,16 @@ class Layers:
                 saved = await self._saving.save(layer, transfer)
             reached("layer: saved")
             try:
-                await self._store.save_layer(layer_id, saved)
+                is_named = await self._store.save_layer(layer_id, saved)
             finally:
                 self._saving.named(saved)
             reached("layer: named")
+            if (
+                not is_named
+                and (layer := await self._store.get_layer(layer_id)) is not None
+                and layer.saved is not None
+            ):
+                await self._saving.tidy(layer, (layer.saved,))  # another host was faster
         except (Interrupted, *UNSAVED) as failed:
             log.warning("layer_not_saved", layer=layer_id, reason=str(failed) or repr(failed))
         finally:

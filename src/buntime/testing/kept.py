@@ -136,7 +136,7 @@ class FakeKeptFiles(FakeEvents):
 
     async def save_layer(self, layer_id: str, saved: SavedVolume) -> bool:
         layer = self.layers.get(layer_id)
-        if layer is None or layer.is_condemned:
+        if layer is None or layer.is_condemned or layer.saved is not None:
             return False
         self.layers[layer_id] = replace(layer, saved=saved)
         return True

@@ -53,7 +53,7 @@ class Fake:
     def sleep(self, session: str) -> object:
         if self.bug == "forgets":
             del self.files[session][-1:]
-        elif next(self.numbers) % 40 == 0:
+        elif next(self.numbers) % 10 == 0:
             self.lost.add(session)
         return {"state": "deep-sleep"}
 

@@ -89,7 +89,8 @@ def counted_bytes(connection: sqlite3.Connection, account_id: str) -> int:
 
 def save_layer(connection: sqlite3.Connection, layer_id: str, saved: SavedVolume) -> bool:
     done = connection.execute(
-        "UPDATE layers SET saved = ? WHERE id = ? AND key <> ?", (saved_to_text(saved), layer_id, DESTROYED)
+        "UPDATE layers SET saved = ? WHERE id = ? AND key <> ? AND saved IS NULL",
+        (saved_to_text(saved), layer_id, DESTROYED),
     )
     return done.rowcount == 1
 
