@@ -82,6 +82,13 @@ class Client:
         finally:
             connection.close()
 
+    def status(self, path: str) -> int | None:
+        """Of a GET. None: the host is fenced, and has reset or refused the connection."""
+        try:
+            return self.call("GET", path, timeout=60).status
+        except ConnectionError:
+            return None
+
     def create(self, *, idempotency_key: str | None = None, **fields: Any) -> Reply:
         return self.call(
             "POST",

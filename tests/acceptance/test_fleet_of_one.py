@@ -191,7 +191,9 @@ def test_a_host_that_comes_back_keeps_aside_what_it_lost(server: Server, client:
         " changed = pg_current_xact_id()",
     )
     server.start()
-    until(lambda: ask(database, f"SELECT volume FROM left_behind WHERE host = '{mine}'") == [], "what was left to be kept")
+    until(
+        lambda: ask(database, f"SELECT volume FROM left_behind WHERE host = '{mine}'") == [], "what was left to be kept"
+    )
     ((snapshot, name),) = ask(database, "SELECT id, name FROM snapshots")
     assert name == "kept-aside"
     copy = client.open(snapshotId=snapshot)

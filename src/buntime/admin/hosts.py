@@ -16,6 +16,7 @@ from buntime.config import from_environment
 from buntime.fleet.hosts import Host, HostCommands, Removal, Standing
 from buntime.fleet.members import DRAIN_SECONDS, HostState, SessionCounts
 from buntime.fleet.report import Report, Room
+from buntime.operations import guesses
 
 LOOK_SECONDS = 1.0  # between two looks at a host that drains
 HEAD = ("ID", "STATE", "ACTIVE", "IDLE", "ASLEEP", "UNSAVED", "MEMORY", "DISK", "LOAD", "LEASE", "VERSION", "ADDRESS")
@@ -53,7 +54,9 @@ def drain_host(
         int,
         typer.Option(min=0, metavar="SECONDS", help="Then sessions that are still awake go to deep sleep."),
     ] = int(DRAIN_SECONDS),
-    wait: Annotated[bool, typer.Option("--wait", help="Return when the host has no session left.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Return when the host has no session left, and gets no request for one.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Move all sessions away from a host. No request fails meanwhile.
@@ -143,15 +146,19 @@ def _fleet() -> Iterator[HostCommands]:
 
 
 def _drained(host_id: str) -> SessionCounts:
-    """Waits until the host has no session. Raises CommandRefused where that cannot be."""
+    """Waits until the host has no session, and no other host sends it requests for those that it had. Raises
+    CommandRefused where that cannot be."""
+    empty_since: float | None = None
     while True:
         with _fleet() as fleet:
             host = _one(fleet, host_id)
-        if not host.sessions.every:
+        now = time.monotonic()
+        empty_since = None if host.sessions.every else (now if empty_since is None else empty_since)
+        if empty_since is not None and now - empty_since > guesses.SECONDS:
             return host.sessions
-        if not host.is_draining:
+        if host.sessions.every and not host.is_draining:
             raise CommandRefused(f"{host_id} was resumed, with {_count(host.sessions.every)} left.")
-        if host.standing is not Standing.DRAINING:
+        if host.sessions.every and host.standing is not Standing.DRAINING:
             raise CommandRefused(f"{host_id} is {host.standing.value}, with {_count(host.sessions.every)} left.")
         time.sleep(LOOK_SECONDS)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from buntime.ports import Peer
 
-SECONDS = 2.0  # a host that is lost is asked for no longer
+SECONDS = 2.0  # a host that is lost, or has been drained, is asked for no longer
 MOST = 10_000  # sessions
 
 
