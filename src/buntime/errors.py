@@ -441,7 +441,7 @@ class MayNotAct(Unavailable):
 
 
 class NotOwner(Unavailable):
-    """Another host has the session, or this one has it anew. What this host does with it must stop."""
+    """Another host has the session, or this one has claimed it again. What this host does with it must stop."""
 
     def __init__(self, session_id: str) -> None:
         super().__init__("The session has just moved to another host. Try again.", 1)

@@ -4,6 +4,7 @@ import os
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from buntime.config import Config
@@ -22,6 +23,12 @@ def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
     return Config(data_dir=tmp_path, port=free_port())
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as http:
+        yield http
 
 
 @pytest.fixture

@@ -35,12 +35,6 @@ async def hosts(tmp_path: Path) -> AsyncIterator[Sequence[Host]]:
         yield hosts
 
 
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as http:
-        yield http
-
-
 async def call(
     http: aiohttp.ClientSession, host: Host, method: str, path: str, body: Any = None, **headers: str
 ) -> Answer:

@@ -30,12 +30,6 @@ async def hosts(tmp_path: Path) -> AsyncIterator[Sequence[Host]]:
         yield hosts
 
 
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as http:
-        yield http
-
-
 async def answer_without_end(host: Host, method: str, path: str) -> bytes:
     """What HTTP/2 answers to a request of a stranger that has sent some of its body, and says not how much there is."""
     context = trusting(host.config)

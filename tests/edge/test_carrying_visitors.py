@@ -24,12 +24,6 @@ async def hosts(tmp_path: Path) -> AsyncIterator[Sequence[Host]]:
 
 
 @pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as http:
-        yield http
-
-
-@pytest.fixture
 async def program() -> AsyncIterator[tuple[FakeSession, int]]:
     """A program of a session, and its port."""
     program = FakeSession()

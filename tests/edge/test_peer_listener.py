@@ -27,12 +27,6 @@ async def hosts(tmp_path: Path) -> AsyncIterator[Sequence[Host]]:
         yield hosts
 
 
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as http:
-        yield http
-
-
 async def ask(
     host: Host, directory: Path, keys: PeerKeys | None, line: str = "GET /account", **sent: str
 ) -> Message | None:

@@ -24,12 +24,6 @@ async def hosts(tmp_path: Path) -> AsyncIterator[Sequence[Host]]:
         yield hosts
 
 
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as http:
-        yield http
-
-
 async def create(http: aiohttp.ClientSession, host: Host, key: str = "", **fields: object) -> Answer:
     return await call(http, host, "POST", "/sessions/create", fields, **({"Idempotency_Key": key} if key else {}))
 

@@ -34,12 +34,6 @@ async def hosts(tmp_path: Path) -> AsyncIterator[Sequence[Host]]:
         yield hosts
 
 
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as http:
-        yield http
-
-
 @asynccontextmanager
 async def silent(directory: Path, host: str) -> AsyncIterator[tuple[Peer, asyncio.Queue[bytes]]]:
     """A host that takes requests, which the queue gets, and says nothing."""

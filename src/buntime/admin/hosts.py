@@ -148,18 +148,18 @@ def _fleet() -> Iterator[HostCommands]:
 def _drained(host_id: str) -> SessionCounts:
     """Waits until the host has no session, and no other host sends it requests for those that it had. Raises
     CommandRefused where that cannot be."""
-    empty_since: float | None = None
+    seen = time.monotonic()  # when it had a session, for all that is known
     while True:
         with _fleet() as fleet:
             host = _one(fleet, host_id)
-        now = time.monotonic()
-        empty_since = None if host.sessions.every else (now if empty_since is None else empty_since)
-        if empty_since is not None and now - empty_since > guesses.SECONDS:
+        if left := host.sessions.every:
+            seen = time.monotonic()
+            if not host.is_draining:
+                raise CommandRefused(f"{host_id} was resumed, with {_count(left)} left.")
+            if host.standing is not Standing.DRAINING:
+                raise CommandRefused(f"{host_id} is {host.standing.value}, with {_count(left)} left.")
+        elif time.monotonic() - seen > guesses.SECONDS:
             return host.sessions
-        if host.sessions.every and not host.is_draining:
-            raise CommandRefused(f"{host_id} was resumed, with {_count(host.sessions.every)} left.")
-        if host.sessions.every and host.standing is not Standing.DRAINING:
-            raise CommandRefused(f"{host_id} is {host.standing.value}, with {_count(host.sessions.every)} left.")
         time.sleep(LOOK_SECONDS)
 
 

@@ -36,7 +36,7 @@ class PeerHome:
     """Implements `fleet.rates.Home`. One connection for each host."""
 
     def __init__(self, trusted: Callable[[], ssl.SSLContext]) -> None:
-        """`trusted`: makes what this host shows and believes. It is made anew after a failure, since certificates are
+        """`trusted`: makes what this host shows and believes. It is made again after a failure, since certificates are
         renewed."""
         self._trusted = trusted
         self._pools: dict[Peer, AsyncConnectionPool] = {}
