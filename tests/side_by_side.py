@@ -1,5 +1,6 @@
-"""Groups tests that must run in one process when pytest-xdist runs tests side by side (see scripts/test)."""
+"""What scripts/test needs of pytest: tests that share a process, and a sample of those with many slow cases."""
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -29,7 +30,32 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return scheduling
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--sampled",
+        action="store_true",
+        help="of a test with the marker `sampled(n)`, run one of n cases, the first too",
+    )
+
+
+def sample(items: list[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.Item]]:
+    """Returns the items to run and those to leave. Which these are depends on the order of a test's cases alone."""
+    taken: list[pytest.Item] = []
+    left: list[pytest.Item] = []
+    seen: Counter[str] = Counter()
+    for item in items:
+        marker = item.get_closest_marker("sampled")
+        test = item.nodeid.partition("[")[0]
+        (left if marker and seen[test] % marker.args[0] else taken).append(item)
+        seen[test] += 1
+    return taken, left
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--sampled"):
+        items[:], left = sample(items)
+        if left:
+            config.hook.pytest_deselected(items=left)
     for item in items:
         if item.name not in item.nodeid:  # schemathesis gives all its tests one id, and xdist runs only one test per id
             assert item.parent

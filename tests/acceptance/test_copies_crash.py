@@ -12,7 +12,7 @@ from tests.acceptance.history import History, fresh_history
 from tests.acceptance.sleeping import deep_sleep
 from tests.waiting import until
 
-pytestmark = pytest.mark.sandbox
+pytestmark = [pytest.mark.sandbox, pytest.mark.sampled(3)]
 
 AT_COPIES = [
     *steps.CAPTURE, *steps.COPY, *steps.SNAPSHOT, *steps.FORK, *steps.RESTORE, *steps.MAKE_IMAGE,

@@ -15,7 +15,7 @@ from tests.acceptance.sleeping import ask_to_sleep, deep_sleep, evict, state, wa
 from tests.acceptance.test_copies_crash import AT_COPIES
 from tests.waiting import until
 
-pytestmark = pytest.mark.sandbox
+pytestmark = [pytest.mark.sandbox, pytest.mark.sampled(3)]
 
 MAKE = [step for step in steps.CREATE if step.startswith("make: ")]
 CLAIM = [step for step in steps.CREATE if step not in MAKE]
