@@ -7,7 +7,7 @@ import pytest
 from tests.attack.attack import MOST_UNCHARGED, Result
 from tests.attack.rows import ROWS, Needs, Row
 
-pytestmark = pytest.mark.sandbox
+pytestmark = [pytest.mark.sandbox, pytest.mark.sampled(3)]
 
 MB = 1 << 20
 OBJECTS = [row for row in ROWS if row.needs is Needs.NOTHING]
