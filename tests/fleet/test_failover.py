@@ -106,6 +106,7 @@ def fences(hosts: list[Server]) -> list[str]:
     return [line for host in hosts for line in host.metrics().splitlines() if line.startswith("buntime_fences_total ")]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["ended", "silent"])
 def test_no_host_is_fenced_when_the_standby_is_lost(cluster: Cluster, hosts: list[Server], how: signal.Signals) -> None:
     key, before, slowest = hosts[0].cli("keys", "create", "--plan", "enterprise"), fences(hosts), 0.0

@@ -112,6 +112,7 @@ def _sent(client: Client, session: Session) -> int:
     return sum(point["bytesOut"] for point in points)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("what", ["nothing", "servers", "everything", "namespace", "paused"])
 def test_nothing_is_left_whatever_was_killed(fleet: Fleet, host: Host, client: Client, what: str) -> None:
     client.open().output("sleep 1000 > /dev/null 2>&1 &")
