@@ -1,5 +1,6 @@
 """What scripts/test needs of pytest: tests that share a process, and a sample of those with many slow cases."""
 
+import signal
 from collections import Counter
 from typing import Any
 
@@ -28,6 +29,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     scheduling = LoadScopeScheduling(config, log)
     scheduling._split_scope = group_of
     return scheduling
+
+
+def pytest_configure() -> None:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as with Ctrl-C, fixtures clean up
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.acceptance import traces
 from tests.acceptance.client import Client, Session
 from tests.acceptance.server import Server
-from tests.parts import wait_for_part
+from tests.parts import PREFIX, hold, wait_for_part
 
 DISK = Path("/var/tmp")  # a disk, as /var/lib is; /tmp may be memory
 LOG_SHOWN = 3000  # characters of a server's log that a failed test shows
@@ -23,10 +23,12 @@ def fresh_server(pool_size: int, *, alone: bool = False) -> Iterator[Server]:
 
     With `alone`, no other test runs, so this need not wait for a free part of the host's addresses.
     """
-    directory = Path(tempfile.mkdtemp(prefix="buntime-test-", dir=DISK))
+    directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=DISK))
     server = Server(directory / "data", pool_size=pool_size)
     try:
-        if not alone:
+        if alone:
+            hold(server.config.data_dir)
+        else:
             wait_for_part(server.config)
         yield server
     finally:

@@ -39,7 +39,7 @@ from buntime.sandboxes.kernel.image import ensure_image
 from buntime.session import DEFAULT_NETWORK, Network, SavedVolume, Session, State
 from buntime.snapshot import MOST_LAYERS, MadeImage
 from buntime.testing.sandboxes import FakeSandboxes
-from tests.parts import wait_for_part
+from tests.parts import PREFIX, wait_for_part
 
 LIMITS = Limits(memory=256, cpu=1.0, timeout=30, disk=32)
 DISK = Path("/var/tmp")  # a disk, as /var/lib is; /tmp may be memory
@@ -66,10 +66,10 @@ class LocalHost:
 
     def __init__(self) -> None:
         images = Path(os.environ.get("BUNTIME_IMAGES_DIR", "/var/lib/buntime/images"))
-        self._directory = Path(tempfile.mkdtemp(prefix="buntime-test-", dir=DISK))
-        self._config = Config(data_dir=self._directory, images_dir=images, volumes_gb=20, pool_size=1)
+        self._home = Path(tempfile.mkdtemp(prefix=PREFIX, dir=DISK))
+        self._config = Config(data_dir=self._home / "data", images_dir=images, volumes_gb=20, pool_size=1)
         wait_for_part(self._config)
-        self.data_dir, self.instance = self._directory, self._config.instance
+        self.data_dir, self.instance = self._config.data_dir, self._config.instance
         self._stack = AsyncExitStack()
         self.sandboxes: Sandboxes
 
@@ -89,7 +89,7 @@ class LocalHost:
         await self._stack.aclose()
         async with Links() as links, Tasks() as tasks:
             await opening.purge(self._config, tasks, links)
-        shutil.rmtree(self._directory)
+        shutil.rmtree(self._home)
 
 
 type Host = FakeHost | LocalHost
