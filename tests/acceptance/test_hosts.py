@@ -41,7 +41,8 @@ def id_of(server: Server) -> str:
 
 def listed(server: Server, host: Server) -> dict[str, Any]:
     """The host as the command line of a server shows it."""
-    (found,) = (one for one in json.loads(server.cli("hosts", "list", "--json")) if one["hostId"] == id_of(host))
+    told = json.loads(server.cli("hosts", "list", "--json"))
+    (found,) = (one for one in told["hosts"] if one["hostId"] == id_of(host))
     return dict(found)
 
 
@@ -58,6 +59,7 @@ def test_a_drained_host_ends_without_sessions_and_another_host_has_their_files(h
     said = json.loads(first.cli("hosts", "drain", "here", "--within", "0", "--wait", "--json"))
     assert (said["id"], said["sessions"]) == (id_of(first), 0)
     assert listed(second, first)["state"] == "draining"
+    assert json.loads(second.cli("hosts", "list", "--json"))["nobody"]["deepSleep"] == 3
     for session in sessions:
         read = other.call("GET", f"/files/read?sessionId={session.id}&path=kept", timeout=60).done()
         assert read["content"] == session.id

@@ -1,12 +1,12 @@
 """GET /hosts, as an operator's client sees it."""
 
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 
 import pytest
 
-from buntime.fleet.hosts import Host, LeaseTerm, Standing, count_standings
+from buntime.fleet.hosts import Host, LeaseTerm, Listing, Standing, count_standings
 from buntime.fleet.members import SessionCounts
 from buntime.fleet.report import Report, Room
 from buntime.scope import Scope
@@ -31,8 +31,8 @@ LOST = replace(DRAINING, id="hst_b", standing=Standing.LOST, lease=LeaseTerm(0, 
 
 
 class Fleet:
-    async def list(self) -> Sequence[Host]:
-        return [DRAINING, LOST]
+    async def list(self) -> Listing:
+        return Listing([DRAINING, LOST], SessionCounts(asleep=7, unsaved=2))
 
     async def standings(self) -> Mapping[Standing, int]:
         return count_standings([DRAINING.standing, LOST.standing])
@@ -44,16 +44,16 @@ async def fleet() -> AsyncIterator[Api]:
         yield api
 
 
-async def listed(api: Api) -> list[dict[str, object]]:
+async def listed(api: Api) -> tuple[list[dict[str, object]], dict[str, int]]:
+    """Hosts, and the sessions of nobody."""
     answer = await api.call("GET", "/hosts", key=await api.key_with(Scope.OPERATOR))
     assert answer.status == 200, answer.body
-    hosts: list[dict[str, object]] = answer.json["hosts"]
-    return hosts
+    return answer.json["hosts"], answer.json["nobody"]
 
 
 async def test_all_hosts_are_listed_with_what_they_report(fleet: Api) -> None:
     room = {"total": 100, "used": 20, "reserved": 10}
-    first, second = await listed(fleet)
+    (first, second), nobody = await listed(fleet)
     assert first == {
         "hostId": "hst_a",
         "state": "draining",
@@ -72,14 +72,16 @@ async def test_all_hosts_are_listed_with_what_they_report(fleet: Api) -> None:
     }
     assert (second["state"], second["load"], second["drainSecondsLeft"]) == ("lost", None, None)
     assert second["lease"] == {"secondsLeft": 0, "incarnation": 2, "renewals": 9}
+    assert nobody == {"active": 0, "idle": 0, "deepSleep": 7, "unsaved": 2}
 
 
 async def test_the_only_host_lists_itself(api: Api) -> None:
     awake, asleep = await api.session(), await api.session()
     await deep_sleep(api, asleep)
-    (host,) = await listed(api)
+    (host,), nobody = await listed(api)
     assert (host["hostId"], host["state"], host["lease"], host["draining"]) == ("local", "active", None, False)
     assert host["sessions"] == {"active": 1, "idle": 0, "deepSleep": 1, "unsaved": 0}
+    assert not any(nobody.values())
     load = host["load"]
     assert isinstance(load, dict)
     assert load["sandboxes"] == 1

@@ -67,7 +67,7 @@ class Fleet:
 
     def ids(self) -> list[str]:
         with self.commands() as hosts:
-            return [host.id for host in hosts.list()]
+            return [host.id for host in hosts.list().hosts]
 
 
 @pytest.fixture
@@ -90,9 +90,11 @@ async def test_hosts_are_listed_with_what_they_have(fleet: Fleet) -> None:
     fleet.add(A, some(9))
     fleet.add("", some(10))
     with fleet.commands() as hosts:
-        first, second = hosts.list()
+        listing = hosts.list()
+    first, second = listing.hosts
     assert (first.id, first.standing, first.sessions) == (A, Standing.LOST, SessionCounts(2, 1, 2, 1))
     assert (second.id, second.standing, second.sessions) == (B, Standing.ACTIVE, SessionCounts())
+    assert listing.nobody == SessionCounts(asleep=1)
     assert second.lease is not None
     assert (second.lease.incarnation, second.lease.renewals) == (3, 7)
     assert 0 < second.lease.seconds_left <= 60
@@ -107,7 +109,7 @@ async def test_a_report_is_listed(fleet: Fleet) -> None:
         "UPDATE hosts SET capacity = %s", (json.dumps({"running": 1, "parked": 0, "cores": 2, "load": 1, **rooms}),)
     )
     with fleet.commands() as hosts:
-        (host,) = hosts.list()
+        (host,) = hosts.list().hosts
     assert host.report is not None
     assert host.report.room == 0.5
 
@@ -118,12 +120,12 @@ async def test_a_host_is_marked_to_drain_and_back(fleet: Fleet) -> None:
         assert hosts.mark(A, HostState.DRAINING, 100)
         assert not hosts.mark(B, HostState.DRAINING, 100)
     with fleet.commands() as hosts:
-        (host,) = hosts.list()
+        (host,) = hosts.list().hosts
         assert (host.standing, host.is_draining) == (Standing.DRAINING, True)
         assert host.drain_left is not None
         assert 90 <= host.drain_left <= 100
         hosts.mark(A, HostState.ACTIVE, 0)
-        (host,) = hosts.list()
+        (host,) = hosts.list().hosts
         assert (host.standing, host.is_draining, host.drain_left) == (Standing.ACTIVE, False, None)
 
 

@@ -60,20 +60,25 @@ def test_a_list_is_a_table_with_a_line_for_each_host(fleet: Fleet, shell: Shell)
     fleet.run("UPDATE hosts SET capacity = %s WHERE id = %s", (json.dumps(dict(told(REPORT))), B))
     fleet.add(A, some(1, state=State.ACTIVE, archived=False))
     fleet.add(A, some(2))
-    head, first, second = shell.prints("list").splitlines()
+    fleet.add("", some(3))
+    head, first, second, nobody = shell.prints("list").splitlines()
     assert head.split() == (
         ["ID", "STATE", "ACTIVE", "IDLE", "ASLEEP", "UNSAVED", "MEMORY", "DISK", "LOAD", "LEASE", "VERSION", "ADDRESS"]
     )
     assert first.split() == [A, "lost", "1", "0", "1", "0", "?", "?", "?", "0s", "1", "10.0.0.1:8443"]
     assert second.split()[:9] == [B, "active", "0", "0", "0", "0", "50%", "80%", "1.5/4"]
     assert re.fullmatch(r"\d+(\.\d)?s", second.split()[9])
+    assert nobody.split() == ["nobody", "-", "0", "0", "1", "0", *"------"]
 
 
 def test_a_list_for_programs_has_the_fields_of_the_api(fleet: Fleet, shell: Shell) -> None:
     fleet.join(A)
     fleet.run("UPDATE hosts SET capacity = %s", (json.dumps(dict(told(REPORT))),))
     fleet.add(A, some(1))
-    (host,) = json.loads(shell.prints("list", "--json"))
+    fleet.add("", some(2, archived=False))
+    listed = json.loads(shell.prints("list", "--json"))
+    (host,) = listed["hosts"]
+    assert listed["nobody"] == {"active": 0, "idle": 0, "deepSleep": 1, "unsaved": 1}
     assert host.keys() == {
         *("hostId", "state", "draining", "drainSecondsLeft", "address", "version", "joinedAt", "lease", "sessions"),
         "load",
@@ -129,7 +134,10 @@ def test_a_host_that_alone_has_files_is_removed_only_with_them(fleet: Fleet, she
     said = shell.prints("remove", A, "--give-up-sessions")
     assert f"{A} is removed. 1 session can wake on any host." in said
     assert "2 sessions of it answer 503 with host_lost until their accounts recover them." in said
-    assert shell.prints("list", "--json") == "[]"
+    assert json.loads(shell.prints("list", "--json")) == {
+        "hosts": [],
+        "nobody": {"active": 1, "idle": 0, "deepSleep": 2, "unsaved": 1},
+    }
 
 
 def test_a_removal_for_programs_says_what_follows(fleet: Fleet, shell: Shell) -> None:

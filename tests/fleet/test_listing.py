@@ -43,7 +43,9 @@ async def test_each_host_is_listed_with_its_report_lease_and_sessions(members: F
     clock.now += 2
     await members.renew(me, FIRST.capacity)
     members.counts = {"a": SessionCounts(1, 2, 3, 1), "": SessionCounts(asleep=7)}
-    first, second = await FleetHosts(members).list()
+    listing = await FleetHosts(members).list()
+    first, second = listing.hosts
+    assert listing.nobody == SessionCounts(asleep=7)
     assert (first.id, first.standing, first.address, first.version) == ("a", Standing.ACTIVE, *_of(FIRST))
     assert (first.report, first.sessions, first.joined_at) == (REPORT, SessionCounts(1, 2, 3, 1), 1000)
     assert first.lease is not None
@@ -65,7 +67,7 @@ async def test_hosts_are_active_draining_lost_or_have_left(members: FakeMembers,
     await members.leave(await members.join("left", FIRST))
     await members.mark("drains", HostState.DRAINING, 90)
     await members.mark("left", HostState.DRAINING, 90)
-    hosts = {host.id: host for host in await FleetHosts(members).list()}
+    hosts = {host.id: host for host in (await FleetHosts(members).list()).hosts}
     assert {host.id: host.standing for host in hosts.values()} == {
         "lapsed": Standing.LOST,
         "a": Standing.ACTIVE,

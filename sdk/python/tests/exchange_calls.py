@@ -199,7 +199,7 @@ SESSIONS: Mapping[str, Exchange] = {
     "list-keys": Exchange("client", lambda client: client.keys.list(), listed("keys")),
     "delete-key": Exchange("client", lambda client: client.keys.delete(KEY), deleted(keyId=KEY)),
     "key-not-found": Exchange("client", lambda client: client.keys.delete(KEY)),
-    "list-hosts": Exchange("client", lambda client: client.hosts.list(), lambda hosts, on: {"hosts": hosts}),
+    "list-hosts": Exchange("client", lambda client: client.hosts.list()),
     "list-hosts-without-the-scope": Exchange("client", lambda client: client.hosts.list()),
     "list-usage-windows": Exchange("client", lambda client: page(client.usage.windows(page_size=1)), windows),
     "list-usage-windows-from-cursor": Exchange(

@@ -10,12 +10,12 @@ export interface HostLease {
   renewals: number;
 }
 
-/** How many sessions of all accounts a host has. */
+/** How many sessions of all accounts there are. */
 export interface HostSessions {
   active: number;
   idle: number;
   deepSleep: number;
-  /** Of those in deep sleep: their newest files are on this host alone. */
+  /** Of those in deep sleep: their newest files are on one host alone. */
   unsaved: number;
 }
 
@@ -62,4 +62,14 @@ export interface Host {
   sessions: HostSessions;
   /** Null if its report cannot be read. */
   load: HostLoad | null;
+}
+
+export interface HostList {
+  /** All of the installation, by id. */
+  hosts: Host[];
+  /**
+   * Sessions of no host, which a drain or a removal of theirs gave up. The next request for such a session lets a host
+   * claim it.
+   */
+  nobody: HostSessions;
 }

@@ -1,7 +1,7 @@
 /** The hosts of the installation. */
 
 import type { CallOptions, Calls } from "./calls.js";
-import type { Host } from "./host_shapes.js";
+import type { HostList } from "./host_shapes.js";
 
 /** The hosts of the installation, for its operator. They need a key with the scope `operator`. */
 export class Hosts {
@@ -13,10 +13,11 @@ export class Hosts {
   }
 
   /**
-   * Lists all hosts, by id: their state, lease, load and sessions. A server whose store is a file lists itself alone.
+   * Lists all hosts: their state, lease, load and sessions. Counts the sessions of no host.
+   *
+   * A server whose store is a file lists itself alone.
    */
-  async list(options: CallOptions = {}): Promise<Host[]> {
-    const { hosts } = await this.#calls.json<{ hosts: Host[] }>({ method: "GET", path: "/hosts", ...options });
-    return hosts;
+  async list(options: CallOptions = {}): Promise<HostList> {
+    return this.#calls.json<HostList>({ method: "GET", path: "/hosts", ...options });
   }
 }

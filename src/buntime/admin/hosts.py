@@ -35,16 +35,18 @@ HostId = Annotated[
 
 @hosts.command("list")
 def list_hosts(as_json: AsJson = False) -> None:
-    """List hosts: state, sessions, free memory and disk, load, lease.
+    """List hosts: state, sessions, free memory and disk, load, lease. The last line counts sessions of nobody.
 
     Example: buntime hosts list --json
     """
     with _fleet() as fleet:
         found = fleet.list()
     if as_json:
-        typer.echo(json.dumps([_told(host) for host in found]))
+        told = {"hosts": [_told(host) for host in found.hosts], "nobody": _told_counts(found.nobody)}
+        typer.echo(json.dumps(told))
         return
-    print_table(HEAD, [_row(host) for host in found])
+    nobody = ("nobody", "-", *_counts(found.nobody), *"-" * 6)
+    print_table(HEAD, [*(_row(host) for host in found.hosts), nobody])
 
 
 @hosts.command("drain")
@@ -106,7 +108,7 @@ def remove_host(
     Example: buntime hosts remove hst_… --give-up-sessions
     """
     with _fleet() as fleet:
-        sessions = next((host.sessions for host in fleet.list() if host.id == host_id), SessionCounts())
+        sessions = next((host.sessions for host in fleet.list().hosts if host.id == host_id), SessionCounts())
         removal = fleet.remove(host_id, gives_up=give_up)
     match removal:
         case Removal.UNKNOWN:
@@ -165,7 +167,7 @@ def _drained(host_id: str) -> SessionCounts:
 
 def _one(fleet: HostCommands, host_id: str) -> Host:
     """Raises CommandRefused."""
-    for host in fleet.list():
+    for host in fleet.list().hosts:
         if host.id == host_id:
             return host
     raise _unknown(host_id)
@@ -191,11 +193,14 @@ def _row(host: Host) -> Sequence[str]:
     state = host.standing.value
     if host.is_draining and host.standing is not Standing.DRAINING:
         state += ",draining"  # when it comes back
-    sessions, report, lease = host.sessions, host.report, host.lease
+    report, lease = host.report, host.lease
     free = ("?", "?", "?") if report is None else _free(report)
-    counts = (sessions.active, sessions.idle, sessions.asleep, sessions.unsaved)
     left = "-" if lease is None else f"{lease.seconds_left:g}s"
-    return (host.id, state, *map(str, counts), *free, left, host.version, host.address)
+    return (host.id, state, *_counts(host.sessions), *free, left, host.version, host.address)
+
+
+def _counts(sessions: SessionCounts) -> Sequence[str]:
+    return [str(each) for each in (sessions.active, sessions.idle, sessions.asleep, sessions.unsaved)]
 
 
 def _free(report: Report) -> tuple[str, str, str]:
@@ -205,18 +210,22 @@ def _free(report: Report) -> tuple[str, str, str]:
 
 def _told(host: Host) -> dict[str, object]:
     """As `GET /hosts` has it."""
-    lease, report, sessions = host.lease, host.report, host.sessions
+    lease, report = host.lease, host.report
     return {
         **{"hostId": host.id, "state": host.standing.value, "draining": host.is_draining},
         **{"drainSecondsLeft": host.drain_left, "address": host.address, "version": host.version},
         "joinedAt": shown_time(host.joined_at),
         "lease": lease
         and {"secondsLeft": lease.seconds_left, "incarnation": lease.incarnation, "renewals": lease.renewals},
-        "sessions": {
-            **{"active": sessions.active, "idle": sessions.idle},
-            **{"deepSleep": sessions.asleep, "unsaved": sessions.unsaved},
-        },
+        "sessions": _told_counts(host.sessions),
         "load": report and _told_load(report),
+    }
+
+
+def _told_counts(sessions: SessionCounts) -> dict[str, int]:
+    return {
+        **{"active": sessions.active, "idle": sessions.idle},
+        **{"deepSleep": sessions.asleep, "unsaved": sessions.unsaved},
     }
 
 

@@ -17,6 +17,7 @@ class Standing(StrEnum):
     LEFT = "left"  # it said that it goes
 
 
+NOBODY = ""  # in place of a host's id
 NO_SESSIONS = SessionCounts()
 
 
@@ -43,9 +44,15 @@ class Host:
     drain_left: int | None = None  # seconds until a host that drains ends what is still awake; None: it does not drain
 
 
+@dataclass(frozen=True, slots=True)
+class Listing:
+    hosts: Sequence[Host]  # all of the installation, by id
+    nobody: SessionCounts  # sessions that a drain or a removal gave up, until a request claims them
+
+
 class Hosts(Protocol):
-    async def list(self) -> Sequence[Host]:
-        """All of the installation, by id. Raises Unavailable."""
+    async def list(self) -> Listing:
+        """Raises Unavailable."""
         ...
 
     async def standings(self) -> Mapping[Standing, int]:
@@ -65,7 +72,7 @@ class Removal(StrEnum):
 class HostCommands(Protocol):
     """What the command line does with hosts, within one transaction that blocks."""
 
-    def list(self) -> Sequence[Host]: ...
+    def list(self) -> Listing: ...
 
     def mark(self, host: str, state: HostState, within: float) -> bool:
         """As `Members.mark`."""
@@ -94,9 +101,10 @@ def count_standings(standings: Iterable[Standing]) -> Mapping[Standing, int]:
     return {standing: counted[standing] for standing in Standing}
 
 
-def hosts_of(members: Sequence[Member], counts: Mapping[str, SessionCounts]) -> Sequence[Host]:
-    """`counts`: by host."""
-    return [_host(member, counts.get(member.id, NO_SESSIONS)) for member in members]
+def listing_of(members: Sequence[Member], counts: Mapping[str, SessionCounts]) -> Listing:
+    """`counts`: by host, as `Members.count_sessions` has them."""
+    hosts = [_host(member, counts.get(member.id, NO_SESSIONS)) for member in members]
+    return Listing(hosts, counts.get(NOBODY, NO_SESSIONS))
 
 
 def _host(member: Member, sessions: SessionCounts) -> Host:

@@ -323,7 +323,8 @@ ANSWERS: Mapping[str, Any] = {
                     "addresses": {"total": 4094, "used": 92, "reserved": 0},
                 },
             }
-        ]
+        ],
+        "nobody": {"active": 0, "idle": 0, "deepSleep": 40, "unsaved": 0},
     },
     "getSessionMetrics": {
         "sessionId": SESSION,

@@ -86,7 +86,7 @@ from buntime_sdk.errors import (
     WebhookNotFound,
 )
 from buntime_sdk.event_shapes import Delivery, Event, EventPage, EventType, MadeWebhook, Webhook
-from buntime_sdk.host_shapes import Host, HostLease, HostLoad, HostRoom, HostSessions
+from buntime_sdk.host_shapes import Host, HostLease, HostList, HostLoad, HostRoom, HostSessions
 from buntime_sdk.seen import UNCHANGED
 from buntime_sdk.service_shapes import DeclaredService, LastExit, Service, ServiceSettings
 from buntime_sdk.settings import (
@@ -215,6 +215,7 @@ __all__ = [
     "Forms",
     "Host",
     "HostLease",
+    "HostList",
     "HostLoad",
     "HostRoom",
     "HostSessions",

@@ -1,10 +1,11 @@
 """The hosts of the installation, as plain values. Times are aware datetimes in UTC."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, TypeAlias
 
-from buntime_sdk.from_json import one_or_none, read_by, time_or_none
+from buntime_sdk.from_json import each, one_or_none, read_by, time_or_none
 
 HostState: TypeAlias = Literal["active", "draining", "lost", "left"]
 
@@ -21,8 +22,8 @@ class HostLease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostSessions:
-    """How many sessions of all accounts the host has. `unsaved`: those in deep sleep whose newest files are on this
-    host alone."""
+    """How many sessions of all accounts there are. `unsaved`: those in deep sleep whose newest files are on one host
+    alone."""
 
     active: int
     idle: int
@@ -72,3 +73,12 @@ class Host:
     lease: HostLease | None = read_by(one_or_none(HostLease))
     sessions: HostSessions = read_by(one_or_none(HostSessions))
     load: HostLoad | None = read_by(one_or_none(HostLoad))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostList:
+    """All hosts, by id. `nobody`: sessions of no host, which a drain or a removal of theirs gave up. The next request
+    for such a session lets a host claim it."""
+
+    hosts: Sequence[Host] = read_by(each(Host))
+    nobody: HostSessions = read_by(one_or_none(HostSessions))

@@ -1,12 +1,12 @@
 /** The one host of the fake. Nothing really runs there, so it is never busy. */
 
-import type { Host, HostRoom } from "../host_shapes.js";
+import type { Host, HostList, HostRoom } from "../host_shapes.js";
 import { VERSION } from "../version.js";
 import { stamp, type FakeSession } from "./fake_session.js";
 
 const GB = 2 ** 30;
 
-export function hostsOf(sessions: Iterable<FakeSession>, since: Date): { hosts: Host[] } {
+export function hostsOf(sessions: Iterable<FakeSession>, since: Date): HostList {
   const states = [...sessions].filter(({ isExpired }) => !isExpired).map(({ shape }) => shape.state);
   const [active, idle, deepSleep] = (["active", "idle", "deep-sleep"] as const).map(
     (state) => states.filter((one) => one === state).length,
@@ -32,7 +32,7 @@ export function hostsOf(sessions: Iterable<FakeSession>, since: Date): { hosts: 
       addresses: { total: 4094, used: active + idle, reserved: 0 },
     },
   };
-  return { hosts: [only] };
+  return { hosts: [only], nobody: { active: 0, idle: 0, deepSleep: 0, unsaved: 0 } };
 }
 
 function room(total: number, reserved: number): HostRoom {

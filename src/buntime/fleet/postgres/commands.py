@@ -1,12 +1,11 @@
 """What the command line asks of a fleet in PostgreSQL. Each method runs within the caller's transaction, and blocks."""
 
-from collections.abc import Sequence
 from datetime import timedelta
 
 import psycopg
 from psycopg.rows import DictRow
 
-from buntime.fleet.hosts import Host, Removal, hosts_of
+from buntime.fleet.hosts import Listing, Removal, listing_of
 from buntime.fleet.members import HostState
 from buntime.fleet.postgres.members import LEASE, SQL, counts_of, member_of
 from buntime.fleet.postgres.statements import IDLE
@@ -18,9 +17,9 @@ class FleetCommands:
     def __init__(self, connection: psycopg.Connection[DictRow]) -> None:
         self._connection = connection
 
-    def list(self) -> Sequence[Host]:
+    def list(self) -> Listing:
         members = [member_of(row) for row in self._connection.execute(SQL["list"])]
-        return hosts_of(members, counts_of(self._connection.execute(SQL["count_sessions"])))
+        return listing_of(members, counts_of(self._connection.execute(SQL["count_sessions"])))
 
     def mark(self, host: str, state: HostState, within: float) -> bool:
         values = {"id": host, "state": state, "within": timedelta(seconds=within)}

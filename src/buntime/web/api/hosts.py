@@ -1,6 +1,7 @@
 """The hosts of the installation, for its operator."""
 
 from buntime.fleet import hosts
+from buntime.fleet.members import SessionCounts
 from buntime.fleet.report import Report, Room
 from buntime.scope import Scope
 from buntime.web.operation import Call, Operation, operation
@@ -10,18 +11,19 @@ from buntime.web.wire.shapes import NoQuery, iso, number
 
 @operation("GET", "/hosts", Scope.OPERATOR, tag="Server", answer=wire.Hosts)
 async def list_hosts(call: Call[NoQuery, None]) -> wire.Hosts:
-    """List the hosts of this installation: their state, lease, load and sessions.
+    """List the hosts of this installation: their state, lease, load and sessions. Count the sessions of no host.
 
     They are about all accounts, so only the operator can read them. A server whose store is a file lists itself alone.
     """
-    return wire.Hosts(hosts=[_shown(host) for host in await call.operations.hosts.list()])
+    listing = await call.operations.hosts.list()
+    return wire.Hosts(hosts=[_shown(host) for host in listing.hosts], nobody=_counts(listing.nobody))
 
 
 OPERATIONS: tuple[Operation, ...] = (list_hosts,)
 
 
 def _shown(host: hosts.Host) -> wire.Host:
-    lease, sessions = host.lease, host.sessions
+    lease = host.lease
     return wire.Host(
         host_id=host.id,
         state=host.standing.value,
@@ -35,10 +37,14 @@ def _shown(host: hosts.Host) -> wire.Host:
         else wire.HostLease(
             seconds_left=number(lease.seconds_left), incarnation=lease.incarnation, renewals=lease.renewals
         ),
-        sessions=wire.HostSessions(
-            active=sessions.active, idle=sessions.idle, deep_sleep=sessions.asleep, unsaved=sessions.unsaved
-        ),
+        sessions=_counts(host.sessions),
         load=None if host.report is None else _load(host.report),
+    )
+
+
+def _counts(sessions: SessionCounts) -> wire.HostSessions:
+    return wire.HostSessions(
+        active=sessions.active, idle=sessions.idle, deep_sleep=sessions.asleep, unsaved=sessions.unsaved
     )
 
 

@@ -17,13 +17,13 @@ class HostLease(Response):
 
 
 class HostSessions(Response):
-    """How many sessions of all accounts the host has, by the store."""
+    """Sessions of all accounts, by the store."""
 
     active: int
     idle: int
     deep_sleep: int
     unsaved: Annotated[
-        int, Meta(description="Of those in deep sleep: their newest files are on this host alone, not in the archive.")
+        int, Meta(description="Of those in deep sleep: their newest files are on one host alone, not in the archive.")
     ]
 
 
@@ -72,3 +72,10 @@ class Host(Response):
 
 class Hosts(Response):
     hosts: list[Host]
+    nobody: Annotated[
+        HostSessions,
+        Meta(
+            description="Sessions of no host: a drain or a removal of their host gave them up. A request for one lets "
+            "a host claim it."
+        ),
+    ]

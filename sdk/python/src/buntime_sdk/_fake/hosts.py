@@ -24,7 +24,7 @@ def hosts(sessions: Iterable[FakeSession], since: datetime) -> dict[str, Any]:
             "addresses": {"total": 4094, "used": awake, "reserved": 0},
         },
     }
-    return {"hosts": [only]}
+    return {"hosts": [only], "nobody": {"active": 0, "idle": 0, "deepSleep": 0, "unsaved": 0}}
 
 
 def _room(total: int, reserved: int) -> dict[str, int]:
