@@ -1,8 +1,11 @@
-"""An nginx with fixed upstreams and no permission checks, to compare previews with."""
+"""An nginx with fixed upstreams and no permission checks, to compare previews with.
+
+It has as many workers as the edge.
+"""
 
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from socket import create_connection, create_server
@@ -33,20 +36,21 @@ http {
   map_hash_bucket_size 128;
   proxy_request_buffering off;
   proxy_max_temp_file_size 0;
+  proxy_http_version 1.1;
+  proxy_set_header Connection $$connection_to_session;
+  proxy_set_header Upgrade $$http_upgrade;
+  proxy_set_header Host $$http_host;
   map $$http_upgrade $$connection_to_session { "" ""; default upgrade; }
+$servers
+}
+""")
+SERVERS = Template("""\
   map $$http_host $$session { default session0; $hosts }
 $upstreams
   server {
     listen 127.0.0.1:$port;
-    location / {
-      proxy_pass http://$$session;
-      proxy_http_version 1.1;
-      proxy_set_header Connection $$connection_to_session;
-      proxy_set_header Upgrade $$http_upgrade;
-      proxy_set_header Host $$http_host;
-    }
+    location / { proxy_pass http://$$session; }
   }
-}
 """)
 
 UPSTREAM = "  upstream session{place} {{ server {way.address}:{way.port}; keepalive 64; keepalive_requests 100000; }}"
@@ -56,23 +60,36 @@ UPSTREAM = "  upstream session{place} {{ server {way.address}:{way.port}; keepal
 def plain_nginx(directory: Path, to: Way, *others: Preview) -> Iterator[Way]:
     """Yields a way through an nginx that leads to `to`; the hosts of other previews lead to those.
 
-    It has as many workers as the edge and runs as the edge's user, which may reach sessions. Raises RuntimeError.
+    Raises RuntimeError.
     """
-    directory.mkdir(exist_ok=True)
     with create_server(("127.0.0.1", 0)) as free:
         port = int(free.getsockname()[1])
+    servers = SERVERS.substitute(
+        port=port,
+        hosts=" ".join(f"{other.edge.host} session{place};" for place, other in enumerate(others, 1)),
+        upstreams="\n".join(
+            UPSTREAM.format(place=place, way=way) for place, way in enumerate([to, *(other.direct for other in others)])
+        ),
+    )
+    with running(directory, servers, "127.0.0.1", port):
+        yield Way("nginx with a fixed upstream", "127.0.0.1", port, to.host)
+
+
+@contextmanager
+def running(directory: Path, servers: str, address: str, port: int, enter: Sequence[str] = ()) -> Iterator[None]:
+    """Runs nginx as the edge's user, which may reach sessions. One of the servers listens at the address.
+
+    `enter`: a command prefix. Raises RuntimeError.
+    """
+    directory.mkdir(exist_ok=True)
     file = directory / "nginx.conf"
     file.write_text(
         CONFIGURATION.substitute(
-            user=USER, directory=directory, workers=WORKERS, connections=CONNECTIONS, port=port,
-            hosts=" ".join(f"{other.edge.host} session{place};" for place, other in enumerate(others, 1)),
-            upstreams="\n".join(
-                UPSTREAM.format(place=place, way=way)
-                for place, way in enumerate([to, *(other.direct for other in others)])
-            ),
+            user=USER, directory=directory, workers=WORKERS, connections=CONNECTIONS, servers=servers
         )
-    )  # fmt: skip
+    )
     command = [
+        *enter,
         "setpriv",
         "--pdeathsig",
         "TERM",
@@ -86,18 +103,18 @@ def plain_nginx(directory: Path, to: Way, *others: Preview) -> Iterator[Way]:
     ]
     process = subprocess.Popen(command, start_new_session=True)
     try:
-        _wait(process, port)
-        yield Way("nginx with a fixed upstream", "127.0.0.1", port, to.host)
+        _wait(process, address, port)
+        yield
     finally:
         process.terminate()
         process.wait(STOP_SECONDS)
 
 
-def _wait(process: "subprocess.Popen[bytes]", port: int) -> None:
+def _wait(process: "subprocess.Popen[bytes]", address: str, port: int) -> None:
     deadline = time.monotonic() + ANSWER_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            create_connection(("127.0.0.1", port), 1.0).close()
+            create_connection((address, port), 1.0).close()
             return
         except OSError:
             time.sleep(0.02)

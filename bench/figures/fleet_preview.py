@@ -1,4 +1,7 @@
-"""Requests a second of a preview through the host that has the session, and through another one, by turns."""
+"""Requests a second of a preview through the host that has the session, and through another one, by turns.
+
+Beside them, the same through one plain nginx and through two, on the same hosts: what any such hop costs here.
+"""
 
 import asyncio
 from functools import partial
@@ -7,8 +10,9 @@ from urllib.parse import urlsplit
 from bench import wrk
 from bench.context import Context
 from bench.exchanges import by_turns
-from bench.fleets import several
-from bench.previews import CORES, PROGRAM, START, WAIT, Way
+from bench.fleets import in_thread, several
+from bench.plain_hops import plain_hops
+from bench.previews import CORES, PROGRAM, START, WAIT, Way, address_of
 from bench.report import Baseline, Row, ratio
 from bench.statistics import summarise
 from tests.fleet.lab.places import PORT as EDGE
@@ -34,10 +38,14 @@ async def measure(context: Context) -> list[Row]:
         right = Way("the right host", owner.host.address, EDGE, host)
         wrong = Way("the wrong host", other.host.address, EDGE, host)
         load = partial(wrk.load, context.server.scratch, seconds=scale.preview_seconds, connections=CONNECTIONS)
-        await asyncio.to_thread(by_turns, 1, (right, wrong), load)  # warms up
-        taken = await asyncio.to_thread(by_turns, scale.preview_rounds, (right, wrong), load)
+        address = await address_of(owner.client, session)
+        async with in_thread(plain_hops(context.server.scratch, owner.host, other.host, address)) as (one, two):
+            ways = (right, wrong, one, two)
+            await asyncio.to_thread(by_turns, 1, ways, load)  # warms up
+            taken = await asyncio.to_thread(by_turns, scale.preview_rounds, ways, load)
         await owner.client.delete(session)
     measured, baseline = summarise(taken[wrong]), summarise(taken[right])
+    hops, hop = summarise(taken[two]), summarise(taken[one])
     return [
         Row(
             figure="fleet-preview",
@@ -46,5 +54,13 @@ async def measure(context: Context) -> list[Row]:
             unit="/s",
             baselines=(Baseline("through the right host", baseline, "/s"),),
             checks=(ratio("p50", measured.p50, baseline.p50, LEAST, least=True),),
-        )
+        ),
+        Row(
+            figure="fleet-preview",
+            what="the same by nginx alone: two that only proxy, with mutual TLS between them",
+            measured=hops,
+            unit="/s",
+            baselines=(Baseline("through the nearer one", hop, "/s"),),
+            note=f"p50 {hops.p50 / hop.p50:.2f}× of one: what any hop by nginx and TLS leaves here",
+        ),
     ]
