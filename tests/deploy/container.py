@@ -11,7 +11,9 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tests.acceptance.server import IMAGES
@@ -20,7 +22,13 @@ from tests.waiting import until
 CHECKOUT = Path(__file__).parents[2]
 AUTHORITIES = Path("/usr/local/share/ca-certificates")  # that this machine trusts beyond Debian's
 TRUSTED = "/etc/ssl/certs/ca-certificates.crt"
+# As debian:trixie-slim has them. They stay in the base, so that the packages of the image come faster too.
+SLIM = (
+    *("--dpkgopt=force-unsafe-io", '--aptopt=Acquire::Languages "none"'),
+    *(f"--dpkgopt=path-exclude=/usr/share/{what}/*" for what in ("doc", "info", "locale", "man")),
+)
 STARTS = 180.0  # seconds
+NONE: Mapping[str, str] = MappingProxyType({})
 LOOK = '! mountpoint -q /sys/fs/cgroup/unified || umount /sys/fs/cgroup/unified; exec "$@"'  # crun refuses both
 
 
@@ -31,9 +39,16 @@ def run(*command: str | Path) -> str:
     return str(done.stdout).strip()
 
 
+@dataclass(frozen=True, slots=True)
+class Image:
+    directory: Path  # for what a container of it needs
+    root: Path  # of the files, which containers change
+    config: Mapping[str, Any]  # as the format of OCI has it
+
+
 @contextmanager
-def image(directory: Path) -> Iterator[Path]:
-    """Makes the image, and unpacks it to a bundle. All of it is in the directory, and gone after the block."""
+def image(directory: Path) -> Iterator[Image]:
+    """Makes the image, and mounts it. All of it is in the directory, and gone after the block."""
     where = ("--root", directory / "storage", "--runroot", directory / "run")
 
     def buildah(*arguments: str | Path) -> str:
@@ -47,9 +62,10 @@ def image(directory: Path) -> Iterator[Path]:
         options += [f"--build-arg={name}" for name in ("BASE=localhost/debian", *_arguments())]
         file = CHECKOUT / "deploy/Containerfile"
         buildah("build", "--isolation=chroot", "--network=host", *options, "--file", file, "--tag=buntime", CHECKOUT)
-        buildah("push", "--quiet", "--disable-compression", "localhost/buntime", f"oci:{directory}/oci:buntime")
-        run("umoci", "unpack", "--image", f"{directory}/oci:buntime", directory / "bundle")
-        yield directory / "bundle"
+        made = json.loads(buildah("inspect", "--type=image", "localhost/buntime"))
+        # an overlay, as engines of containers have it: nothing is copied
+        root = buildah("mount", buildah("from", "localhost/buntime"))
+        yield Image(directory, Path(root), made["OCIv1"]["config"])
     finally:
         buildah("rm", "--all")
         buildah("rmi", "--all", "--force")
@@ -63,7 +79,7 @@ def _debian(directory: Path) -> Path:
     )
     hooks = [f"--customize-hook={trust}"] if _arguments() else []
     lists = '--customize-hook=rm -rf "$1"/var/lib/apt/lists/*'
-    run("mmdebstrap", "--quiet", "--variant=minbase", "--include=ca-certificates", *hooks, lists, "trixie", tar)
+    run("mmdebstrap", "--quiet", "--variant=minbase", "--include=ca-certificates", *SLIM, *hooks, lists, "trixie", tar)
     return tar
 
 
@@ -83,16 +99,19 @@ def _limits() -> Mapping[str, tuple[int, int]]:
 class Container:
     """A host whose data directory stays when the container ends. `data` is its path inside, too."""
 
-    def __init__(self, bundle: Path, data: Path) -> None:
+    def __init__(
+        self, image: Image, data: Path, settings: Mapping[str, str] = NONE, shared: Path | None = None
+    ) -> None:
+        """`shared`: another directory of this machine, which the container has at the same path."""
         self.name = f"buntime-test-{os.getpid()}"
-        self.log = bundle / "log"
-        self._bundle, self._data = bundle, data
-        self._image: dict[str, Any] = json.loads((bundle / "config.json").read_text())
+        self.log = image.directory / "log"
+        self._image, self._settings = image, {"BUNTIME_DATA_DIR": str(data), **settings}
+        self._shared = [data, *([shared] if shared else [])]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Returns when the server is ready."""
-        self._launch(self._image["process"]["args"])
+        self._launch(self._image.config["Cmd"])
         until(lambda: self._says("readyz"), "a server that is ready", STARTS)
 
     def stop(self) -> int:
@@ -104,7 +123,7 @@ class Container:
 
     def purge(self) -> None:
         """Removes what the host made, after its end."""
-        self._launch([*self._image["process"]["args"][:-1], "purge", "--yes"])
+        self._launch(["purge", "--yes"])
         assert self._process
         assert self._process.wait() == 0, self.log.read_text()
 
@@ -123,9 +142,11 @@ class Container:
         return subprocess.run(asked, capture_output=True, check=False).returncode == 0
 
     def _launch(self, arguments: Sequence[str]) -> None:
-        (self._bundle / "config.json").write_text(json.dumps(_privileged(self._image, self._data, arguments)))
+        directory = self._image.directory
+        bundle = _privileged(self._image, self._settings, self._shared, arguments)
+        (directory / "config.json").write_text(json.dumps(bundle))
         command = ["unshare", "--mount", "--propagation=private", "sh", "-c", LOOK, "sh", "crun",
-                   "--cgroup-manager=cgroupfs", "run", "--bundle", str(self._bundle), self.name]  # fmt: skip
+                   "--cgroup-manager=cgroupfs", "run", "--bundle", str(directory), self.name]  # fmt: skip
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
@@ -133,22 +154,27 @@ class Container:
 PORT = 8000
 
 
-def _privileged(image: Mapping[str, Any], data: Path, arguments: Sequence[str]) -> dict[str, Any]:
+def _privileged(
+    image: Image, settings: Mapping[str, str], shared: Sequence[Path], arguments: Sequence[str]
+) -> dict[str, Any]:
     """As Kubernetes starts a privileged container with the volumes of deploy/helm."""
     process = {
-        **image["process"],
-        **{"args": arguments, "terminal": False, "noNewPrivileges": False, "rlimits": []},
+        "args": [*image.config["Entrypoint"], *arguments],
+        "cwd": image.config["WorkingDir"],
+        "user": {"uid": 0, "gid": 0},
         "capabilities": {kind: _capabilities() for kind in ("bounding", "effective", "permitted")},
         "env": [
-            *image["process"]["env"],
-            *(f"BUNTIME_DATA_DIR={data}", "BUNTIME_IMAGES_DIR=/images", "BUNTIME_POOL_SIZE=1", "BUNTIME_VOLUMES_GB=4"),
+            *image.config["Env"],
+            *("HOME=/root", "BUNTIME_IMAGES_DIR=/images", "BUNTIME_POOL_SIZE=1", "BUNTIME_VOLUMES_GB=4"),
+            *(f"{name}={value}" for name, value in settings.items()),
         ],
     }
-    volumes = {"/dev": "/dev", "/sys/fs/cgroup": "/sys/fs/cgroup", str(data): str(data), "/images": str(IMAGES)}
+    volumes = {"/dev": "/dev", "/sys/fs/cgroup": "/sys/fs/cgroup", "/images": str(IMAGES)}
+    volumes |= {str(path): str(path) for path in shared}
     return {
-        **image,
+        "ociVersion": "1.0.2",
         "process": process,
-        "root": {**image["root"], "readonly": False},
+        "root": {"path": str(image.root)},
         "mounts": [
             {"destination": "/proc", "type": "proc", "source": "proc"},
             {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev"]},
