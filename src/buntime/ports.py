@@ -1263,7 +1263,11 @@ class Archive(Protocol):
 
     def put(self, name: str, content: Iterator[bytes]) -> None:
         """Stores the whole object, which is durable when this returns. Nothing appears under the name before, or when
-        `content` raises; that failure is raised again. Memory does not grow with the object. Use a name once."""
+        `content` raises; that failure is raised again. Memory does not grow with the object. Use a name once.
+
+        An object that has the name already, with the same content, was put by an attempt whose answer was lost: that is
+        done. Raises ObjectExists for other content, which stays as it is. Of two large objects that are put at the same
+        time, an archive may keep either (see `archives`): read back what must be certain."""
         ...
 
     def get(self, name: str) -> Iterator[bytes]:
@@ -1316,3 +1320,7 @@ class ArchiveUnavailable(Exception):
 
 class ObjectMissing(Exception):
     """The archive does not have the object. Never shown as it is."""
+
+
+class ObjectExists(Exception):
+    """The archive has another object with this name, and keeps it. Never shown as it is."""

@@ -13,7 +13,7 @@ import pytest
 
 from buntime.archives.opening import open_archive
 from buntime.archives.uploads import Credentials, Uploads
-from buntime.ports import Archive, ObjectMissing
+from buntime.ports import Archive, ArchiveUnavailable, ObjectExists, ObjectMissing
 from buntime.testing.archive import FakeArchive
 from tests.contracts.seaweed import BUCKET, Seaweed, seaweed
 
@@ -72,6 +72,36 @@ def test_a_reader_may_stop_early(archive: Archive) -> None:
     next(reading)
     reading.close()  # type: ignore[attr-defined]
     assert len(read(archive, "sessions/one/first")) == 4 * MEGABYTE
+
+
+@pytest.mark.parametrize("size", [0, 1000, 9 * MEGABYTE])
+def test_an_object_never_takes_the_place_of_another_one(archive: Archive, size: int) -> None:
+    content = secrets.token_bytes(size)
+    archive.put("sessions/one/first", pieces(content, MEGABYTE))
+    archive.put("sessions/one/first", pieces(content, 300_000))  # again, as after an answer that was lost
+    for other in (content + b"more", content[:-1], secrets.token_bytes(size)):
+        if other != content:
+            with pytest.raises(ObjectExists):
+                archive.put("sessions/one/first", pieces(other, MEGABYTE))
+    assert read(archive, "sessions/one/first") == content
+    assert list(archive.names("")) == ["sessions/one/first"]
+    archive.delete("sessions/one/first")
+    archive.put("sessions/one/first", iter([b"another one"]))
+    assert read(archive, "sessions/one/first") == b"another one"
+
+
+def test_of_two_that_put_at_once_one_has_the_name(archive: Archive) -> None:
+    def put(number: int) -> bytes | None:
+        content = bytes([number]) * 100_000
+        try:
+            archive.put("sessions/one/first", pieces(content, 10_000))
+        except (ObjectExists, ArchiveUnavailable):  # S3 may refuse one without a reason
+            return None
+        return content
+
+    with ThreadPoolExecutor(8) as pool:
+        won = [content for content in pool.map(put, range(8)) if content is not None]
+    assert [read(archive, "sessions/one/first")] == won
 
 
 def test_an_object_that_was_never_put_is_missing(archive: Archive) -> None:

@@ -1,5 +1,6 @@
 """Promises of only the directory archive: durable, private, no leftovers, and correct on a full or missing disk."""
 
+import errno
 import os
 import shutil
 import signal
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from buntime.archives.directory import DirectoryArchive
-from buntime.ports import ArchiveUnavailable, ObjectMissing
+from buntime.ports import ArchiveUnavailable, ObjectExists, ObjectMissing
 
 NAME = "sessions/one/first"
 
@@ -82,6 +83,20 @@ def test_the_file_is_on_disk_before_its_name_and_the_name_before_the_answer(
     assert synced[0][0].parent == root / ".incoming"
     assert not synced[0][1]
     assert {path for path, named in synced if named} == {root, root / "sessions", root / "sessions/one"}
+
+
+def test_a_file_system_without_hard_links_keeps_what_it_has(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(self: Path, target: Path) -> None:
+        raise OSError(errno.EPERM, "this file system has none")
+
+    monkeypatch.setattr(Path, "hardlink_to", refused)
+    archive = DirectoryArchive(root)
+    for _ in range(2):
+        archive.put(NAME, iter([b"content"]))
+    with pytest.raises(ObjectExists):
+        archive.put(NAME, iter([b"other"]))
+    assert b"".join(archive.get(NAME)) == b"content"
+    assert not list((root / ".incoming").iterdir())
 
 
 PUT_AND_WAIT = """

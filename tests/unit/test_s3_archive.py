@@ -91,6 +91,8 @@ def uploads(
             answer(request, STARTED)
         elif request.command == "PUT":
             part(playing, request)
+        elif request.command == "HEAD":
+            answer(request, status=404)
         elif request.command == "DELETE":
             answer(request, status=204)
         else:
@@ -211,6 +213,69 @@ def test_a_large_object_goes_in_parts_and_a_small_one_at_once() -> None:
         playing.seen.clear()
         playing.archive(LONG).put(NAME, iter([b"content"]))
         assert playing.seen == [f"PUT /bucket/{NAME}"]
+
+
+UNKNOWN = b"<?xml version='1.0'?>\n<Error><Code>NotImplemented</Code></Error>"
+
+
+@pytest.mark.parametrize("status", [400, 501])
+def test_a_store_that_knows_no_conditions_is_asked_before_whether_the_name_is_free(status: int) -> None:
+    def act(playing: Stub, request: Request) -> None:
+        take(request)
+        if request.command == "HEAD":
+            answer(request, status=404)
+        elif request.headers["If-None-Match"]:
+            answer(request, UNKNOWN, status)
+        else:
+            answer(request)
+
+    with stub(act) as playing:
+        archive = playing.archive(LONG)
+        archive.put(NAME, iter([b"content"]))
+        playing.seen.clear()
+        archive.put(NAME, iter([b"content"]))
+        assert playing.seen == [f"HEAD /bucket/{NAME}", f"PUT /bucket/{NAME}"]
+
+
+def without_what_it_does(playing: Stub, request: Request) -> None:
+    take(request)
+    answer(request, b"" if request.command == "HEAD" else UNKNOWN, 404 if request.command == "HEAD" else 501)
+
+
+@pytest.mark.parametrize("once", [fail, refuse, close, hang, without_what_it_does])
+def test_a_store_that_fails_once_is_still_asked_for_conditions(once: Callable[[Stub, Request], None]) -> None:
+    """Also one that implements nothing now: a proxy may answer for it."""
+    conditions = list[str | None]()
+
+    def act(playing: Stub, request: Request) -> None:
+        if works:
+            take(request)
+            conditions.append(request.headers["If-None-Match"])
+            answer(request)
+        else:
+            once(playing, request)
+
+    works = False
+    with stub(act) as playing:
+        archive = playing.archive()
+        with pytest.raises(ArchiveUnavailable):
+            archive.put(NAME, iter([b"content"]))
+        works = True
+        archive.put(NAME, iter([b"content"]))
+    assert conditions == ["*"]
+
+
+def test_an_object_whose_answer_was_lost_is_put_all_the_same() -> None:
+    def act(playing: Stub, request: Request) -> None:
+        take(request)
+        if request.command == "GET":
+            answer(request, b"content")
+        elif len(playing.seen) > 1:
+            answer(request, b"<Error><Code>PreconditionFailed</Code></Error>", 412)
+
+    with stub(act) as playing:
+        playing.archive(LONG).put(NAME, iter([b"content"]))
+    assert playing.seen == [*[f"PUT /bucket/{NAME}"] * 2, f"GET /bucket/{NAME}"]
 
 
 def test_what_comes_slowly_still_comes() -> None:

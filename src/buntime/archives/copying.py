@@ -1,8 +1,9 @@
 """Copies an archive into another one, such as a directory into S3."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-from buntime.ports import Archive
+from buntime.archives.content import are_equal
+from buntime.ports import Archive, ObjectExists
 
 
 def copy(source: Archive, target: Archive, said: Callable[[int, int], None]) -> int:
@@ -15,8 +16,11 @@ def copy(source: Archive, target: Archive, said: Callable[[int, int], None]) -> 
     wanted = sorted({*source.names("")}.difference(target.names("")))
     for done, name in enumerate(wanted):
         said(done, len(wanted))
-        target.put(name, source.get(name))
-        if not _are_equal(source.get(name), target.get(name)):
+        try:
+            target.put(name, source.get(name))
+        except ObjectExists:
+            raise Differs(name) from None
+        if not are_equal(source.get(name), target.get(name)):
             target.delete(name)
             raise Differs(name)
     return len(wanted)
@@ -24,18 +28,3 @@ def copy(source: Archive, target: Archive, said: Callable[[int, int], None]) -> 
 
 class Differs(Exception):
     """What the target returns of an object is not what was put there. Its message is the object's name."""
-
-
-def _are_equal(one: Iterator[bytes], other: Iterator[bytes]) -> bool:
-    """Compares pieces of any sizes. Memory does not grow with them."""
-    ahead = bytearray()
-    for piece in one:
-        while len(ahead) < len(piece):
-            more = next(other, None)
-            if more is None:
-                return False
-            ahead += more
-        if ahead[: len(piece)] != piece:
-            return False
-        del ahead[: len(piece)]
-    return not ahead and not any(other)

@@ -1,5 +1,6 @@
 """The archive in a directory. An object is on disk when `put` returns."""
 
+import errno
 import fcntl
 import os
 import secrets
@@ -10,10 +11,12 @@ from pathlib import Path
 from typing import IO
 
 from buntime.archives import NAME, PREFIX, checked
-from buntime.ports import ArchiveUnavailable, ObjectMissing, Upload
+from buntime.archives.content import are_equal
+from buntime.ports import ArchiveUnavailable, ObjectExists, ObjectMissing, Upload
 
 INCOMING = ".incoming"  # no object's name has a dot
 PIECE = 1 << 20  # bytes
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)  # of a file system without hard links
 
 
 class DirectoryArchive:
@@ -54,9 +57,11 @@ class DirectoryArchive:
                         _write(file, piece)
                 with _refusals():
                     _write_out(file)
-                    self._give_name(self._incoming / part, path)
+                    is_new = self._give_name(self._incoming / part, path)
+            if not is_new:
+                self._require_same(self._incoming / part, path)
         finally:
-            # It has its name now, or it goes, even if the archive has moved. The next start removes what is left.
+            # Its first name goes, even if the archive has moved. The next start removes what is left.
             with suppress(OSError):
                 os.unlink(part, dir_fd=incoming)
 
@@ -68,8 +73,7 @@ class DirectoryArchive:
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 raise self._missing(name) from None
         with file:
-            while piece := _read(file):
-                yield piece
+            yield from _pieces(file)
 
     def delete(self, name: str) -> None:
         path = self._root / checked(NAME, name)
@@ -99,12 +103,21 @@ class DirectoryArchive:
     def abort(self, upload: Upload) -> None:
         return None
 
-    def _give_name(self, part: Path, path: Path) -> None:
+    def _give_name(self, part: Path, path: Path) -> bool:
+        """Returns False, with nothing changed, where the name is taken. A name that is found may not be on disk yet."""
         with self._entries:
             _make_directories(path.parent)
-            part.rename(path)
+            is_new = _named(part, path)
             for directory in path.relative_to(self._root).parents:
                 _sync_directory(self._root / directory)
+        return is_new
+
+    def _require_same(self, part: Path, path: Path) -> None:
+        """Raises ObjectExists."""
+        with _refusals(), part.open("rb", buffering=0) as new, path.open("rb", buffering=0) as there:
+            if are_equal(_pieces(new), _pieces(there)):
+                return
+        raise ObjectExists(str(path.relative_to(self._root)))
 
     def _missing(self, name: str) -> Exception:
         self._require_mounted()
@@ -135,9 +148,30 @@ def _raise(failed: OSError) -> None:
         raise failed
 
 
+def _pieces(file: IO[bytes]) -> Iterator[bytes]:
+    while piece := _read(file):
+        yield piece
+
+
 def _read(file: IO[bytes]) -> bytes:
     with _refusals():
         return file.read(PIECE)
+
+
+def _named(part: Path, path: Path) -> bool:
+    """Gives the file a name that no other one has. Returns False where one has it. A file system without hard links
+    needs two steps: two hosts that put an object under the same name at the same time may both believe it new."""
+    try:
+        path.hardlink_to(part)
+    except FileExistsError:
+        return False
+    except OSError as failed:
+        if failed.errno not in NO_LINKS:
+            raise
+        if path.exists():
+            return False
+        part.rename(path)
+    return True
 
 
 def _new_file(directory: int) -> tuple[str, IO[bytes]]:

@@ -9,19 +9,24 @@ from itertools import chain
 from urllib.parse import urlsplit
 
 import obstore
-from obstore.exceptions import BaseError
+import structlog
+from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import S3Store
 
 from buntime.archives import NAME, PREFIX, checked
+from buntime.archives.content import are_equal
 from buntime.archives.resuming import resumed
 from buntime.archives.uploads import Credentials, Uploads
-from buntime.ports import ArchiveUnavailable, ObjectMissing, Upload
+from buntime.ports import ArchiveUnavailable, ObjectExists, ObjectMissing, Upload
+
+log = structlog.get_logger()
 
 VISIBLE = re.compile(r"[!-~]+")
 HOST = re.compile(r"[a-z0-9_.-]+|[0-9a-f:]+")
 PIECE = 1 << 18  # bytes; what was received of a piece is lost when the connection breaks
 PART = 8 << 20  # bytes; S3 takes 10,000 of them for one object
 PARTS_AT_ONCE = 2
+NOT_IMPLEMENTED = "<Code>NotImplemented</Code>"  # S3's word for a header that a server does not know
 CONNECT_SECONDS = 5
 PROGRESS_SECONDS = 30  # the longest wait for an answer, or for the next byte of it
 RETRIES_UNTIL = 1 / 3  # of that time; later failures are not retried
@@ -29,6 +34,10 @@ RETRIES_UNTIL = 1 / 3  # of that time; later failures are not retried
 
 class S3Archive:
     """Stores objects in a bucket.
+
+    An object in one part is created on the condition that the name is free (`If-None-Match: *`). obstore sets no
+    condition for an object in several parts, so that one asks before whether the name is free. So does every object
+    where the server answers that it does not implement conditions.
 
     An interrupted upload (a kill, a lost network) may leave invisible parts, which `uploads` finds. Without keys in the
     environment, as with a role of the machine, it finds nothing: obstore gets keys from the machine, and keeps them.
@@ -42,6 +51,7 @@ class S3Archive:
         Raises ValueError.
         """
         self._progress_seconds = progress_seconds
+        self._has_conditions = True  # as far as is known
         progress = timedelta(seconds=progress_seconds)
         settings = _s3_settings(environ)
         self._prefix = f"{prefix}/" if prefix else ""
@@ -79,12 +89,50 @@ class S3Archive:
             start += piece
             if len(start) >= PART:
                 break
-        with _answers(watched):
-            whole = bytes(start)
-            if len(whole) < PART:
-                obstore.put(self._store, name, whole, use_multipart=False)
-            else:
-                obstore.put(self._store, name, chain([whole], watched), chunk_size=PART, max_concurrency=PARTS_AT_ONCE)
+        whole = bytes(start)
+        if len(whole) < PART and self._has_conditions:
+            self._create(name, whole)
+        else:
+            self._put(name, whole, watched)
+
+    def _create(self, name: str, whole: bytes) -> None:
+        """On the condition that nothing has the name. Raises ObjectExists."""
+        try:
+            with _answers():
+                obstore.put(self._store, name, whole, mode="create", use_multipart=False)
+        except _Taken:
+            self._require_same(name, iter([whole]))
+        except _NoConditions:
+            self._put(name, whole, _Watched(()))
+            self._has_conditions = False  # the same without a condition works
+            log.warning("archive_without_conditions", reason="the S3 server does not know If-None-Match")
+
+    def _put(self, name: str, start: bytes, rest: "_Watched") -> None:
+        """Asks before whether the name is free. Raises ObjectExists."""
+        if self._is_there(name):
+            self._require_same(name, chain([start], rest))
+        elif len(start) < PART:
+            with _answers():
+                obstore.put(self._store, name, start, use_multipart=False)
+        else:
+            with _answers(rest):
+                obstore.put(self._store, name, chain([start], rest), chunk_size=PART, max_concurrency=PARTS_AT_ONCE)
+
+    def _is_there(self, name: str) -> bool:
+        with _answers():
+            try:
+                obstore.head(self._store, name)
+            except FileNotFoundError:
+                return False
+            return True
+
+    def _require_same(self, name: str, content: Iterator[bytes]) -> None:
+        try:
+            is_same = are_equal(content, self.get(name))
+        except ObjectMissing as gone:  # two puts at the same time: S3 may have refused both
+            raise ArchiveUnavailable(f"{name} was put or deleted at the same time") from gone
+        if not is_same:
+            raise ObjectExists(name)
 
     def get(self, name: str) -> Iterator[bytes]:
         checked(NAME, name)
@@ -189,14 +237,25 @@ class _Watched:
             raise
 
 
+class _Taken(Exception):
+    """Something has the name."""
+
+
+class _NoConditions(ArchiveUnavailable):
+    """The server does not do what a request asks for."""
+
+
 @contextmanager
 def _answers(content: _Watched | None = None) -> Iterator[None]:
     try:
         yield
+    except AlreadyExistsError as taken:
+        raise _Taken from taken
     except (BaseError, OSError, NotImplementedError) as failed:
         if content is not None and content.raised is not None:
             raise content.raised from content.raised.__cause__
-        raise ArchiveUnavailable(_words(failed)) from failed
+        kind = _NoConditions if NOT_IMPLEMENTED in str(failed) else ArchiveUnavailable
+        raise kind(_words(failed)) from failed
 
 
 def _next(pieces: Iterator[bytes]) -> bytes | None:

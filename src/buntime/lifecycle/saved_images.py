@@ -8,6 +8,7 @@ the content, so the host that fetches it finds out whether that is right.
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 
 import structlog
 
@@ -16,7 +17,7 @@ from buntime.daemon.steps import reached
 from buntime.image import ADDED_PREFIX
 from buntime.lifecycle.packing import compress, decompress
 from buntime.lifecycle.sealing import Damaged, Vault, seal, unseal
-from buntime.ports import Archive, ArchiveUnavailable, ObjectMissing, Owners, Roots, Store
+from buntime.ports import Archive, ArchiveUnavailable, ObjectExists, ObjectMissing, Owners, Roots, Store
 
 log = structlog.get_logger()
 
@@ -36,7 +37,8 @@ class SavedImages:
         return {name.removeprefix(FOLDER) for name in self._archive.names(FOLDER)}
 
     def put(self, image_id: str, content: Iterator[bytes]) -> None:
-        self._archive.put(FOLDER + image_id, seal(self._key, image_id.encode(), compress(content)))
+        with suppress(ObjectExists):  # another host was faster: the same image, sealed with another nonce
+            self._archive.put(FOLDER + image_id, seal(self._key, image_id.encode(), compress(content)))
 
     def get(self, image_id: str) -> Iterator[bytes]:
         """Raises ObjectMissing and Damaged."""

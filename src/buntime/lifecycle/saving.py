@@ -26,7 +26,15 @@ from buntime.lifecycle.saved_images import SavedImages
 from buntime.lifecycle.sealing import Damaged, Vault, seal, unseal
 from buntime.lifecycle.transfers import RETRY_SECONDS, Interrupted, Threads, Transfer
 from buntime.plan import MB
-from buntime.ports import Archive, ArchiveUnavailable, ObjectMissing, VolumeLost, Volumes, VolumeUnsendable
+from buntime.ports import (
+    Archive,
+    ArchiveUnavailable,
+    ObjectExists,
+    ObjectMissing,
+    VolumeLost,
+    Volumes,
+    VolumeUnsendable,
+)
 from buntime.session import SavedVolume, Session
 from buntime.snapshot import Layer
 
@@ -38,7 +46,7 @@ LARGEST_FACTOR, LARGEST_REST = 4, 256 * MB
 LARGEST_LAYER = 1 << 20  # MB
 HELD = 8 * MB  # of increments that a restore reads before it unpacks the full object, and holds until they are needed
 # Why a volume is not in the archive now. A faulty archive may have lost what it has just taken.
-UNSAVED = (ArchiveUnavailable, ObjectMissing, Damaged, VolumeUnsendable, VolumeLost, errors.Unavailable)
+UNSAVED = (ArchiveUnavailable, ObjectExists, ObjectMissing, Damaged, VolumeUnsendable, VolumeLost, errors.Unavailable)
 
 
 @dataclass(slots=True)
@@ -165,8 +173,8 @@ class Saving:
         `keep`: for a checkpoint of a session that is awake. It keeps the volume's state under the mark that it is given
         (see `Volumes.keep`), when the save's turn has come. The caller drops that state if the save fails.
 
-        `tidy` leaves the object alone until the caller calls `named`. Raises Interrupted, ArchiveUnavailable, Damaged,
-        and what `Volumes.send` and `keep` raise; then no object is left, nor its parent.
+        `tidy` leaves the object alone until the caller calls `named`. Raises Interrupted, ArchiveUnavailable,
+        ObjectExists, Damaged, and what `Volumes.send` and `keep` raise; then no object is left, nor its parent.
         """
         async with self._saves:
             taken_at = int(self._clock())

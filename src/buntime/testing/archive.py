@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from buntime.archives import NAME, PREFIX, checked
-from buntime.ports import ArchiveUnavailable, ObjectMissing, Upload
+from buntime.ports import ArchiveUnavailable, ObjectExists, ObjectMissing, Upload
 
 PIECE = 1 << 16  # bytes
 
@@ -29,7 +29,8 @@ class FakeArchive:
             self._take_time()
             if self.capacity is not None and self.used + len(received) > self.capacity:
                 raise ArchiveUnavailable("the fake archive is full")
-        self.objects[name] = bytes(received)
+        if self.objects.setdefault(name, bytes(received)) != received:
+            raise ObjectExists(name)
 
     def get(self, name: str) -> Iterator[bytes]:
         checked(NAME, name)
