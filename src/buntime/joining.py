@@ -56,6 +56,7 @@ class Member:
     me: Peer  # as the others reach it
     clock: DatabaseClock
     choices: Choices
+    comparing: Comparing
 
     def numbers(self, released: int) -> FleetNumbers:
         """`released`: sessions that it gave up since the start."""
@@ -118,7 +119,7 @@ async def joined(config: Config) -> AsyncIterator[Member]:
                     tasks.append(group.create_task(keeping.run(), name="hosts"))
                     tasks.append(group.create_task(choices.keep(), name="choices"))
                     await clock.until_heard()
-                    yield Member(store, owners, holding, members, moved, me, clock, choices)
+                    yield Member(store, owners, holding, members, moved, me, clock, choices, compares)
                 except Exception as failure:  # noqa: BLE001 - it is raised again below
                     failed = failure
                 finally:

@@ -47,6 +47,7 @@ from buntime.lifecycle.decisions import Waits
 from buntime.lifecycle.keeper import Keeper, Pace
 from buntime.lifecycle.leftovers import Leftovers
 from buntime.lifecycle.master_key import BadMasterKey, open_vault
+from buntime.lifecycle.misplaced import MisplacedSandboxes
 from buntime.lifecycle.saving import Saving
 from buntime.lifecycle.sealing import Vault
 from buntime.operations.assembly import assemble_operations
@@ -156,6 +157,9 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
         if member:
             aside = Aside(member.store, sandboxes, lifecycle, owners.may_act, member.moved)
             tasks.start_daemon(aside.keep(), "what moved sessions left")
+            membership = (lambda: member.holding.membership, member.moved)
+            misplaced = MisplacedSandboxes(member.comparing, sandboxes, lifecycle.holds, *membership)
+            tasks.start_daemon(misplaced.keep(), "comparison with the rows")
         if member and lifecycle.draining:
             marked = Marked(owners.host, member.members, lambda: member.holding.state)
             tasks.start_daemon(lifecycle.draining.keep(marked), "drain")

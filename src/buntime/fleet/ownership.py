@@ -68,6 +68,24 @@ def compare(host: str, held: Mapping[str, int], rows: Iterable[Ownership]) -> Co
     return Compared(frozenset(keep), frozenset(held.keys() - keep - gone), frozenset(gone), frozenset(missing))
 
 
+class Standing(StrEnum):
+    """Of a sandbox that a host has, by the row of its session."""
+
+    OURS = "ours"
+    MOVED = "moved"  # the session is another host's, or nobody's
+    OTHER_FILES = "other-files"  # this host's, with another volume: a later epoch's, or that of a restore
+    GONE = "gone"  # no row names the session
+
+
+def standing_of(host: str, volume: str, row: Ownership | None) -> Standing:
+    """`volume`: the one that the sandbox uses."""
+    if row is None:
+        return Standing.GONE
+    if row.host != host:
+        return Standing.MOVED
+    return Standing.OURS if row.volume == volume else Standing.OTHER_FILES
+
+
 class Handling(StrEnum):
     """What a host that does not own a session does with a request for it."""
 

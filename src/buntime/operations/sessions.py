@@ -216,8 +216,24 @@ class Sessions:
         self, caller: Caller, like: Session, ttl: float, source: Source, answer: AnswerTo | None
     ) -> Session:
         session_id = new_session_id()
-        claimed = await self._claim_from(source, session_id, like.limits)
-        reached("create: claimed")
+        async with self._lifecycle.holds.lock(session_id):  # until there is a row, the sandbox looks misplaced
+            claimed = await self._claim_from(source, session_id, like.limits)
+            reached("create: claimed")
+            session = await self._stored(caller, like, ttl, source, answer, session_id, claimed)
+        reached("create: stored")
+        self._lifecycle.services.look(session, claimed.sandbox)
+        return session
+
+    async def _stored(
+        self,
+        caller: Caller,
+        like: Session,
+        ttl: float,
+        source: Source,
+        answer: AnswerTo | None,
+        session_id: str,
+        claimed: Claimed,
+    ) -> Session:
         now = self._now()
         session = replace(
             like,
@@ -242,8 +258,6 @@ class Sessions:
             version=1,
         )
         await self._add(caller, session, claimed, answer)
-        reached("create: stored")
-        self._lifecycle.services.look(session, claimed.sandbox)
         return session
 
     async def _claim_from(self, source: Source, session_id: str, limits: Limits) -> Claimed:
