@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from buntime.fleet.boot_clock import boot_seconds
+from buntime.fleet.keeping_spare import spare_of
 from buntime.fleet.lease_file import LeaseFile, Shown
 from tests.deploy.systemd import Systemd, systemd
 from tests.waiting import until
@@ -85,18 +86,38 @@ def test_a_kill_of_all_that_the_server_has_leaves_the_watchdog_which_fences(host
 
 def test_a_watchdog_that_is_killed_is_followed_by_another_however_often(host: Host) -> None:
     host.start(SERVER)
+    until(lambda: spare_of(host.file), "a spare")
+    first = spare_of(host.file)
     for _ in range(7):  # more than a unit may start in ten seconds by default
         killed = host.watchdog
         os.kill(killed, signal.SIGKILL)
         until(lambda killed=killed: host.watchdog not in (0, killed), "the next one")  # type: ignore[misc]
     assert not host.fenced
+    until(lambda: spare_of(host.file) not in (0, first), "a spare of the next one")
+    assert not _lives(first)
     assert host.systemd.ctl("is-active", SERVER) == "active"
+
+
+def test_a_watchdog_that_systemd_does_not_start_again_is_followed_by_its_spare(host: Host) -> None:
+    host.start(SERVER)
+    until(lambda: spare_of(host.file), "a spare")
+    spare, watchdog = spare_of(host.file), host.watchdog
+    (host.systemd.directory / "opt/.venv/bin/buntime").unlink()  # as in the middle of an upgrade
+    host.file.show(Shown(1, boot_seconds() + 1))
+    os.kill(watchdog, signal.SIGKILL)
+    host.systemd.ctl("stop", WATCHDOG)  # which has no watchdog to ask any more
+    until(lambda: not _lives(spare), "the end of the spare, when it has fenced the host")
+    told = host.file.watched()
+    assert told
+    assert (told.fenced, told.pid) == (1, spare)
 
 
 def test_a_stop_of_the_watchdog_fences_the_host_and_says_so_to_the_server(host: Host) -> None:
     host.start(SERVER)
+    until(lambda: spare_of(host.file), "a spare")
     host.systemd.ctl("stop", WATCHDOG)
     assert host.fenced
+    assert not spare_of(host.file)
     told = host.file.watched()
     assert told
     assert told.fenced == 1

@@ -17,4 +17,5 @@ class Mark:
 
 
 if __name__ == "__main__":
-    watch(Path(sys.argv[1]) / "lease", cast(Fence, Mark(Path(sys.argv[1]))))
+    directory = Path(sys.argv[1])
+    watch(directory / "lease", cast(Fence, Mark(directory)), directory / "group")

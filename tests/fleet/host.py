@@ -23,6 +23,7 @@ from buntime.fleet.members import Description, Membership
 from buntime.fleet.postgres.members import PostgresMembers
 from buntime.fleet.watchdog import watch
 from buntime.sandboxes.fencing import HostFence
+from buntime.sandboxes.kernel.freezing import group_above
 from tests.fleet.networks import EDGE, HOST, PORT
 
 NAME = "lost"
@@ -92,7 +93,7 @@ def main(part: str, text: str) -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(settings))
     elif part == "watchdog":
-        watch(settings.lease_file, settings.fence())
+        watch(settings.lease_file, settings.fence(), group_above(settings.instance))
     else:
         show_life()
 

@@ -3,11 +3,12 @@
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from buntime.fleet import spare
 from buntime.sandboxes.kernel.freezing import freeze_or_kill
 from tests.fleet.boxes import AVAILABLE, Boxes, Counter
 from tests.waiting import PATIENCE, until
@@ -35,11 +36,25 @@ def boxes(request: pytest.FixtureRequest) -> Iterator[Boxes]:
     boxes.close()
 
 
-def test_all_sandboxes_freeze_and_thaw_together(boxes: Boxes, tmp_path: Path) -> None:
+def by_the_watchdog(boxes: Boxes, seconds: float) -> bool:
+    return freeze_or_kill(boxes.freezer, seconds)
+
+
+def by_its_spare(boxes: Boxes, seconds: float) -> bool:
+    return spare.freeze_or_kill(str(boxes.group), seconds)
+
+
+EITHER = pytest.mark.parametrize("freeze", [by_the_watchdog, by_its_spare])
+
+
+@EITHER
+def test_all_sandboxes_freeze_and_thaw_together(
+    boxes: Boxes, tmp_path: Path, freeze: Callable[[Boxes, float], bool]
+) -> None:
     counters = [Counter(boxes, box, tmp_path) for box in ("one", "two")]
     for counter in counters:
         counter.goes_on()
-    assert freeze_or_kill(boxes.freezer, PATIENCE)
+    assert freeze(boxes, PATIENCE)
     before = [counter.count for counter in counters]
     time.sleep(REST)
     assert [counter.count for counter in counters] == before
@@ -71,13 +86,16 @@ def test_what_starts_in_a_frozen_group_does_not_run(boxes: Boxes, tmp_path: Path
     late.goes_on()
 
 
-def test_what_cannot_be_frozen_is_killed_and_the_others_live(boxes: Boxes, tmp_path: Path) -> None:
+@EITHER
+def test_what_cannot_be_frozen_is_killed_and_the_others_live(
+    boxes: Boxes, tmp_path: Path, freeze: Callable[[Boxes, float], bool]
+) -> None:
     counter = Counter(boxes, "well", tmp_path)
     counter.goes_on()
     stuck = boxes.start("stuck", [sys.executable, "-c", STUCK])
     until(lambda: Path(f"/proc/{stuck.pid}/wchan").read_text() == "handle_userfault", "the process to be stuck")
-    assert not freeze_or_kill(boxes.freezer, PROMPT)
-    until(lambda: freeze_or_kill(boxes.freezer, PROMPT), "all that is left to be frozen")
+    assert not freeze(boxes, PROMPT)
+    until(lambda: freeze(boxes, PROMPT), "all that is left to be frozen")
     boxes.freezer.thaw()
     assert stuck.wait(PATIENCE) == -signal.SIGKILL, "before it runs again"
     counter.goes_on()

@@ -14,6 +14,7 @@ import pytest
 from buntime.fleet.boot_clock import boot_seconds
 from buntime.fleet.guard import STOPPED, Guard
 from buntime.fleet.lease_file import LeaseFile, Shown
+from buntime.fleet.watchdog import end_watchdog
 from tests.waiting import eventually
 
 WATCHDOG = """
@@ -25,15 +26,16 @@ class Fence:
     def close(self):
         Path(sys.argv[2]).touch()
 
-watch(Path(sys.argv[1]), Fence())
+watch(Path(sys.argv[1]), Fence(), Path(sys.argv[3]))
 """
 
 
 class Scene:
     def __init__(self, directory: Path) -> None:
-        self.fenced = directory / "fenced"
-        self.file = LeaseFile(directory / "lease")
-        self.command = (sys.executable, "-c", WATCHDOG, str(directory / "lease"), str(self.fenced))
+        self.fenced, self.group = directory / "fenced", directory / "group"
+        self.path = directory / "lease"
+        self.file = LeaseFile(self.path)
+        self.command = (sys.executable, "-c", WATCHDOG, str(directory / "lease"), str(self.fenced), str(self.group))
         self.guard = Guard(self.command, self.file)
         self.file.show(Shown(1, boot_seconds() + 600))
 
@@ -58,6 +60,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     with suppress(ProcessLookupError, ChildProcessError):
         os.kill(scene.pid, signal.SIGKILL)
         os.waitpid(scene.pid, 0)
+    end_watchdog(scene.path)
     scene.file.close()
 
 

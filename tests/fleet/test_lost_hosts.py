@@ -19,10 +19,13 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import AsyncConnectionPool
 
 from buntime.fleet.boot_clock import boot_seconds
+from buntime.fleet.budget import BUDGET
+from buntime.fleet.keeping_spare import spare_of
 from buntime.fleet.lease_file import LeaseFile
 from buntime.fleet.members import Description, Member
 from buntime.fleet.postgres.members import PostgresMembers
 from buntime.fleet.taking_over import TakingOver
+from buntime.fleet.watchdog import end_watchdog
 from buntime.sandboxes.kernel.cgroup_version import ROOT
 from tests.fleet.boxes import V1, V2, Boxes
 from tests.fleet.host import Settings
@@ -63,6 +66,11 @@ class Host:
         """Its pid; 0 where none has told of itself yet."""
         told = self.file.watched()
         return told.pid if told else 0
+
+    @property
+    def spare(self) -> int:
+        """Its pid; 0 where none runs."""
+        return spare_of(self.file)
 
     @property
     def is_open(self) -> bool:
@@ -108,6 +116,7 @@ class Host:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.server.wait()
+        end_watchdog(self.settings.lease_file)
         self._ended.set()
         self._ear.join()
         self.file.close()
@@ -197,10 +206,12 @@ async def test_a_host_whose_server_was_killed(member: Host, other: Other) -> Non
 
 
 async def test_a_host_whose_watchdog_was_killed_gets_another(member: Host) -> None:
-    before = member.watchdog
+    before, spare = member.watchdog, member.spare
     member.signal(signal.SIGKILL, before)
     await eventually(lambda: member.watchdog != before and member.is_open, "another watchdog to watch")
+    await eventually(lambda: member.spare not in (0, spare), "another spare")
     await member.speaks()
+    assert member.is_open, "the one before has fenced nothing"
 
 
 @pytest.mark.parametrize("own_watchdog", [False])
@@ -224,14 +235,22 @@ async def test_a_watchdog_that_is_a_unit_closes_its_host_and_lets_it_join_again(
         third.kill()
 
 
-async def test_a_host_whose_watchdog_and_server_were_killed_is_silent_all_the_same(member: Host, other: Other) -> None:
+async def test_a_host_whose_watchdog_and_server_were_killed_at_once_is_frozen_by_the_spare(
+    member: Host, other: Other
+) -> None:
     pids = (member.watchdog, member.server.pid)
+    await eventually(lambda: member.spare, "a spare")
     member.signal(signal.SIGSTOP, *pids)  # so that neither sees the other's end
+    killed = boot_seconds()
     member.signal(signal.SIGKILL, *pids)
     member.server.wait()
-    at, _ = await other.takes_over()
+    taking = asyncio.create_task(other.takes_over())
+    await eventually(member.boxes.freezer.is_frozen, "the sandboxes to be frozen")
+    assert boot_seconds() - killed < BUDGET.lease, "before another host could have taken over"
+    at, _ = await taking
+    assert member.boxes.freezer.is_frozen()
     await member.was_silent(at)
-    assert not member.boxes.freezer.is_frozen(), "the kernel closes, but nothing is left that freezes: see decision 45"
+    assert not member.spare, "it has done its work"
     member.restart_server()
     await eventually(lambda: member.is_open, "the next server to act")
     await member.speaks()

@@ -5,18 +5,15 @@ in one call. A checksum tells a record from half of one, and the boot's id one o
 """
 
 import os
-import struct
-import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
 from buntime.daemon.moments import BOOT_ID
+from buntime.fleet.lease_records import NS, SERVER, SIZE, WATCHDOG, Numbers, packed, unpacked
 
-RECORD = struct.Struct("=16s4Q")
-SERVER, WATCHDOG = 0, 64  # where their records begin
 LOOKS = 100  # at a record that is being written
-NS = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +65,10 @@ class LeaseFile:
         return max(shown.incarnation if shown else 0, watched.fenced if watched else 0)
 
     def _write(self, place: int, *numbers: int) -> None:
-        record = RECORD.pack(self._boot, *numbers)
-        os.pwrite(self.handle, record + zlib.crc32(record).to_bytes(4), place)
+        os.pwrite(self.handle, packed(self._boot, *numbers), place)
 
-    def _read(self, place: int) -> tuple[int, int, int, int] | None:
+    def _read(self, place: int) -> Numbers | None:
         for _ in range(LOOKS):
-            found = os.pread(self.handle, RECORD.size + 4, place)
-            record = found[: RECORD.size]
-            if len(found) == RECORD.size + 4 and zlib.crc32(record) == int.from_bytes(found[RECORD.size :]):
-                boot, *numbers = RECORD.unpack(record)
-                first, second, third, fourth = numbers
-                return (first, second, third, fourth) if boot == self._boot else None
+            with suppress(ValueError):
+                return unpacked(os.pread(self.handle, SIZE, place), self._boot)
         return None

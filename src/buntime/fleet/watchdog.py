@@ -17,6 +17,7 @@ from pathlib import Path
 
 from buntime.fleet.boot_clock import boot_seconds
 from buntime.fleet.fence import Fence
+from buntime.fleet.keeping_spare import KeptSpare, end_spare
 from buntime.fleet.lease_file import LeaseFile, Watched
 
 LOOK_SECONDS = 0.25  # between two looks while the host is open, and at its end
@@ -56,8 +57,11 @@ class _Stopped(BaseException):
     """A signal asks the watchdog to end."""
 
 
-def watch(path: Path, fence: Fence) -> None:
-    """Runs until SIGTERM or SIGINT, and fences the host at its end. Takes the place of an earlier watchdog."""
+def watch(path: Path, fence: Fence, group: Path) -> None:
+    """Runs until SIGTERM or SIGINT, and fences the host at its end. Takes the place of an earlier watchdog.
+
+    `group`: the cgroup above all sandboxes, which a spare freezes if this process is killed.
+    """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -65,6 +69,7 @@ def watch(path: Path, fence: Fence) -> None:
     _take_place(file)
     _stay_alive()
     watchdog, timer = Watchdog(file, fence), os.timerfd_create(time.CLOCK_BOOTTIME)
+    spare = KeptSpare(file, path, group)
     try:
         while True:
             try:
@@ -72,19 +77,27 @@ def watch(path: Path, fence: Fence) -> None:
             except Exception as failed:  # noqa: BLE001 - whatever it is, the next look tries again
                 _say(f"the fence could not be closed: {failed}")
                 again = boot_seconds() + AGAIN
+            try:
+                spare.look()
+            except OSError as failed:
+                _say(f"no spare could be started: {failed}")
             os.timerfd_settime(timer, flags=os.TFD_TIMER_ABSTIME, initial=again)
-            os.read(timer, 8)
+            select.select([timer, *spare.handles], [], [])
     except _Stopped:
-        watchdog.fence()
+        try:
+            watchdog.fence()
+        finally:
+            spare.end()
 
 
 def end_watchdog(path: Path) -> None:
-    """Ends the watchdog of this file for good, if there is one, and removes the file. No server may run. The host stays
+    """Ends the watchdog of this file for good, with its spare, and removes the file. No server may run. The host stays
     as it is: closed, if it was."""
     file = LeaseFile(path)
     _take_place(file)
+    end_spare(file)
+    path.unlink(missing_ok=True)  # before the place is free: a spare that starts just now finds it gone, and goes
     file.close()
-    path.unlink(missing_ok=True)
 
 
 def _take_place(file: LeaseFile) -> None:

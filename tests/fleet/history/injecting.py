@@ -21,7 +21,7 @@ CUTS = {
     Fault.HOSTS: Peer.HOSTS,
     Fault.UNPLUGGED: Peer.ALL,
 }
-INTERRUPTING = (Fault.SERVER, Fault.LOST, Fault.PAUSE, Fault.DATABASE, Fault.UNPLUGGED)
+INTERRUPTING = (Fault.SERVER, Fault.LOST, Fault.BOTH, Fault.PAUSE, Fault.DATABASE, Fault.UNPLUGGED)
 
 type Say = Callable[[str], None]
 
@@ -66,6 +66,10 @@ class Injecting:
                 host.start()
             case Fault.WATCHDOG:
                 host.kill_watchdog()
+            case Fault.BOTH:
+                host.kill_with_watchdog()
+                self._ended.wait(planned.seconds)
+                host.start()
             case Fault.PAUSE:
                 host.pause()
                 self._ended.wait(planned.seconds)

@@ -12,6 +12,7 @@ class Fault(StrEnum):
     SERVER = "server"  # SIGKILL, and a start later
     LOST = "lost"  # SIGKILL, and no start until the others have its sessions
     WATCHDOG = "watchdog"  # SIGKILL
+    BOTH = "both"  # SIGKILL of server and watchdog at once, and a start later
     PAUSE = "pause"  # SIGSTOP of everything on a host, and SIGCONT later
     POWER = "power"  # everything on a host ends at once, and boots later
     DATABASE = "database"  # a host cannot reach PostgreSQL
@@ -29,6 +30,7 @@ LASTS: dict[Fault, Sequence[float]] = {
     Fault.SERVER: (0.0, 1.0, 14.0),
     Fault.LOST: (20.0,),
     Fault.WATCHDOG: (0.0,),
+    Fault.BOTH: (0.0, 1.0, 14.0),
     Fault.PAUSE: (3.0, 14.0, 20.0),
     Fault.POWER: (0.0, 14.0),
     Fault.DATABASE: (3.0, 14.0, 20.0),
@@ -42,7 +44,14 @@ LASTS: dict[Fault, Sequence[float]] = {
 }
 WITH_A_WAY = (Fault.DATABASE, Fault.ARCHIVE, Fault.HOSTS, Fault.UNPLUGGED)
 STEPS = (-7200.0, -30.0, 30.0, 7200.0)  # seconds
-OF_ONE_HOST = (Fault.SERVER, Fault.WATCHDOG, Fault.PAUSE, Fault.POSTGRESQL, Fault.POSTGRESQL_KILLED)  # that it survives
+OF_ONE_HOST = (  # that it survives
+    Fault.SERVER,
+    Fault.WATCHDOG,
+    Fault.BOTH,
+    Fault.PAUSE,
+    Fault.POSTGRESQL,
+    Fault.POSTGRESQL_KILLED,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,6 +100,13 @@ class Host:
         processes.send(signal.SIGKILL, found)
         return bool(found)
 
+    def kill_with_watchdog(self) -> None:
+        """Neither sees the other's end."""
+        both = [*self.servers(), *self.watchdogs()]
+        processes.send(signal.SIGSTOP, both)
+        processes.send(signal.SIGKILL, both)
+        processes.end(self.servers)
+
     def servers(self) -> list[Process]:
         return [each for each in self.programs() if "serve" in each.command and _is_buntime(each)]
 

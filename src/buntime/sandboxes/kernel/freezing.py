@@ -71,8 +71,14 @@ class FreezerV2:
 
 
 def find_freezer(instance: str) -> Freezer:
+    group = group_above(instance)
+    return FreezerV2(group) if group.parent == ROOT else FreezerV1(group)
+
+
+def group_above(instance: str) -> Path:
+    """The cgroup above all sandboxes of a server, in the hierarchy that freezes."""
     name = f"buntime-{instance}"
-    return FreezerV2(ROOT / name) if (ROOT / "cgroup.controllers").exists() else FreezerV1(ROOT / "freezer" / name)
+    return ROOT / name if (ROOT / "cgroup.controllers").exists() else ROOT / "freezer" / name
 
 
 def freeze_or_kill(freezer: Freezer, seconds: float) -> bool:
