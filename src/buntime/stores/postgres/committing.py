@@ -10,6 +10,8 @@ from buntime.errors import IdempotencyInProgress, MayNotAct, Unavailable
 from buntime.event import AccountEvent, EventType
 from buntime.fleet.members import Fenced, Membership
 from buntime.ports import Answer
+from buntime.session import Session
+from buntime.stores.postgres.own import OwnSessions
 from buntime.stores.postgres.transactions import Transaction, Transactions, Work
 from buntime.stores.rows.answers import PackedAnswer, pack_aside
 from buntime.stores.rows.events import event_row
@@ -31,6 +33,7 @@ class Committing:
         self._transactions = transactions
         self._membership = membership
         self.host = host
+        self._own = OwnSessions(membership)
         self._loop = asyncio.get_running_loop()
         self._under_way: set[asyncio.Task[object]] = set()
         self._closing: asyncio.Task[None] | None = None
@@ -55,6 +58,20 @@ class Committing:
             return value
 
         return await self._shielded(self._commit(whole, is_told=bool(rows)))
+
+    async def _change_own[T](
+        self, session_id: str, work: Coroutine[Any, Any, T], after: Callable[[T], Session | None]
+    ) -> T:
+        """Does the work, which changes this session, to its end. `after`: what the row has then, by what the work has
+        returned. None: it is not known, or this host does not have the session."""
+
+        async def whole() -> T:
+            with self._own.changing(session_id) as change:
+                value = await work
+                change.after = after(value)
+                return value
+
+        return await self._shielded(whole())
 
     async def _change_and_answer[T](self, answer: Answer | None, work: Work[T], told: Sequence[AccountEvent] = ()) -> T:
         """The same, together with the answer if any. Raises IdempotencyInProgress if the answer's key has one."""
@@ -196,6 +213,8 @@ class Committing:
             self._noted = newest(noted + self._noted)
             self._flush_later(TOUCH_SECONDS)
             raise
+        else:
+            self._own.has_touched(self._touching)
         finally:
             self._touching = {}
         if any(one.rows for one in noted):

@@ -27,10 +27,12 @@ class OwnedSessions(NotedUsage):
         return await self._transactions.read(lambda connection: ownership.look(connection, session_id))
 
     async def claim(self, session_id: str, volume: str) -> Session | None:
-        return _session(await self._as_member(lambda c, me: ownership.claim(c, me, session_id, volume)))
+        claim = self._as_member(lambda c, me: ownership.claim(c, me, session_id, volume))
+        return _session(await self._change_own(session_id, claim, _session))
 
     async def take(self, session_id: str, volume: str) -> Session | None:
-        return _session(await self._as_member(lambda c, me: ownership.take(c, me, session_id, volume)))
+        take = self._as_member(lambda c, me: ownership.take(c, me, session_id, volume))
+        return _session(await self._change_own(session_id, take, _session))
 
     async def report(self, me: Membership, held: Collection[str]) -> Sequence[Ownership]:
         return await self._transactions.change(lambda t: ownership.report(t.connection, me, held))

@@ -37,18 +37,20 @@ from buntime.stores.postgres.counted import CountedOverHosts
 from buntime.stores.postgres.kept import put_layer, put_snapshot, require_kept
 from buntime.stores.postgres.migrations import migrate
 from buntime.stores.postgres.noted import begin, follow
-from buntime.stores.postgres.transactions import ROWS_AT_ONCE, Pool, Transaction, Transactions
+from buntime.stores.postgres.transactions import ROWS_AT_ONCE, Pool, Transaction, Transactions, Work
 from buntime.stores.rows.accounts import account_of, account_row, key_of, key_row
 from buntime.stores.rows.answers import answer_of, pack_aside, unpack_aside
 from buntime.stores.rows.sessions import has_metadata, require_same, session_of, session_row
 from buntime.stores.unusable import StoreUnusable
 from buntime.usage import Reading
 
+SESSIONS_AT_ONCE = 5_000  # that one statement reads of all that this host has
+
 log = structlog.get_logger()
 
 
 class PostgresStore(CountedOverHosts):
-    """Implements `ports.Store`. Every read asks the database. Only activity that is not written yet is remembered.
+    """Implements `ports.Store`. Reads ask the database, but for the sessions of this host (`own.py`).
 
     A change is one transaction (READ COMMITTED) that locks what its checks rely on: `queries/changes.sql`.
     """
@@ -170,14 +172,22 @@ class PostgresStore(CountedOverHosts):
         await self._forget_activity(session.id)
         while True:
             try:
-                return await self._change_and_answer(answer, work, events)
+                owned = replace(session, host=self.host)
+                change = self._change_and_answer(answer, work, events)
+                return await self._change_own(session.id, change, lambda _: owned)
             except _NameClash:  # another change has just given the name to a session
                 await self._refuse_name(session)
 
     async def get_session(self, session_id: str) -> Session | None:
+        if (known := self._own.get(session_id)) is not None:
+            return self._with_activity(known)
         noted = self._activity(session_id)
-        row = await self._transactions.first("get_session", id=session_id)
-        return None if row is None else self._as_seen(row, {session_id: noted})
+        with self._own.reading() as read:
+            row = await self._transactions.first("get_session", id=session_id)
+            found = None if row is None else self._as_seen(row, {session_id: noted})
+            if found is not None:
+                self._own.learn(read, [found])
+            return found
 
     async def named_session(self, account_id: str, name: str) -> Session | None:
         rows = await self._sessions("named_session", account=account_id, name=name)
@@ -209,7 +219,17 @@ class PostgresStore(CountedOverHosts):
         return int(row["sessions"])
 
     async def all_sessions(self) -> Sequence[Session]:
-        return await self._sessions("all_sessions", me=self.host)
+        found, after = list[Session](), ""
+        while True:
+            noted = self._touching | self._touched
+            with self._own.reading() as read:
+                rows = await self._transactions.all("all_sessions", me=self.host, after=after, most=SESSIONS_AT_ONCE)
+                page = await self._seen_rows(rows, noted)
+                self._own.learn(read, page)
+            found += page
+            if len(page) < SESSIONS_AT_ONCE:
+                return found
+            after = page[-1].id
 
     async def account_sessions(self, account_id: str) -> Sequence[Session]:
         return await self._sessions("account_sessions", account=account_id)
@@ -250,15 +270,12 @@ class PostgresStore(CountedOverHosts):
         async def work(transaction: Transaction) -> Session:
             return await _change(transaction, self.host, old, new, reading)
 
-        while True:
-            try:
-                return self._with_activity(await self._change_and_answer(answer, work, events))
-            except _NameClash:
-                await self._refuse_name(new)
+        return await self._store_change(new, work, answer, events)
 
     async def release(self, session: Session) -> bool:
         """Implements `lifecycle.draining.Releases`."""
-        return await self._run("release_session", id=session.id, host=session.host, epoch=session.epoch) == 1
+        change = self._run("release_session", id=session.id, host=session.host, epoch=session.epoch)
+        return await self._change_own(session.id, change, lambda _: None) == 1
 
     async def touch_session(self, session_id: str, now: int) -> None:
         if self._closing is None:
@@ -271,7 +288,7 @@ class PostgresStore(CountedOverHosts):
             elif await transaction.first("owner_of", id=session_id):
                 raise NotOwner(session_id)
 
-        await self._change(work)
+        await self._change_own(session_id, self._change(work), lambda _: None)
 
     async def restore_session(
         self,
@@ -296,9 +313,16 @@ class PostgresStore(CountedOverHosts):
             await put_snapshot(transaction, before)
             return changed
 
+        return await self._store_change(new, work, answer, events)
+
+    async def _store_change(
+        self, new: Session, work: Work[Session], answer: Answer | None, events: Sequence[AccountEvent]
+    ) -> Session:
+        """The session as the work has stored it, with the newest activity. Raises NameTaken."""
         while True:
             try:
-                return self._with_activity(await self._change_and_answer(answer, work, events))
+                change = self._change_and_answer(answer, work, events)
+                return self._with_activity(await self._change_own(new.id, change, lambda changed: changed))
             except _NameClash:
                 await self._refuse_name(new)
 

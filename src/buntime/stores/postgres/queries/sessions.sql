@@ -61,8 +61,8 @@ SELECT * FROM sessions WHERE id = %(id)s
 SELECT * FROM sessions WHERE account = %(account)s AND name = %(name)s AND state <> 'deleting'
 
 -- name: all_sessions
--- Of one host.
-SELECT * FROM sessions WHERE host = %(me)s
+-- Of one host, some at a time.
+SELECT * FROM sessions WHERE host = %(me)s AND id > %(after)s ORDER BY id LIMIT %(most)s
 
 -- name: account_sessions
 SELECT * FROM sessions WHERE account = %(account)s
