@@ -14,8 +14,10 @@ from psycopg_pool import AsyncConnectionPool
 from buntime.errors import CommitUnknown, NotOwner, StaleSession
 from buntime.fleet.postgres.members import PostgresMembers
 from buntime.session import Session, State
+from buntime.stores.postgres import known_keys
 from buntime.stores.postgres import store as stores
 from buntime.stores.postgres.connecting import place_of
+from buntime.stores.postgres.known_keys import KnownKeys
 from buntime.stores.postgres.store import PostgresStore
 from buntime.stores.postgres.transactions import Transactions, Work
 from buntime.stores.rows.sessions import session_of
@@ -179,3 +181,25 @@ async def test_a_start_reads_all_sessions_some_at_a_time_and_knows_them(
         assert asked == []
     finally:
         await again.close()
+
+
+async def test_a_key_that_another_host_revokes_stops_within_a_second_and_on_its_own_host_at_once(
+    hosts: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = hosts
+    now = [1000.0]
+    for host in hosts:
+        host.store._keys = KnownKeys(lambda: now[0])
+    assert await a.store.find_key("hash") is None
+    await b.store.add_account(examples.account())
+    await b.store.add_key(replace(examples.key(), hash="hash"))
+    found = await a.store.find_key("hash")
+    assert found is not None, "a key that was unknown is asked for again"
+    with asking(monkeypatch) as asked:
+        assert await a.store.find_key("hash") == found
+    assert asked == []
+    assert await b.store.find_key("hash") == found
+    await b.store.revoke_key(found[0].id, NOW)
+    assert await b.store.find_key("hash") is None
+    now[0] += known_keys.SECONDS
+    assert await a.store.find_key("hash") is None

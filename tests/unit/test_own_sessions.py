@@ -86,9 +86,8 @@ def test_what_an_earlier_member_has_read_or_changed_teaches_nothing(host: Host) 
 
 def test_a_read_that_began_before_the_end_of_a_change_teaches_nothing(host: Host) -> None:
     with host.own.reading() as before:
-        with host.own.changing(ONE.id) as change:
-            with host.own.reading() as during:
-                change.after = None
+        with host.own.changing(ONE.id) as change, host.own.reading() as during:
+            change.after = None
         for read in (before, during):
             host.own.learn(read, [ONE])
     assert host.own.get(ONE.id) is None

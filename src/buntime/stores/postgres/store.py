@@ -1,7 +1,8 @@
 """Implements `ports.Store` with PostgreSQL."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import batched
 from typing import Self
@@ -35,6 +36,7 @@ from buntime.stores.postgres.committing import DROP_AT_ONCE, JUST_ENDED, add_ans
 from buntime.stores.postgres.connecting import Place, connect, pool_of, probe
 from buntime.stores.postgres.counted import CountedOverHosts
 from buntime.stores.postgres.kept import put_layer, put_snapshot, require_kept
+from buntime.stores.postgres.known_keys import KnownKeys
 from buntime.stores.postgres.migrations import migrate
 from buntime.stores.postgres.noted import begin, follow
 from buntime.stores.postgres.transactions import ROWS_AT_ONCE, Pool, Transaction, Transactions, Work
@@ -50,7 +52,8 @@ log = structlog.get_logger()
 
 
 class PostgresStore(CountedOverHosts):
-    """Implements `ports.Store`. Reads ask the database, but for the sessions of this host (`own.py`).
+    """Implements `ports.Store`. Reads ask the database, but for the sessions of this host (`own.py`) and for keys that
+    were shown in the last second (`known_keys.py`).
 
     A change is one transaction (READ COMMITTED) that locks what its checks rely on: `queries/changes.sql`.
     """
@@ -59,6 +62,7 @@ class PostgresStore(CountedOverHosts):
         """Use `open`."""
         super().__init__(place, Transactions(pool), host, membership)
         self._pool = pool
+        self._keys = KnownKeys()
         self._seen: dict[str, int] = {}  # session → version that `changed_sessions` returned, and may find again
         self._horizon = (0, "")  # transactions before this one of that server are known
 
@@ -108,7 +112,8 @@ class PostgresStore(CountedOverHosts):
         return [account_of(row) for row in await self._transactions.all("list_accounts")]
 
     async def set_account_status(self, account_id: str, status: AccountStatus) -> bool:
-        return await self._run("set_account_status", id=account_id, status=status.value) == 1
+        with self._changing_keys():
+            return await self._run("set_account_status", id=account_id, status=status.value) == 1
 
     async def add_key(
         self,
@@ -140,13 +145,27 @@ class PostgresStore(CountedOverHosts):
         async def work(transaction: Transaction) -> bool:
             return await transaction.run("revoke_key", id=key_id, now=now) == 1
 
-        return await self._change_if_done(work, events)
+        with self._changing_keys():
+            return await self._change_if_done(work, events)
 
     async def find_key(self, key_hash: str) -> tuple[Key, Account] | None:
+        if (known := self._keys.get(key_hash)) is not None:
+            return known
+        learn = self._keys.asking()
         row = await self._transactions.first("find_key", hash=key_hash)
         if row is None:
             return None
-        return key_of(row), account_of(row | {"id": row["account"], "created_at": row["account_created_at"]})
+        found = key_of(row), account_of(row | {"id": row["account"], "created_at": row["account_created_at"]})
+        learn(key_hash, found)
+        return found
+
+    @contextmanager
+    def _changing_keys(self) -> Iterator[None]:
+        self._keys.forget()
+        try:
+            yield
+        finally:
+            self._keys.forget()
 
     # sessions
 
@@ -169,10 +188,10 @@ class PostgresStore(CountedOverHosts):
                 raise _name_or_id(session, refused) from refused
             await begin(transaction, session, reading)
 
+        owned = replace(session, host=self.host)
         await self._forget_activity(session.id)
         while True:
             try:
-                owned = replace(session, host=self.host)
                 change = self._change_and_answer(answer, work, events)
                 return await self._change_own(session.id, change, lambda _: owned)
             except _NameClash:  # another change has just given the name to a session
