@@ -712,6 +712,11 @@ class Owners(Protocol):
         it had and without files. Raises AnotherHost, Unavailable and SessionNotFound."""
         ...
 
+    def steady(self, peer: Peer) -> int | None:
+        """The incarnation of another host that keeps its sessions, as it was seen a moment ago. None where its lease is
+        over, it drains, it has another address, or nobody has looked. Reads memory only."""
+        ...
+
     async def candidates(self, image: str) -> Sequence[Peer | None]:
         """Where a new session on this image may be made, the best host first. None is this host."""
         ...

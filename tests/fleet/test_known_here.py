@@ -11,8 +11,13 @@ import pytest
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
+from buntime.admin.plan_settings import plans_of
+from buntime.caller import Caller
+from buntime.config import Config
 from buntime.errors import CommitUnknown, NotOwner, StaleSession
 from buntime.fleet.postgres.members import PostgresMembers
+from buntime.operations.entrance import Entrance, noting_entries
+from buntime.ports import AnotherHost
 from buntime.session import Session, State
 from buntime.stores.postgres import known_keys
 from buntime.stores.postgres import store as stores
@@ -21,6 +26,7 @@ from buntime.stores.postgres.known_keys import KnownKeys
 from buntime.stores.postgres.store import PostgresStore
 from buntime.stores.postgres.transactions import Transactions, Work
 from buntime.stores.rows.sessions import session_of
+from buntime.testing.sandboxes import FakeSandboxes
 from tests.contracts import examples
 from tests.contracts.examples import NOW
 from tests.fleet.test_owners import Host
@@ -203,3 +209,36 @@ async def test_a_key_that_another_host_revokes_stops_within_a_second_and_on_its_
     assert await b.store.find_key("hash") is None
     now[0] += known_keys.SECONDS
     assert await a.store.find_key("hash") is None
+
+
+async def test_an_execute_through_any_host_asks_nothing_once_it_is_known_where_the_session_is(
+    hosts: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, _ = hosts
+    leases: Any = None  # nothing is woken
+    entrances = [Entrance(each.store, FakeSandboxes(), leases, each.owners, lambda: NOW) for each in hosts]
+    for host in hosts:
+        await host.choices.look()
+    await a.store.add_account(examples.account())
+    await a.store.add_key(replace(examples.key(), hash="hash"))
+    await a.store.add_session(examples.session(), None, 1)
+
+    async def ask(number: int, *, may_guess: bool) -> str:
+        """What a host does before an execute. Where it goes then; "": it runs here."""
+        found = await hosts[number].store.find_key("hash")
+        assert found is not None
+        caller = Caller(found[1], found[0], plans_of(Config())["free"])
+        with noting_entries(may_guess=may_guess):
+            try:
+                await entrances[number].own(caller, "ses_one")
+            except AnotherHost as elsewhere:
+                return elsewhere.peer.id
+        return ""
+
+    assert await ask(1, may_guess=True) == "a"
+    assert await ask(0, may_guess=False) == ""
+    with asking(monkeypatch) as asked:
+        assert await ask(1, may_guess=True) == "a"
+        assert await ask(0, may_guess=False) == ""
+        assert await ask(0, may_guess=True) == ""
+    assert asked == []

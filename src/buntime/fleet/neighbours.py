@@ -1,10 +1,11 @@
 """Where the other hosts of a fleet are, and which of them are silent. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from buntime.fleet.members import Member
+from buntime.fleet.members import HostState, Member
+from buntime.ports import Peer
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,15 @@ def neighbours(members: Iterable[Member], me: str) -> Neighbours:
             running.add(found)
     every -= mine
     return Neighbours(frozenset(every), frozenset(every - running))
+
+
+def steady(members: Iterable[Member]) -> Mapping[Peer, int]:
+    """Hosts that keep the sessions that they have, with their incarnations."""
+    return {
+        Peer(each.id, each.description.address): each.incarnation
+        for each in members
+        if each.lease_left > 0 and not each.taken_over and each.state is HostState.ACTIVE
+    }
 
 
 def endpoint(address: str) -> Endpoint | None:

@@ -72,6 +72,9 @@ class FleetOwners:
                 return taken
         raise Unavailable("The session is moving just now.", 1)
 
+    def steady(self, peer: Peer) -> int | None:
+        return self._choices.steady(peer)
+
     async def candidates(self, image: str) -> Sequence[Peer | None]:
         hosts = self._choices.of(image)
         return [None if each.id == self.host else Peer(each.id, each.address) for each in hosts] or [None]
@@ -79,7 +82,8 @@ class FleetOwners:
     def _send_on(self, session: Session) -> None:
         """While this host drains, another one claims what is nobody's. Raises AnotherHost."""
         if self._drains():
-            best = next((each for each in self._choices.of(session.image) if not each.is_draining), None)
+            others = (each for each in self._choices.of(session.image) if each.id != self.host)
+            best = next((each for each in others if not each.is_draining), None)
             if best is not None:
                 raise AnotherHost(Peer(best.id, best.address))
 

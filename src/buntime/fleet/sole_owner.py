@@ -29,5 +29,8 @@ class SoleOwner:
     async def take(self, session: Session) -> Session:
         return session
 
+    def steady(self, peer: Peer) -> int | None:
+        return None
+
     async def candidates(self, image: str) -> Sequence[Peer | None]:
         return (None,)

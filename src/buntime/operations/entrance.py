@@ -63,7 +63,7 @@ class Entrance:
         self._owners = owners
         self._clock = clock
         self._places = places
-        self._guesses = Guesses(clock)
+        self._guesses = Guesses(owners.host, owners.steady, clock)
         self._streams: Counter[str] = Counter()  # open streams, by session id and by account id
         self._starting: Counter[tuple[str, Kind]] = Counter()  # what is starting and the kernel does not count yet
 
@@ -91,18 +91,20 @@ class Entrance:
         if entries is not None and entries.may_guess and (peer := self._guesses.of(account, session_id)):
             raise AnotherHost(peer)
         session = await self.find(caller, session_id)
-        if self._owners.is_mine(session):
-            return _noted(session)
         try:
-            return _noted(await self._owners.here(session))
+            mine = session if self._owners.is_mine(session) else await self._owners.here(session)
         except AnotherHost as elsewhere:
             self._guesses.learn(account, session_id, elsewhere.peer)
             raise
+        self._guesses.forget(session_id)
+        return _noted(mine)
 
     async def take(self, caller: Caller, session_id: str) -> Session:
         """The same where its newest files may be lost with another host: see `Owners.take`."""
         session = await self.find(caller, session_id)
-        return _noted(session if self._owners.is_mine(session) else await self._owners.take(session))
+        mine = session if self._owners.is_mine(session) else await self._owners.take(session)
+        self._guesses.forget(session_id)
+        return _noted(mine)
 
     @asynccontextmanager
     async def use(self, caller: Caller, session_id: str) -> AsyncIterator[tuple[Session, Sandbox]]:

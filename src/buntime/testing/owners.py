@@ -17,6 +17,7 @@ class FakeOwners:
         self.elsewhere: dict[str, Peer] = {}  # session → the host that has it
         self.lost: set[str] = set()  # sessions whose host is lost, with their newest files
         self.acts = self.on_duty = True
+        self.incarnations: dict[str, int] = {}  # of other hosts that keep their sessions
         self.best: Sequence[Peer | None] = (None,)
 
     def may_act(self) -> bool:
@@ -38,6 +39,9 @@ class FakeOwners:
         self._require(session)
         self.lost.discard(session.id)
         return session
+
+    def steady(self, peer: Peer) -> int | None:
+        return self.incarnations.get(peer.id)
 
     async def candidates(self, image: str) -> Sequence[Peer | None]:
         return self.best
