@@ -14,7 +14,7 @@ from psycopg_pool import AsyncConnectionPool
 from buntime.admin.plan_settings import plans_of
 from buntime.caller import Caller
 from buntime.config import Config
-from buntime.errors import CommitUnknown, NotOwner, StaleSession
+from buntime.errors import CommitUnknown, NotOwner, SessionLimitExceeded, StaleSession
 from buntime.fleet.postgres.members import PostgresMembers
 from buntime.operations.entrance import Entrance, noting_entries
 from buntime.ports import AnotherHost
@@ -27,11 +27,15 @@ from buntime.stores.postgres.store import PostgresStore
 from buntime.stores.postgres.transactions import Transactions, Work
 from buntime.stores.rows.sessions import session_of
 from buntime.testing.sandboxes import FakeSandboxes
+from buntime.usage import Moment, Reading
 from tests.contracts import examples
 from tests.contracts.examples import NOW
+from tests.contracts.test_postgres_store import happened
 from tests.fleet.test_owners import Host
 
 pytestmark = pytest.mark.postgres
+
+READING = Reading(Moment(NOW * 1000, "boot", NOW * 1000))
 
 
 @pytest.fixture
@@ -242,3 +246,16 @@ async def test_an_execute_through_any_host_asks_nothing_once_it_is_known_where_t
         assert await ask(0, may_guess=False) == ""
         assert await ask(0, may_guess=True) == ""
     assert asked == []
+
+
+async def test_a_create_is_sent_in_one_piece(hosts: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch) -> None:
+    store, waits = hosts[0].store, list[object]()
+    monkeypatch.setattr(psycopg.AsyncPipeline, "sync", waits.append)
+    with asking(monkeypatch) as asked:
+        await store.add_session(
+            examples.session(), examples.answer(), 1, events=(happened("evt_one"),), reading=READING
+        )
+    assert len(asked) == 10, "with the answer of an idempotent request, which takes two"
+    assert waits == []
+    with pytest.raises(SessionLimitExceeded):
+        await store.add_session(examples.session("ses_two"), None, 1)

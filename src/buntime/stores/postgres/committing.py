@@ -252,6 +252,13 @@ async def add_answer(transaction: Transaction, stored: PackedAnswer) -> bool:
     return await transaction.run("add_answer", **answer_values(stored)) == 1
 
 
+async def send_answer(transaction: Transaction, stored: PackedAnswer) -> None:
+    """The same in one piece with the next statement. Where there is an answer, that one fails."""
+    assert transaction.me is not None
+    await transaction.send("end_key", account=stored.account, key=stored.key, host=transaction.me.host)
+    await transaction.send("add_new_answer", **answer_values(stored))
+
+
 def answer_values(stored: PackedAnswer) -> Values:
     return {
         **{"account": stored.account, "key": stored.key, "fingerprint": stored.fingerprint, "status": stored.status},

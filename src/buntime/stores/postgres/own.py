@@ -7,14 +7,15 @@ host knows what the row has, and reads it from here. Each of these rules keeps w
   forgets all.
 - A change forgets the session before it begins. What the change has stored is learned after the commit.
 - What overlaps a change teaches nothing: another change, or a read that began before its end.
-- After a change that failed, the session is read from the database until a later change of it succeeds. A commit whose
-  outcome is unknown may still come. The later change waits for the same row, so it comes after.
+- After a change whose outcome may be unknown, the session is read from the database until a later change of it
+  succeeds. The commit may still come. The later change waits for the same row, so it comes after.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
+from buntime.errors import Unavailable
 from buntime.fleet.members import Fenced, Membership
 from buntime.session import Session
 
@@ -26,7 +27,7 @@ class OwnSessions:
         self._me: Membership | None = None  # as which what is known was learned
         self._known: dict[str, Session] = {}
         self._changes: dict[str, list[Change]] = {}  # under way, by session
-        self._unsure: set[str] = set()  # after a change that failed
+        self._unsure: set[str] = set()  # after a change whose outcome may be unknown
         self._reads: set[Read] = set()  # under way
 
     def __len__(self) -> int:
@@ -56,8 +57,7 @@ class OwnSessions:
 
     @contextmanager
     def changing(self, session_id: str) -> Iterator["Change"]:
-        """For the time of a change. Nothing is known of the session within the block. Whatever the block raises, it may
-        have changed the row."""
+        """For the time of a change. Nothing is known of the session within the block."""
         self._is_current()
         change, others = Change(self._me), self._changes.setdefault(session_id, [])
         for other in others:
@@ -66,6 +66,10 @@ class OwnSessions:
         self._forget(session_id)
         try:
             yield change
+        except Exception as failure:
+            if isinstance(failure, Unavailable):
+                self._unsure.add(session_id)
+            raise  # what else the database has refused was not stored
         except BaseException:
             self._unsure.add(session_id)
             raise

@@ -8,7 +8,7 @@ from itertools import batched
 from typing import Self
 
 import structlog
-from psycopg.errors import IntegrityError, UniqueViolation
+from psycopg.errors import DatabaseError, IntegrityError, UniqueViolation
 from psycopg.rows import DictRow
 from psycopg_pool import PoolTimeout
 
@@ -32,7 +32,7 @@ from buntime.image import DEFAULT_IMAGE
 from buntime.ports import Answer, PreviewToken
 from buntime.session import Session, State
 from buntime.snapshot import Layer, Snapshot
-from buntime.stores.postgres.committing import DROP_AT_ONCE, JUST_ENDED, add_answer, answer_values
+from buntime.stores.postgres.committing import DROP_AT_ONCE, JUST_ENDED, add_answer, answer_values, send_answer
 from buntime.stores.postgres.connecting import Place, connect, pool_of, probe
 from buntime.stores.postgres.counted import CountedOverHosts
 from buntime.stores.postgres.kept import put_layer, put_snapshot, require_kept
@@ -46,6 +46,7 @@ from buntime.stores.rows.sessions import has_metadata, require_same, session_of,
 from buntime.stores.unusable import StoreUnusable
 from buntime.usage import Reading
 
+PLACE = ("account", "id", "name", "limit", "image", "image_name", "is_default")  # what `require_place` takes
 SESSIONS_AT_ONCE = 5_000  # that one statement reads of all that this host has
 
 log = structlog.get_logger()
@@ -178,24 +179,26 @@ class PostgresStore(CountedOverHosts):
         events: Sequence[AccountEvent] = (),
         reading: Reading | None = None,
     ) -> None:
+        row, stored = session_row(session) | {"host": self.host}, None if answer is None else await pack_aside(answer)
+        place = row | {"limit": limit, "is_default": session.image_name == DEFAULT_IMAGE}
+
         async def work(transaction: Transaction) -> None:
-            await transaction.send("keep_references")
-            await transaction.send("lock_account", account=session.account)
-            await _require_place(transaction, session, limit)
-            try:
-                await transaction.run("add_session", **session_row(session) | {"host": self.host})
-            except UniqueViolation as refused:
-                raise _name_or_id(session, refused) from refused
+            await transaction.send("require_place", **{name: place[name] for name in PLACE})
+            await transaction.send("add_session", **row)
             await begin(transaction, session, reading)
+            if stored is not None:
+                await send_answer(transaction, stored)
 
         owned = replace(session, host=self.host)
         await self._forget_activity(session.id)
         while True:
-            try:
-                change = self._change_and_answer(answer, work, events)
-                return await self._change_own(session.id, change, lambda _: owned)
-            except _NameClash:  # another change has just given the name to a session
-                await self._refuse_name(session)
+            try:  # all is sent in one piece
+                return await self._change_own(session.id, self._change(work, events), lambda _: owned)
+            except DatabaseError as refused:
+                refusal = _refusal_of(session, limit, refused)
+                if not isinstance(refusal, _NameClash):
+                    raise refusal from refused
+                await self._refuse_name(session)  # another change has just given the name to a session
 
     async def get_session(self, session_id: str) -> Session | None:
         if (known := self._own.get(session_id)) is not None:
@@ -456,16 +459,21 @@ def _name_or_id(session: Session, refused: UniqueViolation) -> Exception:
     return ValueError(f"session id {session.id} is taken")
 
 
-async def _require_place(transaction: Transaction, session: Session, limit: int) -> None:
-    """Raises NameTaken, SessionLimitExceeded and ImageNotFound."""
-    asked = {"account": session.account, "name": session.name}
-    found = await transaction.only("look_before_add", image=session.image, image_name=session.image_name, **asked)
-    if session.name is not None and found["holder"] not in (None, session.id):
-        raise NameTaken(session.name, found["holder"])
-    if found["active"] >= limit:
-        raise SessionLimitExceeded("", limit, found["active"])
-    if session.image_name != DEFAULT_IMAGE and not found["is_named"] and not found["has_image"]:
-        raise ImageNotFound(session.image_name)
+def _refusal_of(session: Session, limit: int, refused: DatabaseError) -> Exception:
+    """Why the database has not added the session: see `require_place` of the schema."""
+    detail = refused.diag.message_detail or ""
+    match refused.sqlstate:
+        case "BF002":
+            return NameTaken(str(session.name), detail)
+        case "BF003":
+            return SessionLimitExceeded("", limit, int(detail))
+        case "BF004":
+            return ImageNotFound(session.image_name)
+    if not isinstance(refused, UniqueViolation):
+        return refused
+    if refused.diag.constraint_name == "answers_pkey":
+        return IdempotencyInProgress(JUST_ENDED)
+    return _name_or_id(session, refused)
 
 
 async def _change(transaction: Transaction, me: str, old: Session, new: Session, reading: Reading | None) -> Session:

@@ -1,12 +1,5 @@
--- name: look_before_add
--- Who has the name, how many sessions the account has, and whether its image is there to stay.
-SELECT (SELECT id FROM sessions WHERE account = %(account)s AND name = %(name)s::text AND state <> 'deleting') AS holder,
-       coalesce((SELECT sessions FROM session_counts WHERE account = %(account)s), 0) AS active,
-       %(image)s = (SELECT image FROM images WHERE account IN (%(account)s, '') AND name = %(image_name)s
-                    ORDER BY account DESC LIMIT 1) AS is_named,
-       EXISTS (SELECT FROM sessions WHERE image = %(image)s AND account = %(account)s)
-       OR EXISTS (SELECT FROM snapshots WHERE image = %(image)s AND account = %(account)s)
-       OR EXISTS (SELECT FROM layers WHERE image = %(image)s AND account = %(account)s) AS has_image
+-- name: require_place
+SELECT require_place(%(account)s, %(id)s, %(name)s, %(limit)s, %(image)s, %(image_name)s, %(is_default)s)
 
 -- name: add_session
 INSERT INTO sessions (id, account, state, created_at, expires_at, last_active, sandbox, volume, image, image_name,
