@@ -259,3 +259,19 @@ async def test_a_create_is_sent_in_one_piece(hosts: tuple[Host, Host], monkeypat
     assert waits == []
     with pytest.raises(SessionLimitExceeded):
         await store.add_session(examples.session("ses_two"), None, 1)
+
+
+async def test_usage_of_many_sessions_is_one_statement_for_each_table(
+    hosts: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, names = hosts[0].store, [f"ses_{number}" for number in range(9)]
+    for place, name in enumerate(names):
+        one = examples.session(name, account=f"acc_{place % 2}")
+        await store.add_session(one, None, 99, reading=READING)
+    later = Reading(Moment(READING.moment.at + 3_600_000, "boot", READING.moment.steady + 3_600_000))
+    with asking(monkeypatch) as asked:
+        await store.note_usage(dict.fromkeys(names, later))
+    assert len(asked) <= 10
+    found = await store.list_windows("acc_0", 0, 99)
+    assert [(each.session, each.ended_at) for each in found[0]] == [(name, later.moment.at) for name in names[::2]]
+    assert found[1] == len(names[::2])

@@ -168,19 +168,17 @@ class Notes:
         self._open.append(window)
 
     async def store(self) -> None:
-        send = self._transaction.send_many
+        send = self._transaction.send_columns
         await send("put_open", [open_row(window) for window in self._open])
-        await send("add_to_month", _rows(self._months, "month"))
-        await send("add_to_day", _rows(self._days, "day"))
-        for window in sorted(self._closed, key=lambda one: one.account):
-            number = (await self._transaction.only("next_number", account=window.account))["number"]
-            await self._transaction.send("add_window", **window_row(window, number))
+        await send("add_to_months", _rows(self._months, "month"))
+        await send("add_to_days", _rows(self._days, "day"))
+        await send("add_windows", [window_row(window) for window in self._closed])
 
 
 async def begin(transaction: Transaction, session: Session, reading: Reading | None) -> None:
     """Opens the first window of a session. Without a reading, its first note does."""
     if reading is not None:
-        await transaction.send("put_open", **open_row(first_window(session, reading)))
+        await transaction.send_columns("put_open", [open_row(first_window(session, reading))])
 
 
 async def follow(transaction: Transaction, old: Session, new: Session, reading: Reading | None) -> None:

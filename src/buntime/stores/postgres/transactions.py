@@ -72,6 +72,11 @@ class Transaction:
         for row in rows:
             await self.connection.execute(query(name), row)
 
+    async def send_columns(self, name: str, /, rows: Sequence[Mapping[str, object]]) -> None:
+        """One statement for all rows: it gets a list for each column."""
+        if rows:
+            await self.send(name, **{column: [row[column] for row in rows] for column in rows[0]})
+
     async def run(self, name: str, /, **values: object) -> int:
         """Returns how many rows it has changed."""
         cursor = await self.connection.execute(query(name), values)

@@ -7,10 +7,10 @@ from buntime.stores.rows.row import Row, Values
 from buntime.usage import AMOUNTS, Amounts, Counters, Moment, OpenWindow, Runs, Window
 
 
-def window_row(window: Window, number: int) -> Values:
+def window_row(window: Window) -> Values:
+    """Without its number among those of its account."""
     return {
         "account": window.account,
-        "number": number,
         "session": window.session,
         "ordinal": window.ordinal,
         "state": window.state.value,

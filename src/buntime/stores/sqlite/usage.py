@@ -239,7 +239,7 @@ def _noted(connection: sqlite3.Connection, window: OpenWindow, reading: Reading)
 
 def _add(connection: sqlite3.Connection, window: Window) -> None:
     number = connection.execute(_NEXT_NUMBER, (window.account,)).fetchone()[0]
-    connection.execute(_ADD_WINDOW, window_row(window, number))
+    connection.execute(_ADD_WINDOW, window_row(window) | {"number": number})
 
 
 def _put(connection: sqlite3.Connection, window: OpenWindow) -> None:

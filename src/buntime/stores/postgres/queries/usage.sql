@@ -7,8 +7,12 @@ SELECT * FROM usage_open WHERE session = ANY (%(ids)s::text[])
 -- name: put_open
 INSERT INTO usage_open (session, account, ordinal, state, began_at, noted_at, boot, steady, amounts, counters, disk,
                         archived, server, runs)
-VALUES (%(session)s, %(account)s, %(ordinal)s, %(state)s, %(began_at)s, %(noted_at)s, %(boot)s, %(steady)s,
-        %(amounts)s, %(counters)s, %(disk)s, %(archived)s, %(server)s, %(runs)s)
+SELECT * FROM unnest(
+  %(session)s::text[], %(account)s::text[], %(ordinal)s::bigint[], %(state)s::text[],
+  %(began_at)s::bigint[], %(noted_at)s::bigint[], %(boot)s::text[], %(steady)s::bigint[],
+  %(amounts)s::text[], %(counters)s::text[], %(disk)s::bigint[], %(archived)s::bigint[],
+  %(server)s::text[], %(runs)s::bigint[]
+)
 ON CONFLICT (session) DO UPDATE
 SET account = excluded.account, ordinal = excluded.ordinal, state = excluded.state, began_at = excluded.began_at,
     noted_at = excluded.noted_at, boot = excluded.boot, steady = excluded.steady, amounts = excluded.amounts,
@@ -18,22 +22,36 @@ SET account = excluded.account, ordinal = excluded.ordinal, state = excluded.sta
 -- name: end_open
 DELETE FROM usage_open WHERE session = %(session)s
 
--- name: next_number
-INSERT INTO usage_numbers VALUES (%(account)s, 1)
-ON CONFLICT (account) DO UPDATE SET number = usage_numbers.number + 1
-RETURNING number
-
--- name: add_window
+-- name: add_windows
+-- Each account numbers its windows in the order in which they are given.
+WITH closed AS (
+  SELECT *, row_number() OVER (PARTITION BY account ORDER BY place) AS rank, count(*) OVER (PARTITION BY account) AS many
+  FROM unnest(
+    %(account)s::text[], %(session)s::text[], %(ordinal)s::bigint[], %(state)s::text[],
+    %(began_at)s::bigint[], %(ended_at)s::bigint[], %(active)s::bigint[], %(idle)s::bigint[],
+    %(deep_sleep)s::bigint[], %(cpu)s::bigint[], %(memory)s::bigint[], %(disk)s::bigint[],
+    %(archived)s::bigint[], %(bytes_out)s::bigint[], %(executions)s::bigint[]
+  ) WITH ORDINALITY AS given (account, session, ordinal, state, began_at, ended_at, active, idle, deep_sleep, cpu, memory,
+                              disk, archived, bytes_out, executions, place)
+), numbered AS (
+  INSERT INTO usage_numbers SELECT account, count(*) FROM closed GROUP BY account ORDER BY account COLLATE "C"
+  ON CONFLICT (account) DO UPDATE SET number = usage_numbers.number + excluded.number
+  RETURNING account, number
+)
 INSERT INTO usage_windows (account, number, session, ordinal, state, began_at, ended_at, active, idle, deep_sleep, cpu,
                            memory, disk, archived, bytes_out, executions)
-VALUES (%(account)s, %(number)s, %(session)s, %(ordinal)s, %(state)s, %(began_at)s, %(ended_at)s, %(active)s, %(idle)s,
-        %(deep_sleep)s, %(cpu)s, %(memory)s, %(disk)s, %(archived)s, %(bytes_out)s, %(executions)s)
+SELECT account, number - many + rank, session, ordinal, state, began_at, ended_at, active, idle, deep_sleep, cpu, memory,
+       disk, archived, bytes_out, executions
+FROM closed JOIN numbered USING (account)
 
--- name: add_to_day
+-- name: add_to_days
 INSERT INTO usage_days (account, session, day, active, idle, deep_sleep, cpu, memory, disk, archived, bytes_out,
                         executions)
-VALUES (%(account)s, %(session)s, %(day)s, %(active)s, %(idle)s, %(deep_sleep)s, %(cpu)s, %(memory)s, %(disk)s,
-        %(archived)s, %(bytes_out)s, %(executions)s)
+SELECT * FROM unnest(
+  %(account)s::text[], %(session)s::text[], %(day)s::bigint[], %(active)s::bigint[],
+  %(idle)s::bigint[], %(deep_sleep)s::bigint[], %(cpu)s::bigint[], %(memory)s::bigint[],
+  %(disk)s::bigint[], %(archived)s::bigint[], %(bytes_out)s::bigint[], %(executions)s::bigint[]
+)
 ON CONFLICT (account, session, day) DO UPDATE
 SET active = usage_days.active + excluded.active, idle = usage_days.idle + excluded.idle,
     deep_sleep = usage_days.deep_sleep + excluded.deep_sleep, cpu = usage_days.cpu + excluded.cpu,
@@ -41,11 +59,14 @@ SET active = usage_days.active + excluded.active, idle = usage_days.idle + exclu
     archived = usage_days.archived + excluded.archived, bytes_out = usage_days.bytes_out + excluded.bytes_out,
     executions = usage_days.executions + excluded.executions
 
--- name: add_to_month
+-- name: add_to_months
 INSERT INTO usage_months (account, session, month, active, idle, deep_sleep, cpu, memory, disk, archived, bytes_out,
                           executions)
-VALUES (%(account)s, %(session)s, %(month)s, %(active)s, %(idle)s, %(deep_sleep)s, %(cpu)s, %(memory)s, %(disk)s,
-        %(archived)s, %(bytes_out)s, %(executions)s)
+SELECT * FROM unnest(
+  %(account)s::text[], %(session)s::text[], %(month)s::bigint[], %(active)s::bigint[],
+  %(idle)s::bigint[], %(deep_sleep)s::bigint[], %(cpu)s::bigint[], %(memory)s::bigint[],
+  %(disk)s::bigint[], %(archived)s::bigint[], %(bytes_out)s::bigint[], %(executions)s::bigint[]
+)
 ON CONFLICT (month, account, session) DO UPDATE
 SET active = usage_months.active + excluded.active, idle = usage_months.idle + excluded.idle,
     deep_sleep = usage_months.deep_sleep + excluded.deep_sleep, cpu = usage_months.cpu + excluded.cpu,
