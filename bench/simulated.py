@@ -46,7 +46,7 @@ from buntime.lifecycle.sealing import KEY_BYTES, Vault
 from buntime.operations.assembly import Operations, assemble_operations
 from buntime.ports import Peer
 from buntime.requests import NewSession
-from buntime.stores.postgres.connecting import Place, place_of
+from buntime.stores.postgres.connecting import PREPARE_AFTER, Place, place_of
 from buntime.stores.postgres.store import PostgresStore
 from buntime.testing.archive import FakeArchive
 from buntime.testing.history import FakeHistory
@@ -113,7 +113,7 @@ async def simulated(place: Place, name: str, number: int, directory: Path) -> As
     async with AsyncExitStack() as stack:
         store = await PostgresStore.open(place, name, membership)
         stack.push_async_callback(store.close)
-        settings = {"prepare_threshold": None, "autocommit": True}
+        settings = {"prepare_threshold": None if store.is_pooled else PREPARE_AFTER, "autocommit": True}
         pool = AsyncConnectionPool(place.conninfo, kwargs=settings, min_size=1, max_size=CONNECTIONS, open=False)
         members = PostgresMembers(await stack.enter_async_context(pool))
         sandboxes, file = FakeSandboxes(capacity=CAPACITY), LeaseFile(directory / name)

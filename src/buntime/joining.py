@@ -83,7 +83,7 @@ async def joined(config: Config) -> AsyncIterator[Member]:
         from psycopg_pool import AsyncConnectionPool
 
         from buntime.fleet.postgres.members import PostgresMembers
-        from buntime.stores.postgres.connecting import RECONNECT_SECONDS
+        from buntime.stores.postgres.connecting import PREPARE_AFTER, RECONNECT_SECONDS
         from buntime.stores.postgres.migrations import newest
 
         me = Peer(host, config.peer or await own_address(place))
@@ -92,7 +92,7 @@ async def joined(config: Config) -> AsyncIterator[Member]:
         held_here = HeldSandboxes(config.data_dir / "sandboxes", find_cgroups(config.instance))
         compares = Comparing(store, held_here, moved, adopts=adopts)
         fence, guard = HostFence(config.instance, listening_as_member(config)), _guard(config, file)
-        settings = {"prepare_threshold": None, "autocommit": True}
+        settings = {"prepare_threshold": None if store.is_pooled else PREPARE_AFTER, "autocommit": True}
         pool = AsyncConnectionPool(
             place.conninfo,
             kwargs=settings,

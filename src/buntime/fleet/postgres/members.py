@@ -65,7 +65,7 @@ class PostgresMembers:
 
     async def renew(self, me: Membership, capacity: Mapping[str, object]) -> HostState:
         given = {"id": me.host, "incarnation": me.incarnation, "lease": LEASE, "capacity": self._report(capacity)}
-        async with self._transaction() as cursor:
+        async with self._statement() as cursor:
             await cursor.execute(SQL["renew"], given)
             row = await cursor.fetchone()
         if row is None:
@@ -92,16 +92,16 @@ class PostgresMembers:
             return True
 
     async def now(self) -> float:
-        async with self._transaction() as cursor:
+        async with self._statement() as cursor:
             await cursor.execute(SQL["now"])
             row = await cursor.fetchone()
         assert row is not None
         return float(row["now"])
 
     async def list(self) -> Sequence[Member]:
-        async with self._transaction() as cursor:
+        async with self._statement() as cursor:
             await cursor.execute(SQL["list"])
-            return [member_of(row) async for row in cursor]
+            return [member_of(row) for row in await cursor.fetchall()]
 
     async def mark(self, host: str, state: HostState, within: float = DRAIN_SECONDS) -> bool:
         async with self._transaction() as cursor:
@@ -132,12 +132,14 @@ class PostgresMembers:
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncCursor[DictRow]]:
         """Commits the block, or nothing. Raises Unavailable."""
+        async with self._statement() as cursor, cursor.connection.transaction():
+            yield cursor
+
+    @asynccontextmanager
+    async def _statement(self) -> AsyncIterator[AsyncCursor[DictRow]]:
+        """The same for a single statement, which is a transaction by itself."""
         try:
-            async with (
-                self._pool.connection() as connection,
-                connection.transaction(),
-                connection.cursor(row_factory=dict_row) as cursor,
-            ):
+            async with self._pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
                 yield cursor
         except AWAY as failed:
             raise Unavailable("The database cannot be asked now.", 1) from failed

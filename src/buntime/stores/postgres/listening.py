@@ -85,7 +85,7 @@ class Listening:
     async def _can_hear(self, connection: AsyncConnection[DictRow]) -> bool:
         """Whether what one connection tells reaches this one, which listens from now on."""
         await connection.execute(f"LISTEN {CHANNEL}")
-        await self._transactions.all("tell_others", host=self._name)
+        await self._transactions.all("tell_of_stored", host=self._name)
         async for _ in connection.notifies(timeout=PROBE_SECONDS, stop_after=1):
             return True
         return False
@@ -112,7 +112,7 @@ class Listening:
         while await self._news.wait():
             self._news.clear()
             try:
-                await self._transactions.all("tell_others", host=self._name)
+                await self._transactions.all("tell_of_stored", host=self._name)
             except (Error, Unavailable) as failure:
                 _tell_of(failure)
             await asyncio.sleep(GAP_SECONDS)

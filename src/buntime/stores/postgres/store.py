@@ -59,10 +59,13 @@ class PostgresStore(CountedOverHosts):
     A change is one transaction (READ COMMITTED) that locks what its checks rely on: `queries/changes.sql`.
     """
 
-    def __init__(self, place: Place, pool: Pool, host: str, membership: Callable[[], Membership]) -> None:
+    def __init__(
+        self, place: Place, pool: Pool, host: str, membership: Callable[[], Membership], *, is_pooled: bool
+    ) -> None:
         """Use `open`."""
         super().__init__(place, Transactions(pool), host, membership)
         self._pool = pool
+        self.is_pooled = is_pooled  # a pooler shares connections among transactions: statements cannot be prepared
         self._keys = KnownKeys()
         self._seen: dict[str, int] = {}  # session → version that `changed_sessions` returned, and may find again
         self._horizon = (0, "")  # transactions before this one of that server are known
@@ -82,7 +85,7 @@ class PostgresStore(CountedOverHosts):
         except PoolTimeout:
             await pool.close()
             raise StoreUnusable(f"The store {place.shown} takes too few connections.") from None
-        return cls(place, pool, host, membership)
+        return cls(place, pool, host, membership, is_pooled=is_pooled)
 
     async def close(self) -> None:
         if self._closing is None:

@@ -45,3 +45,7 @@ SET LOCAL synchronous_commit = off
 
 -- name: tell_others
 SELECT pg_notify('buntime_stored', %(host)s)
+
+-- name: tell_of_stored
+-- In a transaction of its own, which waits for no disk: what it tells of is stored already.
+SELECT set_config('synchronous_commit', 'off', true), pg_notify('buntime_stored', %(host)s)
