@@ -174,10 +174,10 @@ async def test_of_many_changes_of_one_version_one_is_made(stores: tuple[Postgres
 async def test_a_host_sees_what_another_one_has_changed(stores: tuple[PostgresStore, PostgresStore]) -> None:
     one, two = stores
     await one.add_session(session(), None, 1)
-    assert [found.id for found in await two.changed_sessions()] == ["ses_one"]
-    assert await two.changed_sessions() == []
+    assert [found.id for found in await two._changed_rows()] == ["ses_one"]
+    assert await two._changed_rows() == []
     await one.change_session(session(), replace(session(), state=State.IDLE))
-    assert [found.state for found in await two.changed_sessions()] == [State.IDLE]
+    assert [found.state for found in await two._changed_rows()] == [State.IDLE]
     assert await two.count_states() == {state: int(state is State.IDLE) for state in State}
 
 
@@ -186,7 +186,7 @@ async def test_sessions_of_a_restored_dump_do_not_look_changed_for_ever(place: P
         await store.add_session(session(), None, 1)
     postgres_server.execute("UPDATE sessions SET changed = '999999999999'", "contracts")
     async with opened(place) as store:
-        assert [one.id for one in await store.changed_sessions()] == ["ses_one"]
+        assert [one.id for one in await store._changed_rows()] == ["ses_one"]
         above = "SELECT count(*) FROM sessions WHERE changed > pg_current_xact_id()"
         assert postgres_server.execute(above, "contracts") == [(0,)]
 
@@ -194,22 +194,22 @@ async def test_sessions_of_a_restored_dump_do_not_look_changed_for_ever(place: P
 async def test_all_is_read_again_when_numbers_of_transactions_went_back(place: Place) -> None:
     async with opened(place) as store:
         await store.add_session(session(), None, 1)
-        await store.changed_sessions()
+        await store._changed_rows()
         since, server = store._horizon
         store._horizon, store._seen = (since + 1_000_000, server), {}
-        assert [one.id for one in await store.changed_sessions()] == ["ses_one"]
+        assert [one.id for one in await store._changed_rows()] == ["ses_one"]
 
 
 async def test_no_change_is_missed_however_late_it_commits(place: Place, postgres_url: str) -> None:
     async with opened(place) as store, await psycopg.AsyncConnection.connect(postgres_url) as slow:
         await store.add_session(session("ses_slow"), None, 9)
-        await store.changed_sessions()
+        await store._changed_rows()
         await slow.execute("UPDATE sessions SET version = 2, changed = pg_current_xact_id() WHERE id = 'ses_slow'")
         await store.add_session(session("ses_quick"), None, 9)
-        assert [one.id for one in await store.changed_sessions()] == ["ses_quick"]
+        assert [one.id for one in await store._changed_rows()] == ["ses_quick"]
         await slow.commit()
-        assert [one.id for one in await store.changed_sessions()] == ["ses_slow"]
-        assert await store.changed_sessions() == []
+        assert [one.id for one in await store._changed_rows()] == ["ses_slow"]
+        assert await store._changed_rows() == []
 
 
 async def test_readers_of_events_never_miss_one_however_late_it_commits(
@@ -545,7 +545,7 @@ async def test_a_database_that_stops_is_unavailable_and_comes_back(
     heard = asyncio.Event()
     async with opened(place_of(own_server.url("own"))) as store:
         await store.add_session(session(), None, 1)
-        await store.changed_sessions()
+        await store._changed_rows()
         await asyncio.to_thread(own_server.stop)
         began = time.monotonic()
         for call in (store.get_session("ses_unknown"), store.remove_session("ses_one")):
@@ -557,7 +557,7 @@ async def test_a_database_that_stops_is_unavailable_and_comes_back(
         store.on_stored(heard.set)
         await asyncio.to_thread(own_server.start)
         await eventually(lambda: has(store, "ses_one"))
-        assert [one.id for one in await store.changed_sessions()] == ["ses_one"]  # all, after another start
+        assert [one.id for one in await store._changed_rows()] == ["ses_one"]  # all, after another start
         async with asyncio.timeout(PATIENCE):
             await heard.wait()
     async with opened(place_of(own_server.url("own"))) as store:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from buntime.errors import CommitUnknown
+from buntime.errors import CommitUnknown, StaleSession
 from buntime.fleet.members import Fenced, Membership
 from buntime.session import Session
 from buntime.stores.postgres.own import OwnSessions
@@ -134,3 +134,29 @@ def test_activity_that_was_stored_is_known_also_while_a_read_or_a_change_is_unde
         assert host.own.get(ONE.id) is None
         change.after = TWO
     assert host.own.get(ONE.id) == replace(TWO, last_active=NOW + 9)
+
+
+def test_a_member_asks_once_for_all_and_then_notes_what_it_has_changed(host: Host) -> None:
+    host.change(TWO)
+    assert host.own.take_changed() is None
+    assert host.own.take_changed() == set()
+    host.change(replace(ONE, version=3))
+    host.change(None)
+    with pytest.raises(StaleSession), host.own.changing("ses_stale"):
+        raise StaleSession("")
+    assert host.own.take_changed() == {ONE.id}
+    host.own.put_back({ONE.id})
+    assert host.own.take_changed() == {ONE.id}
+    host.own.put_back(None)
+    assert host.own.take_changed() is None
+    host.me = Membership("hst_me", 2)
+    assert host.own.take_changed() is None
+
+
+def test_a_session_whose_change_may_still_come_counts_as_changed_until_that_is_known(host: Host) -> None:
+    host.own.take_changed()
+    with pytest.raises(CommitUnknown), host.own.changing(ONE.id):
+        raise CommitUnknown("")
+    assert [host.own.take_changed() for _ in range(3)] == [{ONE.id}] * 3
+    host.change(TWO)
+    assert [host.own.take_changed() for _ in range(2)] == [{ONE.id}, set()]

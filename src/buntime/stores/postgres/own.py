@@ -29,6 +29,7 @@ class OwnSessions:
         self._changes: dict[str, list[Change]] = {}  # under way, by session
         self._unsure: set[str] = set()  # after a change whose outcome may be unknown
         self._reads: set[Read] = set()  # under way
+        self._changed: set[str] | None = None  # since `take_changed`. None: it was not asked yet as this member
 
     def __len__(self) -> int:
         return len(self._known)
@@ -68,12 +69,14 @@ class OwnSessions:
             yield change
         except Exception as failure:
             if isinstance(failure, Unavailable):
-                self._unsure.add(session_id)
+                self._note_unsure(session_id)
             raise  # what else the database has refused was not stored
         except BaseException:
-            self._unsure.add(session_id)
+            self._note_unsure(session_id)
             raise
         else:
+            if change.after is not None:
+                self._note_changed((session_id,))
             if change.is_alone:
                 self._unsure.discard(session_id)
                 self._learn_change(change)
@@ -81,6 +84,21 @@ class OwnSessions:
             others.remove(change)
             if not others:
                 del self._changes[session_id]
+
+    def take_changed(self) -> set[str] | None:
+        """Sessions that this host has changed since the last call, or may have. Their newest versions are what counts.
+        None, for the first call as this member: ask the database for all. Then changes from now on are noted."""
+        if not self._is_current():
+            return None
+        changed, self._changed = self._changed, set(self._unsure)  # whose change may still come
+        return changed
+
+    def put_back(self, changed: Iterable[str] | None) -> None:
+        """What was taken could not be read: `take_changed` returns it again."""
+        if changed is None:
+            self._changed = None
+        else:
+            self._note_changed(changed)
 
     def has_touched(self, times: Mapping[str, int]) -> None:
         """Activity is in the rows now: session → Unix seconds."""
@@ -90,6 +108,14 @@ class OwnSessions:
             if (known := self._known.get(session_id)) is not None:
                 self._known[session_id] = active_since(known, at)
         self._spoil(times)
+
+    def _note_unsure(self, session_id: str) -> None:
+        self._unsure.add(session_id)
+        self._note_changed((session_id,))
+
+    def _note_changed(self, session_ids: Iterable[str]) -> None:
+        if self._changed is not None:
+            self._changed.update(session_ids)
 
     def _learn_change(self, change: "Change") -> None:
         after = change.after
@@ -116,6 +142,7 @@ class OwnSessions:
             self._me = me
             self._known.clear()
             self._unsure.clear()
+            self._changed = None
         return True
 
 

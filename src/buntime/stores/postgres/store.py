@@ -67,7 +67,7 @@ class PostgresStore(CountedOverHosts):
         self._pool = pool
         self.is_pooled = is_pooled  # a pooler shares connections among transactions: statements cannot be prepared
         self._keys = KnownKeys()
-        self._seen: dict[str, int] = {}  # session → version that `changed_sessions` returned, and may find again
+        self._seen: dict[str, int] = {}  # session → version that `_changed_rows` returned, and may find again
         self._horizon = (0, "")  # transactions before this one of that server are known
 
     @classmethod
@@ -268,13 +268,31 @@ class PostgresStore(CountedOverHosts):
         return {state: counts.get(state.value, 0) for state in State}
 
     async def changed_sessions(self) -> Sequence[Session]:
+        changed = self._own.take_changed()
+        try:
+            if changed is None:
+                return await self._changed_rows()
+            found = list[Session]()
+            for place, session_id in enumerate(sorted(changed), 1):
+                session = await self.get_session(session_id)
+                if session is not None and session.host == self.host:
+                    found.append(session)
+                if not place % ROWS_AT_ONCE:
+                    await asyncio.sleep(0)
+            return found
+        except BaseException:
+            self._own.put_back(changed)
+            raise
+
+    async def _changed_rows(self) -> Sequence[Session]:
+        """Those of this host that anybody has changed since the last call, by their rows."""
         noted = self._touching | self._touched
         since, known = self._horizon
         rows = await self._transactions.all("changed_sessions", since=str(since), me=self.host)
         server = rows[0]["server"]
         if since and (server != known or rows[0]["horizon"] < since):  # a crash restart keeps the time of the start
             self._horizon, self._seen = (0, ""), {}
-            return await self.changed_sessions()
+            return await self._changed_rows()
         found = [row for row in rows if row["id"] is not None]
         new = await self._seen_rows([row for row in found if self._seen.get(row["id"]) != row["version"]], noted)
         self._horizon = rows[0]["horizon"], server
