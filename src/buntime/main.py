@@ -44,10 +44,12 @@ from buntime.joining import Member, joined
 from buntime.lifecycle.aside import Aside
 from buntime.lifecycle.assembly import Lifecycle, assemble_lifecycle
 from buntime.lifecycle.decisions import Waits
+from buntime.lifecycle.default_image import find_default_image
 from buntime.lifecycle.keeper import Keeper, Pace
 from buntime.lifecycle.leftovers import Leftovers
 from buntime.lifecycle.master_key import BadMasterKey, open_vault
 from buntime.lifecycle.misplaced import MisplacedSandboxes
+from buntime.lifecycle.saved_images import SavedImages
 from buntime.lifecycle.saving import Saving
 from buntime.lifecycle.sealing import Vault
 from buntime.operations.assembly import assemble_operations
@@ -60,10 +62,11 @@ from buntime.plan import without_checkpoints
 from buntime.ports import Owners, Store
 from buntime.preview import api_url
 from buntime.sandboxes.guest.client import Links
-from buntime.sandboxes.images.shelf import Shelf
+from buntime.sandboxes.images.host_image import HostImage
+from buntime.sandboxes.images.pruning import keep_pruned, prune
 from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.kernel.host import NoPart
-from buntime.sandboxes.kernel.image import ImageFailed, ensure_image
+from buntime.sandboxes.kernel.image import Image, ImageFailed, ensure_image
 from buntime.sandboxes.kernel.oci import CORE
 from buntime.sandboxes.local import LocalSandboxes
 from buntime.sandboxes.opening import keep_names, opened
@@ -106,18 +109,26 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
     raise_limits(core=CORE)
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
-        image = await ensure_image(config.images, say)
+        image = None if config.store else await ensure_image(config.images, say)
         require_own(config)
         member = await enter(joined(config)) if config.store else None
         clock: Callable[[], float] = member.clock if member else time.time
         store: Store = member.store if member else await enter(opened_file(config))
         owners: Owners = member.owners if member else SoleOwner()
         links, tasks = await enter(Links()), await enter(Tasks())
-        sessions = await store.all_sessions()
-        await _prune_images(config, store)
+        vault = await _vault(config, member, [*await store.all_sessions(), *await store.all_layers()])
+        archive = archive_of(config)
+        if member:
+            shown, seen = config.archive or str(config.data_dir / "archive"), config.data_dir / "archive-mark"
+            await require_shared(archive, await member.store.agreed(AGREED), member.store.agree, shown, seen)
+            image = await _image_of_fleet(config, member, SavedImages(archive, vault), say)
+            tasks.start_daemon(keep_pruned(config, store.used_images), "unused images")
+        assert image is not None
+        await prune(config, store.used_images)
 
-        owned = {session.sandbox: session for session in sessions}
+        sessions = await store.all_sessions()  # only now: the image may have taken minutes
         layers, made = await store.all_layers(), await store.all_made_images()
+        owned = {session.sandbox: session for session in sessions}
         left = await member.store.left_behind() if member else ()
         ids = [layer.id for layer in layers] + [each.volume for each in left]
         sandboxes = await enter(opened(config, image, plans["free"].default, owned, tasks, links, ids, made))
@@ -128,11 +139,6 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
             tasks.start_daemon(others.keep(), "other hosts")
         sandboxes.on_exited(Telling(store, clock).exited)
 
-        vault = await _vault(config, member, [*sessions, *layers])
-        archive = archive_of(config)
-        if member:
-            shown, seen = config.archive or str(config.data_dir / "archive"), config.data_dir / "archive-mark"
-            await require_shared(archive, await member.store.agreed(AGREED), member.store.agree, shown, seen)
         saving = await enter(Saving(archive, vault, sandboxes.volumes, clock))
         hosts: Hosts = SoleHost(f"{config.host}:{config.port}", store, sandboxes, clock)
         if member:
@@ -150,8 +156,8 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
         metrics = Metrics(Readings(store, sandboxes, saving, sandboxes.works, clock, hosts, fleet))
         history = history_of(config)
         await history.keep({session.id for session in sessions})
-        own = (store, sandboxes, saving, owners, history, plans, tasks, clock)
-        lifecycle = assemble_lifecycle(*own, metrics, host_moments(), releases=member.store if member else None)
+        own, rows = (store, sandboxes, saving, owners, history, plans, tasks, clock), member.store if member else None
+        lifecycle = assemble_lifecycle(*own, metrics, host_moments(), releases=rows, defaults=rows)
         await lifecycle.transitions.settle()
         _keep(config, store, sandboxes, lifecycle, owners, tasks, clock)
         if member:
@@ -193,6 +199,12 @@ async def _vault(config: Config, member: Member | None, owners: Sequence[Session
     return vault
 
 
+async def _image_of_fleet(config: Config, member: Member, saved: SavedImages, say: Say) -> Image:
+    """The host is a member meanwhile, so it goes on with what runs. Nobody reaches it yet, so it takes no creates."""
+    found = await find_default_image(HostImage(config, say), member.store, saved)
+    return Image(found, config.images / found)
+
+
 async def _limits(config: Config, member: Member, stack: AsyncExitStack) -> tuple[FleetRates, FleetPlaces]:
     """What counts over all hosts."""
     home = await stack.enter_async_context(asking(lambda: trusted_by(config.run_dir / "edge")))
@@ -207,14 +219,6 @@ def _opened(entrance: Entrance, member: Member) -> Count:
         return await entrance.find_open(await member.store.awake_here())
 
     return count
-
-
-async def _prune_images(config: Config, store: Store) -> None:
-    """Removes images that nothing refers to, and what a killed `buntime images add` has left."""
-    shelf = Shelf(config.images, config.instance)
-    with shelf.locked() as have:
-        if have:
-            await asyncio.to_thread(shelf.prune, await store.used_images())
 
 
 def _keep(

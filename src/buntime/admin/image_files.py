@@ -9,6 +9,7 @@ from buntime.admin.refusals import CommandRefused
 from buntime.admin.store import open_store
 from buntime.config import Config
 from buntime.sandboxes.images.adding import Added, add_image
+from buntime.sandboxes.images.noted import needed, noted_default
 from buntime.sandboxes.images.refused import GB, ImageRefused
 from buntime.sandboxes.images.shelf import Shelf
 from buntime.sandboxes.kernel.image import DEBIAN_CAS, HOST_CAS, ImageFailed, ensure_image, extra_cas
@@ -19,7 +20,7 @@ def add(config: Config, source: str, keep: Callable[[Added], None]) -> Added:
         typer.echo(line, err=True)
 
     try:
-        host = asyncio.run(ensure_image(config.images, tell))
+        host = noted_default(config) or asyncio.run(ensure_image(config.images, tell))
         shelf, cas = Shelf(config.images, config.instance), extra_cas(HOST_CAS, DEBIAN_CAS)
         return add_image(shelf, source, host, cas, config.image_gb * GB, tell, keep)
     except (ImageRefused, ImageFailed) as refused:
@@ -35,4 +36,4 @@ def prune(config: Config) -> None:
         if have:
             with open_store(config) as store:
                 used = store.used_images()
-            shelf.prune(used)
+            shelf.prune(used | needed(config.data_dir))

@@ -21,6 +21,7 @@ from buntime.lifecycle.observations import Observations
 from buntime.lifecycle.recovering import Recovering
 from buntime.lifecycle.relief import Relief
 from buntime.lifecycle.restoring import Restoring
+from buntime.lifecycle.saved_images import DefaultImages
 from buntime.lifecycle.saving import Saving
 from buntime.lifecycle.services import Services
 from buntime.lifecycle.transitions import Transitions
@@ -65,9 +66,10 @@ def assemble_lifecycle(
     monitor: Monitor | None = None,
     moment: Callable[[], Moment] | None = None,
     releases: Releases | None = None,
+    defaults: DefaultImages | None = None,
 ) -> Lifecycle:
     """`plans`: by name. `monitor` is told what happens to sessions. `moment`: by default, what `clock` says.
-    `releases`: None where there is no other host."""
+    `releases`, `defaults`: None where there is no other host."""
     monitor = monitor or Unwatched()
     moment, own_plans = moment or moments_of(clock), AccountPlans(store, plans)
     metering = Metering(store, sandboxes, tasks, moment)
@@ -77,7 +79,7 @@ def assemble_lifecycle(
     archiving = Archiving(store, sandboxes, saving, changes, holds, owners, tasks)
     saves = (store, sandboxes, saving, changes, holds, archiving)
     checkpoints = Checkpoints(*saves, own_plans, tasks, clock, monitor)
-    layers = Layers(store, sandboxes, saving, changes, holds, owners, tasks, clock, monitor)
+    layers = Layers(store, sandboxes, saving, changes, holds, owners, tasks, clock, monitor, defaults)
     services = Services(store, sandboxes, plans, tasks, clock)
     parts = (store, sandboxes, saving, changes, holds, observations, archiving, layers, services, tasks)
     transitions = Transitions(*parts, monitor, metering, owners)

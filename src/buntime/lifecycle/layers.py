@@ -22,7 +22,7 @@ from buntime.lifecycle.changes import Changes
 from buntime.lifecycle.holds import Holds
 from buntime.lifecycle.monitor import Monitor
 from buntime.lifecycle.progress import Progress
-from buntime.lifecycle.saved_images import SharedImages
+from buntime.lifecycle.saved_images import DefaultImages, SharedImages
 from buntime.lifecycle.saving import UNSAVED, LayerDamaged, Saving
 from buntime.lifecycle.transfers import Interrupted
 from buntime.plan import MB
@@ -53,7 +53,9 @@ class Layers:
         tasks: Tasks,
         clock: Callable[[], float],
         monitor: Monitor,
+        defaults: DefaultImages | None = None,
     ) -> None:
+        """`defaults`: None where there is no other host."""
         self._store = store
         self._sandboxes = sandboxes
         self._saving = saving
@@ -70,7 +72,7 @@ class Layers:
         self._in_use: Counter[str] = Counter()  # layers that stay on this host
         self._removing = asyncio.Lock()  # one at a time: what is being removed is not in use
         self._due = asyncio.Event()
-        self.shared = SharedImages(store, sandboxes.roots, saving.images, owners)
+        self.shared = SharedImages(store, sandboxes.roots, saving.images, owners, defaults)
 
     # --- making ---
 

@@ -1,4 +1,4 @@
-"""Images that operators have added, in the archive of a fleet: any host has them from there.
+"""Images that operators have added, and default images, in the archive of a fleet: any host has them from there.
 
     images/<image id>    a tarball, packed, and sealed with a key of the master key's
 
@@ -7,8 +7,9 @@ the content, so the host that fetches it finds out whether that is right.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import suppress
+from typing import Protocol
 
 import structlog
 
@@ -48,12 +49,33 @@ class SavedImages:
         self._archive.delete(FOLDER + image_id)
 
 
+class DefaultImages(Protocol):
+    """The default images of a fleet, one for each recipe: the sources of which hosts make it."""
+
+    async def default_image(self, recipe: str) -> str | None:
+        """The id, if hosts have chosen one. This host uses the recipe from now on. What is of recipes that no host uses
+        any more is forgotten. Raises MayNotAct and Unavailable."""
+        ...
+
+    async def choose_default_image(self, recipe: str, image: str, instead_of: str = "") -> str:
+        """Returns what all hosts choose: the first image, or this one in place of `instead_of`. Raises the same."""
+        ...
+
+    async def default_images(self) -> Set[str]:
+        """Ids of those of all recipes. Raises Unavailable."""
+        ...
+
+
 class SharedImages:
-    def __init__(self, store: Store, roots: Roots, saved: SavedImages, owners: Owners) -> None:
+    def __init__(
+        self, store: Store, roots: Roots, saved: SavedImages, owners: Owners, defaults: DefaultImages | None
+    ) -> None:
+        """`defaults`: None where there is no other host."""
         self._store = store
         self._roots = roots
         self._saved = saved
         self._owners = owners
+        self._defaults = defaults
 
     def is_here(self, image_id: str) -> bool:
         return self._owners.is_alone or self._roots.has(image_id)
@@ -89,7 +111,8 @@ class SharedImages:
         if not self._owners.may_act():
             return
         there = await asyncio.to_thread(self._saved.all)
-        used = {image for image in await self._store.used_images() if image.startswith(ADDED_PREFIX)}
+        defaults = await self._defaults.default_images() if self._defaults else frozenset[str]()
+        used = {image for image in defaults | await self._store.used_images() if image.startswith(ADDED_PREFIX)}
         for image_id in used & set(await asyncio.to_thread(self._roots.all)) - there:
             await asyncio.to_thread(lambda image: self._saved.put(image, self._roots.send(image)), image_id)
             reached("image: saved")

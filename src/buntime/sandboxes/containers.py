@@ -25,6 +25,7 @@ from buntime.plan import Limits
 from buntime.ports import SandboxGone
 from buntime.sandboxes import record as records
 from buntime.sandboxes.guest.client import Guest
+from buntime.sandboxes.images.noted import note_guest
 from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.kernel.host import Part, Slots
 from buntime.sandboxes.kernel.image import Image
@@ -128,6 +129,7 @@ class Containers:
         directory = self.directory(sandbox)
         directory.mkdir(mode=0o700)
         records.write(directory, record)
+        note_guest(directory, self._settings.image.id)
         reached("make: recorded")
         if purpose is None:
             machinery.volumes.create(record.volume, limits.disk)

@@ -45,6 +45,7 @@ class CarriedImages:
     def receive(self, image_id: str, content: Iterator[bytes]) -> None:
         with self._shelf.locked(_silent), self._shelf.work() as work:
             if self.has(image_id):
+                self._shelf.mark(image_id)  # another server of this machine has brought it
                 return
             _unpack(content, work)
             env = _env(work / f"{image_id}.env")

@@ -57,7 +57,7 @@ class Shelf:
         image = f"root-{digest}"
         subprocess.run(["sync", "-f", str(root)], check=True)
         reached("image: written")
-        self._mark(image)
+        self.mark(image)
         reached("image: marked")
         if not (self._directory / image).exists():
             if env:
@@ -75,7 +75,7 @@ class Shelf:
                 mark.unlink()
         for image in used:  # a data directory that was moved has another instance id
             if ADDED.fullmatch(image) and (self._directory / image).is_dir():
-                self._mark(image)
+                self.mark(image)
         for left_over in self._directory.glob(UNFINISHED + "*"):
             shutil.rmtree(left_over, ignore_errors=True)
         unused = [path for path in self._directory.glob("root-*") if ADDED.fullmatch(path.name)]
@@ -100,7 +100,8 @@ class Shelf:
         shutil.rmtree(gone, ignore_errors=True)
         return True
 
-    def _mark(self, image: str) -> None:
+    def mark(self, image: str) -> None:
+        """This server has the image. To be called with the lock."""
         marks = self._marks(image)
         marks.mkdir(mode=0o700, parents=True, exist_ok=True)
         (marks / self._instance).touch()

@@ -1,6 +1,6 @@
 """Which host has a session, and what one host does for all."""
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence, Set
 from typing import Any
 
 from psycopg import AsyncConnection
@@ -21,7 +21,8 @@ type Asked[T] = Callable[[AsyncConnection[Any], Membership], Awaitable[T]]
 
 
 class OwnedSessions(NotedUsage):
-    """Implements `fleet.rows.Rows`, with the statements of `fleet.postgres.ownership`."""
+    """Implements `fleet.rows.Rows`, with the statements of `fleet.postgres.ownership`, and `DefaultImages` of
+    `lifecycle.saved_images`."""
 
     async def whereabouts(self, session_id: str) -> Whereabouts | None:
         return await self._transactions.read(lambda connection: ownership.look(connection, session_id))
@@ -62,6 +63,25 @@ class OwnedSessions(NotedUsage):
             return str((await transaction.only("agreed", name=name))["value"])
 
         return await self._change(work)
+
+    async def default_image(self, recipe: str) -> str | None:
+        async def work(transaction: Transaction) -> str | None:
+            await transaction.send("use_recipe", recipe=recipe, host=self.host)
+            await transaction.send("drop_default_images")
+            row = await transaction.first("default_image", recipe=recipe)
+            return None if row is None else str(row["image"])
+
+        return await self._change(work)
+
+    async def choose_default_image(self, recipe: str, image: str, instead_of: str = "") -> str:
+        async def work(transaction: Transaction) -> str:
+            await transaction.send("put_default_image", recipe=recipe, image=image, instead_of=instead_of)
+            return str((await transaction.only("default_image", recipe=recipe))["image"])
+
+        return await self._change(work)
+
+    async def default_images(self) -> Set[str]:
+        return {row["image"] for row in await self._transactions.all("default_images")}
 
     async def left_behind(self) -> Sequence[Left]:
         return await self._transactions.read(lambda connection: ownership.left_behind(connection, self.host))

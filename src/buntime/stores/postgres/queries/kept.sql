@@ -142,3 +142,20 @@ DELETE FROM images WHERE account = %(account)s AND name = %(name)s
 
 -- name: drop_names_of
 DELETE FROM images WHERE account = %(account)s
+
+-- name: use_recipe
+UPDATE hosts SET recipe = %(recipe)s WHERE id = %(host)s AND recipe <> %(recipe)s
+
+-- name: put_default_image
+-- The first one stays, unless it is the one that cannot be used.
+INSERT INTO default_images (recipe, image) VALUES (%(recipe)s, %(image)s)
+ON CONFLICT (recipe) DO UPDATE SET image = excluded.image WHERE default_images.image = %(instead_of)s
+
+-- name: drop_default_images
+DELETE FROM default_images WHERE NOT EXISTS (SELECT FROM hosts WHERE hosts.recipe = default_images.recipe)
+
+-- name: default_image
+SELECT image FROM default_images WHERE recipe = %(recipe)s
+
+-- name: default_images
+SELECT image FROM default_images

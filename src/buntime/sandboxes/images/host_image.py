@@ -1,0 +1,41 @@
+"""The image that a host of a fleet makes itself, under the name of its content, and the one that the fleet has."""
+
+import subprocess
+
+from buntime.config import Config
+from buntime.sandboxes.images.carrying import CarriedImages
+from buntime.sandboxes.images.cleaning import digest
+from buntime.sandboxes.images.noted import note_default
+from buntime.sandboxes.images.shelf import Shelf
+from buntime.sandboxes.images.sources import Say
+from buntime.sandboxes.kernel.image import ensure_image, find_image, image_id, sources
+
+
+class HostImage:
+    """Implements `lifecycle.default_image.HostImage`."""
+
+    def __init__(self, config: Config, say: Say) -> None:
+        self.config = config
+        self._say = say
+        self._sources = sources()
+        self._shelf = Shelf(config.images, config.instance)
+        self.recipe = image_id(self._sources)
+        self.roots = CarriedImages(config.images, config.instance)
+
+    def is_made(self) -> bool:
+        return find_image(self.config.images, self.recipe) is not None
+
+    async def prepare(self) -> None:
+        await ensure_image(self.config.images, self._say, self._sources)
+
+    def name(self) -> str:
+        made = self.config.images / self.recipe
+        with self._shelf.locked(self._say), self._shelf.work() as work:
+            root = work / "root"
+            subprocess.run(["cp", "-al", str(made), str(root)], check=True)
+            content = digest(root, {})
+            self.note(f"root-{content}")
+            return self._shelf.put(root, content, {})
+
+    def note(self, image: str) -> None:
+        note_default(self.config.data_dir, image)
