@@ -24,7 +24,7 @@ log = structlog.get_logger()
 
 FOLDER = "images/"
 LARGEST = 1 << 40  # bytes of an image
-TICK_SECONDS = 60.0
+TICK_SECONDS, FIRST_SECONDS = 60.0, 20.0  # between looks; after the first one: a start has more urgent work
 
 
 class SavedImages:
@@ -99,21 +99,26 @@ class SharedImages:
 
     async def keep(self) -> None:
         """For ever, on a host that is not alone: puts images of this host into the archive."""
+        is_first = True
         while not self._owners.is_alone:
             try:
-                await self.look()
+                await self.look(is_first=is_first)
             except (errors.BuntimeError, ArchiveUnavailable, OSError) as failed:
                 log.warning("images_not_saved", reason=str(failed))
-            await asyncio.sleep(TICK_SECONDS)
+            await asyncio.sleep(FIRST_SECONDS if is_first else TICK_SECONDS)
+            is_first = False
 
-    async def look(self) -> None:
-        """Once: saves what the archive lacks. One host removes for all what nothing refers to."""
+    async def look(self, *, is_first: bool = False) -> None:
+        """Once: saves what the archive lacks. One host removes for all what nothing refers to. The first look leaves a
+        default image to the next one, unless a session may need it on another host."""
         if not self._owners.may_act():
             return
         there = await asyncio.to_thread(self._saved.all)
         defaults = await self._defaults.default_images() if self._defaults else frozenset[str]()
-        used = {image for image in defaults | await self._store.used_images() if image.startswith(ADDED_PREFIX)}
-        for image_id in used & set(await asyncio.to_thread(self._roots.all)) - there:
+        referred = await self._store.used_images()
+        used = {image for image in defaults | referred if image.startswith(ADDED_PREFIX)}
+        due = used & referred if is_first else used
+        for image_id in due & set(await asyncio.to_thread(self._roots.all)) - there:
             await asyncio.to_thread(lambda image: self._saved.put(image, self._roots.send(image)), image_id)
             reached("image: saved")
             log.info("image_saved", image=image_id)

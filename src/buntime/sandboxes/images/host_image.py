@@ -1,6 +1,12 @@
-"""The image that a host of a fleet makes itself, under the name of its content, and the one that the fleet has."""
+"""The image that a host of a fleet makes itself, under the name of its content.
+
+    img-<digest of the sources>            what was made
+    img-<digest of the sources>.content    a digest of its files
+    root-<digest of its files>             hard links of it, on the shelf
+"""
 
 import subprocess
+from pathlib import Path
 
 from buntime.config import Config
 from buntime.sandboxes.images.carrying import CarriedImages
@@ -8,6 +14,7 @@ from buntime.sandboxes.images.cleaning import digest
 from buntime.sandboxes.images.noted import note_default
 from buntime.sandboxes.images.shelf import Shelf
 from buntime.sandboxes.images.sources import Say
+from buntime.sandboxes.kernel.durable import write_durably
 from buntime.sandboxes.kernel.image import ensure_image, find_image, image_id, sources
 
 
@@ -31,11 +38,23 @@ class HostImage:
     def name(self) -> str:
         made = self.config.images / self.recipe
         with self._shelf.locked(self._say), self._shelf.work() as work:
+            content = _digest(made)
+            self.note(f"root-{content}")
             root = work / "root"
             subprocess.run(["cp", "-al", str(made), str(root)], check=True)
-            content = digest(root, {})
-            self.note(f"root-{content}")
             return self._shelf.put(root, content, {})
 
     def note(self, image: str) -> None:
         note_default(self.config.data_dir, image)
+
+
+def _digest(made: Path) -> str:
+    """Reads all files once: nothing writes to the image, so a file beside it keeps the answer. To be called with the
+    lock."""
+    kept, status = made.with_suffix(".content"), made.stat()
+    same = f"{status.st_ino} {status.st_mtime_ns}"  # an operator may have it made anew
+    if kept.exists() and kept.read_text().startswith(f"{same} "):
+        return kept.read_text().split()[-1]
+    content = digest(made, {})
+    write_durably(kept, f"{same} {content}\n")
+    return content
