@@ -61,11 +61,6 @@ def is_here(server: Server, image: str) -> bool:
     return (Path(server.settings["BUNTIME_IMAGES_DIR"]) / image).is_dir()
 
 
-def restart(server: Server) -> None:
-    server.stop()
-    server.start()
-
-
 def test_hosts_of_different_days_exchange_sessions_forks_snapshots_and_images(
     servers: Servers, database: Database, tmp_path: Path
 ) -> None:
@@ -92,14 +87,15 @@ def test_hosts_of_different_days_exchange_sessions_forks_snapshots_and_images(
     of_monday = default_of(monday)
 
     database.execute("DELETE FROM default_images", "buntime")  # as if both had started at a time without an archive
-    monday.cli("hosts", "drain", "here", "--within", "0")
+    monday.stop()
     tuesday.start()
     of_tuesday = default_of(tuesday)
     assert of_tuesday != of_monday
     second = other.open(name="second")
     assert day(second) == "tuesday"
-    restart(tuesday)  # the image is in the archive soon
-    restart(monday)  # which saves its own, since a session needs it
+    tuesday.stop()
+    tuesday.start()  # saves its image at once, since a session needs it
+    monday.start()  # does the same
     assert default_of(monday) == of_tuesday, "the fleet has one from now on"
     assert day(second) == "tuesday"
 

@@ -1,12 +1,15 @@
 """What a host of a fleet keeps of images: the one that it makes, under the name of its content, and what it uses."""
 
 import os
+import signal
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from buntime.config import Config
+from buntime.daemon import steps
 from buntime.sandboxes.images.host_image import HostImage
 from buntime.sandboxes.images.noted import note_guest, noted_default
 from buntime.sandboxes.images.pruning import prune
@@ -84,3 +87,41 @@ async def test_servers_that_share_a_directory_do_not_remove_each_others_images(t
     assert await prune(one.config, used) == []
     second.note("root-" + "0" * 32)
     assert await prune(second.config, used) == [image]
+
+
+def dies(work: Callable[[], object], at: str = "") -> None:
+    """A process of its own does the work, and is killed at this step."""
+    child = os.fork()
+    if child == 0:
+        steps.hook = lambda step: _die() if step == at else None
+        try:
+            work()
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+async def test_a_host_that_is_killed_goes_on_where_it_was_and_leaves_nothing(tmp_path: Path) -> None:
+    one, other = host(tmp_path / "a", "monday"), host(tmp_path / "b", "tuesday")
+    for step in ("image: written", "image: marked", "image: put"):
+        dies(one.name, step)
+    image = one.name()
+    other.note(image)
+
+    def cut() -> Iterator[bytes]:
+        yield next(one.roots.send(image))[:100]
+        _die()
+
+    dies(lambda: other.roots.receive(image, cut()))
+    for step in ("image: written", "image: marked"):
+        dies(lambda: other.roots.receive(image, one.roots.send(image)), step)
+    other.roots.receive(image, one.roots.send(image))
+    for each in (one, other):
+        assert await prune(each.config, used) == []
+        found = {path.name for path in each.config.images.iterdir() if not path.name.startswith(one.recipe)}
+        assert found == {".lock", "uses", image}

@@ -13,7 +13,6 @@ from typing import Protocol
 
 import structlog
 
-from buntime.daemon.steps import reached
 from buntime.errors import Unavailable
 from buntime.lifecycle.saved_images import DefaultImages, SavedImages
 from buntime.lifecycle.sealing import Damaged
@@ -84,9 +83,7 @@ async def find_default_image(
 
 async def _own(host: HostImage) -> str:
     await host.prepare()
-    image = await asyncio.to_thread(host.name)
-    reached("default image: named")
-    return image
+    return await asyncio.to_thread(host.name)
 
 
 class _Outcome(Enum):
@@ -102,7 +99,6 @@ async def _fetched(roots: Roots, saved: SavedImages, image: str, deadline: float
         try:
             await _receive(roots, saved, image, deadline)
             log.info("default_image_fetched", image=image)
-            reached("default image: fetched")
         except ObjectMissing:
             if time.monotonic() > deadline:
                 log.error("default_image_missing", image=image)

@@ -1,8 +1,8 @@
 """The image that a host of a fleet makes itself, under the name of its content.
 
-    img-<digest of the sources>            what was made
-    img-<digest of the sources>.content    a digest of its files
-    root-<digest of its files>             hard links of it, on the shelf
+img-<digest of the sources>            what was made
+img-<digest of the sources>.content    a digest of its files
+root-<digest of its files>             hard links of it, on the shelf
 """
 
 import subprocess
