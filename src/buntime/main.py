@@ -239,7 +239,7 @@ def _keep(
     tasks.start(lifecycle.services.resume(), "services")
     tasks.start(lifecycle.archiving.sweep(), "sweep of the archive")
     tasks.start_daemon(lifecycle.layers.keep(), "layers")
-    if not owners.is_alone:
+    if not owners.is_alone and config.archive:  # without the setting, no other host could fetch them
         tasks.start_daemon(lifecycle.layers.shared.keep(), "images in the archive")
     tasks.start_daemon(sandboxes.keep_pool(), "pool")
     tasks.start_daemon(sandboxes.keep_rules(), "rules")

@@ -8,11 +8,13 @@ import pytest
 
 from buntime.errors import Unavailable
 from buntime.lifecycle.default_image import TRIES, find_default_image
-from buntime.lifecycle.saved_images import SavedImages
+from buntime.lifecycle.saved_images import SavedImages, SharedImages
 from buntime.lifecycle.sealing import Vault
 from buntime.testing.archive import FakeArchive
 from buntime.testing.default_images import FakeDefaultImages
+from buntime.testing.owners import FakeOwners
 from buntime.testing.roots import FakeRoots
+from buntime.testing.store import FakeStore
 
 RECIPE = "img-1"
 
@@ -199,3 +201,17 @@ async def test_a_new_recipe_makes_one_new_image(hosts: tuple[Host, Host], archiv
     assert await b.start() == a.own
     assert b.made == 0
     assert await a.fleet.default_images() == {a.own}
+
+
+async def test_a_default_image_is_in_the_archive_for_as_long_as_a_host_has_its_recipe(archive: FakeArchive) -> None:
+    a = Host(1, FakeDefaultImages(), archive)
+    await a.start()
+    shared = SharedImages(FakeStore(), a.roots, a.saved, FakeOwners(), a.fleet)
+    await shared.look(is_first=True)
+    assert not archive.objects, "a start has more urgent work"
+    for _ in range(2):
+        await shared.look()
+        assert list(archive.objects) == [f"images/{a.own}"]
+    await a.fleet.default_image("img-2")
+    await shared.look()
+    assert not archive.objects

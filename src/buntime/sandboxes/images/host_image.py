@@ -38,9 +38,12 @@ class HostImage:
     def name(self) -> str:
         made = self.config.images / self.recipe
         with self._shelf.locked(self._say), self._shelf.work() as work:
-            content = _digest(made)
-            self.note(f"root-{content}")
-            root = work / "root"
+            content, root = _digest(made), work / "root"
+            image = f"root-{content}"
+            self.note(image)
+            if (self.config.images / image).is_dir():
+                self._shelf.mark(image)
+                return image
             subprocess.run(["cp", "-al", str(made), str(root)], check=True)
             return self._shelf.put(root, content, {})
 
