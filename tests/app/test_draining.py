@@ -16,6 +16,7 @@ from buntime.testing.sandboxes import FakeSandbox, result
 from buntime.testing.store import FakeStore
 from tests.app.serving import Answer, Api, serving
 from tests.app.sleeping import PATIENCE, Gate, content_of, deep_sleep, opened_at_the_end, read, stored_of, write
+from tests.app.test_owners import CHANGES, ask, filled, goes_after_the_first_look
 from tests.waiting import eventually
 
 LOCAL = "local"
@@ -50,6 +51,9 @@ class Claiming(FakeOwners):
         claimed = replace(session, host=LOCAL, epoch=session.epoch + 1, version=session.version + 1)
         self.store.sessions[session.id] = claimed
         return claimed
+
+    async def take(self, session: Session) -> Session:
+        return await self.here(session)
 
 
 @pytest.fixture
@@ -99,6 +103,24 @@ async def test_a_session_that_was_given_up_wakes_with_its_files_where_it_is_clai
     await draining(api).step(Marked())
     assert await content_of(api, session) == "mine"
     assert await host_of(api, session) == LOCAL
+
+
+@pytest.mark.parametrize(("method", "path", "body"), CHANGES)
+async def test_a_session_that_is_given_up_before_a_request_begins_is_claimed_and_changed(
+    api: Api, monkeypatch: pytest.MonkeyPatch, method: str, path: str, body: dict[str, object] | None
+) -> None:
+    """Where no other host takes it."""
+    session = await api.session()
+    body = await filled(api, session, body)
+    await deep_sleep(api, session)
+
+    def goes(found: Session) -> None:
+        api.store.sessions[session] = replace(found, host="")
+
+    goes_after_the_first_look(api, monkeypatch, goes)
+    lost_nothing = (409, "invalid_state") if path.endswith("/recover") else (200, "")
+    assert await ask(api, session, method, path, body) == lost_nothing
+    assert method == "DELETE" or (await stored_of(api, session)).epoch == 2
 
 
 async def test_what_the_archive_does_not_have_goes_when_it_has_it(api: Api) -> None:

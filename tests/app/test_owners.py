@@ -1,13 +1,14 @@
 """What a host does with requests for sessions of other hosts, and while it may not act."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from buntime.ports import AnotherHost, Peer
 from buntime.requests import Patch
-from buntime.session import State
+from buntime.session import Session, State
 from tests.app.serving import Api
 from tests.app.sleeping import deep_sleep, stored_of
 from tests.waiting import eventually
@@ -22,6 +23,14 @@ USES: list[tuple[str, str, dict[str, object] | None]] = [
     ("POST", "/sessions/{}/fork", {"count": 1}),
     ("PATCH", "/sessions/{}", {"metadata": {"a": "b"}}),
     ("DELETE", "/sessions/{}", None),
+]
+
+CHANGES = [
+    *USES[2:],
+    ("POST", "/sessions/{}/sleep", {"depth": "deep-sleep"}),
+    ("POST", "/sessions/{}/restore", {"snapshotId": "SNAPSHOT"}),
+    ("POST", "/images/create", {"name": "made"}),
+    ("POST", "/sessions/{}/recover", None),
 ]
 
 
@@ -59,6 +68,50 @@ async def test_a_session_that_goes_before_it_is_awake_is_used_where_it_is_then(
     assert (await stored_of(api, session)).state is State.DEEP_SLEEP
 
 
+def goes_after_the_first_look(api: Api, monkeypatch: pytest.MonkeyPatch, gives_up: Callable[[Session], None]) -> None:
+    """Gives a session up as soon as a request has found it here."""
+    is_mine, goes = api.owners.is_mine, [gives_up]
+
+    def found(session: Session) -> bool:
+        mine = is_mine(session)
+        if goes:
+            goes.pop()(session)
+        return mine
+
+    monkeypatch.setattr(api.owners, "is_mine", found)
+
+
+async def filled(api: Api, session: str, body: dict[str, object] | None) -> dict[str, object] | None:
+    if body is None or "snapshotId" not in body:
+        return body
+    return {"snapshotId": (await api.call("POST", f"/sessions/{session}/snapshots", {})).json["snapshotId"]}
+
+
+@pytest.mark.parametrize(("method", "path", "body"), CHANGES)
+async def test_a_session_that_goes_before_a_request_begins_is_changed_where_it_is_then(
+    api: Api, monkeypatch: pytest.MonkeyPatch, method: str, path: str, body: dict[str, object] | None
+) -> None:
+    """Each host of a fleet drains at times, and no request fails for that."""
+    session = await api.session()
+    body = await filled(api, session, body)
+    await deep_sleep(api, session)
+    before = await stored_of(api, session)
+
+    def moves(_: Session) -> None:
+        api.owners.elsewhere[session] = PEER
+
+    goes_after_the_first_look(api, monkeypatch, moves)
+    assert await ask(api, session, method, path, body) == (204, "@peer")
+    assert replace(await stored_of(api, session), last_active=before.last_active) == before
+
+
+async def test_a_session_that_always_goes_is_unavailable(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = await api.session()
+    found = iter([True, False] * 3)
+    monkeypatch.setattr(api.owners, "is_mine", lambda _: next(found))
+    assert await ask(api, session, "PATCH", "/sessions/{}", {"metadata": {}}) == (503, "unavailable")
+
+
 async def test_a_suspended_session_that_moves_while_it_is_woken_stays_frozen(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,7 +125,7 @@ async def test_a_suspended_session_that_moves_while_it_is_woken_stays_frozen(
         api.owners.elsewhere[session] = PEER
 
     monkeypatch.setattr(sandbox, "thaw", moved)
-    assert await ask(api, session, "POST", "/sessions/{}/wake", None) == (503, "unavailable")
+    assert await ask(api, session, "POST", "/sessions/{}/wake", None) == (204, "@peer")
     assert sandbox.frozen
 
 
@@ -95,7 +148,7 @@ async def test_a_session_that_moves_while_it_is_suspended_stays_frozen(
 
     monkeypatch.setattr(sandbox, "freeze", late)
     slept = await ask(api, session, "POST", "/sessions/{}/sleep", {"depth": "idle"})
-    assert slept == (503, "unavailable")
+    assert slept == ((204, "@peer") if moves else (503, "unavailable"))
     assert sandbox.frozen is moves
 
 

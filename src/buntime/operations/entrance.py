@@ -1,7 +1,7 @@
 """The way into a session: checks its owner, wakes it, and bounds how much is open in it at a time."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -16,11 +16,13 @@ from buntime.places import STREAMS, Counts, Places
 from buntime.ports import KINDS, AnotherHost, Kind, Owners, Sandbox, Sandboxes, Store
 from buntime.session import Session, State
 
+TRIES = 3  # a session may move between a look and a lock
+
 
 @dataclass(slots=True)
 class Entries:
     """What one request has entered. What has entered a session as its owner may have changed it, so another host must
-    not do the same work."""
+    not do the same work. See `Entrance.wherever` for work that any host can begin again."""
 
     may_guess: bool  # which host has a session: not where a host has guessed already
     sessions: list[str] = field(default_factory=list)
@@ -106,6 +108,30 @@ class Entrance:
         self._guesses.forget(session_id)
         return _noted(mine)
 
+    async def wherever[T](self, caller: Caller, session_id: str, work: Callable[[Session], Awaitable[T]]) -> T:
+        """What `work` returns for the session that `own` returns. If the session moves before the work can begin, this
+        host asks again who has it.
+
+        `work`: raises NotOwner or AnotherHost only where another host may do all of it. Raises what both raise.
+        """
+        return await self._follow(lambda: self.own(caller, session_id), work)
+
+    async def wherever_lost[T](self, caller: Caller, session_id: str, work: Callable[[Session], Awaitable[T]]) -> T:
+        """The same with the session that `take` returns."""
+        return await self._follow(lambda: self.take(caller, session_id), work)
+
+    async def _follow[T](self, find: Callable[[], Awaitable[Session]], work: Callable[[Session], Awaitable[T]]) -> T:
+        for _ in range(TRIES - 1):
+            session = await find()
+            try:
+                return await work(session)
+            except errors.NotOwner:
+                _unnoted(session)
+            except AnotherHost:
+                _unnoted(session)
+                raise
+        return await work(await find())
+
     @asynccontextmanager
     async def use(self, caller: Caller, session_id: str) -> AsyncIterator[tuple[Session, Sandbox]]:
         """The session and its sandbox, awake within the block. Raises what `own` and `Leases.use` raise."""
@@ -120,8 +146,7 @@ class Entrance:
             try:
                 sandbox = await stack.enter_async_context(self._leases.use(session))
             except AnotherHost:
-                if (entries := _entries.get()) is not None:
-                    entries.sessions.remove(session.id)
+                _unnoted(session)
                 raise
             yield sandbox
 
@@ -277,3 +302,8 @@ def _noted(session: Session) -> Session:
     if (entries := _entries.get()) is not None:
         entries.sessions.append(session.id)
     return session
+
+
+def _unnoted(session: Session) -> None:
+    if (entries := _entries.get()) is not None:
+        entries.sessions.remove(session.id)

@@ -57,11 +57,13 @@ class Forks:
         answer of its own, so that a repeated request goes on where a crash stopped the first, and with the same files.
         Where no session can be made, raises why the first could not.
         """
-        source = await self._entrance.own(caller, session_id)
-        ttl, like = requests.check_fork(fork, source, caller.plan)
-        return await self._tasks.finish(
-            self._create(caller, session_id, fork.count, ttl, like, answer, show), f"fork of {session_id}"
-        )
+
+        async def fork_here(source: Session) -> Sequence[Forked]:
+            ttl, like = requests.check_fork(fork, source, caller.plan)
+            work = self._create(caller, session_id, fork.count, ttl, like, answer, show)
+            return await self._tasks.finish(work, f"fork of {session_id}")
+
+        return await self._entrance.wherever(caller, session_id, fork_here)
 
     async def _create(
         self,

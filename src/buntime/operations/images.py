@@ -47,8 +47,11 @@ class Images:
         """
         requests.check_image(new)
         await self._kept.check_room(caller)
-        if new.session is not None:
-            await self._entrance.own(caller, new.session)
+        if new.session is None:
+            return await self._create_here(caller, new, answer)
+        return await self._entrance.wherever(caller, new.session, lambda _: self._create_here(caller, new, answer))
+
+    async def _create_here(self, caller: Caller, new: NewImage, answer: AnswerTo | None) -> NamedImage:
         return await self._tasks.finish(self._create(caller, new, answer), f"create image for {caller.account.id}")
 
     async def _create(self, caller: Caller, new: NewImage, answer: AnswerTo | None) -> NamedImage:

@@ -330,11 +330,13 @@ class Sessions:
     async def patch(self, caller: Caller, session_id: str, patch: Patch) -> SessionView:
         """Replaces each given field whole. Does not wake the session and is not activity."""
 
+        changes = self._lifecycle.changes
+
         async def change() -> Session:
             name = None if isinstance(patch.name, Unset) else patch.name
             async with self._names.turn(caller.account.id, name):  # the store refuses a name that is taken
-                before, after = await self._lifecycle.changes.change_what(
-                    partial(self._entrance.own, caller, session_id),
+                before, after = await changes.change_what(
+                    partial(changes.present, session_id),
                     lambda session: requests.apply_patch(session, patch, caller.plan, self._now()),
                 )
             if open_ports(before.preview) - open_ports(after.preview):
@@ -346,27 +348,35 @@ class Sessions:
                 self._lifecycle.services.look(after, sandbox)
             return after
 
-        return await self._view(caller, await self._tasks.finish(change(), f"patch {session_id}"))
+        async def patch_here(_: Session) -> Session:
+            return await self._tasks.finish(change(), f"patch {session_id}")
+
+        return await self._view(caller, await self._entrance.wherever(caller, session_id, patch_here))
 
     async def delete(self, caller: Caller, session_id: str) -> None:
         """Returns when the deletion is durable and nothing of the session runs. Its remains are removed afterwards."""
-        session = await self._entrance.own(caller, session_id)
-        await self._tasks.finish(self._lifecycle.endings.end(session), f"delete {session_id}")
+
+        async def delete_here(session: Session) -> None:
+            await self._tasks.finish(self._lifecycle.endings.end(session), f"delete {session_id}")
+
+        await self._entrance.wherever(caller, session_id, delete_here)
 
     async def sleep(self, caller: Caller, session_id: str, depth: State) -> SessionView:
         """Down to IDLE or DEEP_SLEEP. A session that sleeps deeper already stays so.
 
         Raises SessionBusy while a request uses the session.
         """
-        session = await self._entrance.own(caller, session_id)
-        await self._lifecycle.holds.spent(session.id)
+        await self._entrance.wherever(caller, session_id, lambda session: self._sleep(session.id, depth))
+        return await self.get(caller, session_id)
+
+    async def _sleep(self, session_id: str, depth: State) -> None:
+        await self._lifecycle.holds.spent(session_id)
         deep, transitions = depth is State.DEEP_SLEEP, self._lifecycle.transitions
-        down = transitions.deep_sleep(session.id) if deep else transitions.suspend(session.id)
+        down = transitions.deep_sleep(session_id) if deep else transitions.suspend(session_id)
         if not await down:
             raise errors.SessionBusy("The session is in use. Try again when its requests have ended.")
         if deep:
-            await self._wait_for_archive(session.id)
-        return await self.get(caller, session_id)
+            await self._wait_for_archive(session_id)
 
     async def _wait_for_archive(self, session_id: str) -> None:
         """For a moment: the session sleeps already, and saving it goes on whether anybody waits or not."""
@@ -377,11 +387,13 @@ class Sessions:
             log.info("archive_goes_on", session=session_id)
 
     async def wake(self, caller: Caller, session_id: str) -> Woken:
-        session = await self._entrance.own(caller, session_id)
-        started = self._clock()
-        await self._lifecycle.leases.wake(session.id)
-        milliseconds = int((self._clock() - started) * 1000)
-        return Woken(await self.get(caller, session_id), session.state, max(milliseconds, 0))
+        async def wake_here(session: Session) -> tuple[State, float]:
+            started = self._clock()
+            await self._lifecycle.leases.wake(session.id)
+            return session.state, self._clock() - started
+
+        woke_from, seconds = await self._entrance.wherever(caller, session_id, wake_here)
+        return Woken(await self.get(caller, session_id), woke_from, max(int(seconds * 1000), 0))
 
     async def recover(
         self, caller: Caller, session_id: str, answer: Callable[[Recovered], Answer] | None = None
@@ -390,9 +402,12 @@ class Sessions:
 
         Does not wake the session and is not activity. Raises NotLost, SessionDamaged, SessionBusy and Unavailable.
         """
-        session = await self._entrance.take(caller, session_id)
-        work = self._lifecycle.recovering.recover(session.id, answer)
-        return await self._tasks.finish(work, f"recover {session_id}")
+
+        async def recover_here(session: Session) -> Recovered:
+            work = self._lifecycle.recovering.recover(session.id, answer)
+            return await self._tasks.finish(work, f"recover {session_id}")
+
+        return await self._entrance.wherever_lost(caller, session_id, recover_here)
 
     def shown_as(self, caller: Caller, session: Session, state: State) -> SessionView:
         """The session as if it were in this state, with what was last seen inside it."""

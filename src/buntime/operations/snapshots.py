@@ -48,7 +48,13 @@ class Snapshots:
         Raises ResourceLimitExceeded, StorageLimitExceeded, SessionDamaged and Unavailable.
         """
         requests.check_snapshot(new)
-        await self._entrance.own(caller, session_id)
+        return await self._entrance.wherever(
+            caller, session_id, lambda session: self._create_here(caller, session.id, new, answer)
+        )
+
+    async def _create_here(
+        self, caller: Caller, session_id: str, new: NewSnapshot, answer: Callable[[Snapshot], Answer] | None
+    ) -> Snapshot:
         count = await self._store.count_snapshots(caller.account.id, int(self._clock()))
         if count >= caller.plan.snapshots:
             raise errors.ResourceLimitExceeded("snapshots", caller.plan.snapshots, "account", caller.plan.name)
@@ -115,7 +121,17 @@ class Snapshots:
 
         Raises SnapshotNotFound, DiskFull, SessionBusy, SnapshotDamaged and Unavailable.
         """
-        session = await self._entrance.own(caller, session_id)
+        return await self._entrance.wherever(
+            caller, session_id, lambda session: self._restore_here(caller, session, snapshot_id, answer)
+        )
+
+    async def _restore_here(
+        self,
+        caller: Caller,
+        session: Session,
+        snapshot_id: str,
+        answer: Callable[[SessionView], Answer] | None,
+    ) -> SessionView:
         snapshot = await self._kept.find(caller, snapshot_id)
         if snapshot.size > session.limits.disk * MB:
             raise errors.DiskFull(
@@ -124,7 +140,7 @@ class Snapshots:
                 limit=session.limits.disk,
             )
         work = self._restore(caller, session, snapshot, answer)
-        return await self._tasks.finish(work, f"restore of {session_id}")
+        return await self._tasks.finish(work, f"restore of {session.id}")
 
     async def _restore(
         self, caller: Caller, session: Session, snapshot: Snapshot, answer: Callable[[SessionView], Answer] | None
