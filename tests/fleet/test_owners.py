@@ -254,6 +254,23 @@ async def test_a_create_may_go_to_each_host_that_is_well(hosts: tuple[Host, Host
     assert await owners.candidates("") == [None]
 
 
+async def test_a_host_that_was_resumed_a_moment_ago_sends_no_request_to_itself(hosts: tuple[Host, Host]) -> None:
+    """The list of hosts says so before the next renewal does."""
+    a, b = hosts
+    await a.store.add_session(session(), None, 1)
+    before = await a.store.get_session("ses_one")
+    assert before is not None
+    assert await a.store.release(before)
+    a.drains = True
+    await a.choices.look()
+    with pytest.raises(AnotherHost) as elsewhere:
+        await a.owners.here(before)
+    assert elsewhere.value.peer.id == "b"
+    await b.members.mark("b", HostState.DRAINING)
+    await a.choices.look()
+    assert (await a.owners.here(before)).host == "a"
+
+
 async def test_a_host_that_drains_claims_nothing_that_another_host_can_have(hosts: tuple[Host, Host]) -> None:
     a, b = hosts
     await a.store.add_session(session(), None, 1)
