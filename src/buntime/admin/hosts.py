@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated
 
@@ -73,7 +73,7 @@ def drain_host(
             raise _unknown(host_id)
         left = _one(fleet, host_id).sessions
     if wait:
-        left = _drained(host_id)
+        left = wait_until_drained(lambda: _seen(host_id), time.monotonic, time.sleep)
     told = {"id": host_id, "draining": True, "sessions": left.every}
     say(f"{host_id} drains. {_count(left.every)} left. Undo it with: buntime hosts resume {host_id}", told, as_json)
 
@@ -147,22 +147,31 @@ def _fleet() -> Iterator[HostCommands]:
         yield store.hosts
 
 
-def _drained(host_id: str) -> SessionCounts:
+def wait_until_drained(
+    look: Callable[[], Host], clock: Callable[[], float], sleep: Callable[[float], None]
+) -> SessionCounts:
     """Waits until the host has no session, and no other host sends it requests for those that it had. Raises
     CommandRefused where that cannot be."""
-    seen = time.monotonic()  # when it had a session, for all that is known
+    empty_since: float | None = None  # the end of the first look that saw no session
     while True:
-        with _fleet() as fleet:
-            host = _one(fleet, host_id)
-        if left := host.sessions.every:
-            seen = time.monotonic()
-            if not host.is_draining:
-                raise CommandRefused(f"{host_id} was resumed, with {_count(left)} left.")
-            if host.standing is not Standing.DRAINING:
-                raise CommandRefused(f"{host_id} is {host.standing.value}, with {_count(left)} left.")
-        elif time.monotonic() - seen > guesses.SECONDS:
+        host = look()
+        now, left = clock(), host.sessions.every
+        if left and not host.is_draining:
+            raise CommandRefused(f"{host.id} was resumed, with {_count(left)} left.")
+        if left and host.standing is not Standing.DRAINING:
+            raise CommandRefused(f"{host.id} is {host.standing.value}, with {_count(left)} left.")
+        if left:
+            empty_since = None
+        elif empty_since is None:
+            empty_since = now  # the last session may have gone just before, and another host have seen it here
+        elif now - empty_since > guesses.SECONDS:
             return host.sessions
-        time.sleep(LOOK_SECONDS)
+        sleep(LOOK_SECONDS)
+
+
+def _seen(host_id: str) -> Host:
+    with _fleet() as fleet:
+        return _one(fleet, host_id)
 
 
 def _one(fleet: HostCommands, host_id: str) -> Host:
