@@ -107,10 +107,13 @@ class Injecting:
         return 0 if self._ended.is_set() else left
 
     def _calm(self) -> None:
-        """Waits until what was broken before is whole again."""
+        """Waits until what was broken before is whole again. A host that has joined answers nothing until it has looked
+        what it has lost."""
         deadline = time.monotonic() + CALM_SECONDS
         while time.monotonic() < deadline and not self._ended.wait(LOOK_SECONDS):
-            if self._number("hosts WHERE taken_over OR lease_until < clock_timestamp()") == 0:
+            if self._number("hosts WHERE taken_over OR lease_until < clock_timestamp()"):
+                continue
+            if all(host.is_ready() for host in self._fleet.hosts):
                 return
 
     def _number(self, of: str) -> int:

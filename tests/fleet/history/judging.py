@@ -5,10 +5,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
-from tests.fleet.history.operations import GAVE_UP, History, Kind, Operation, Outcome, Run
+from tests.fleet.history.operations import GAVE_UP, Both, Happened, History, Kind, Operation, Outcome, Run
 from tests.fleet.history.planning import Fault
 
 SLACK = 2.0  # seconds by which `recoveredFrom` may be rounded
+PAUSED = 1.5  # seconds for which a host that was stopped goes on, until its watchdog has frozen it
 SLOW = 20.0  # seconds that an answer may take while a host drains
 SAYS_WHY = ("host_lost", "volume_lost")  # reasons with which a session may refuse for good
 
@@ -210,9 +211,11 @@ def _existence(session: str, sessions: _Sessions) -> Iterator[Violation]:
     """A session is there until somebody deletes it, and not any more then."""
     deletes = sessions.of(session, Kind.DELETE)
     acknowledged = [each.end for each in deletes if each.outcome is Outcome.OK]
+    first = _first_of_keys(sessions.by_session[session])
     for each in sessions.by_session[session]:
         if acknowledged and each.outcome is Outcome.OK and each.begin > min(acknowledged):
-            if each.kind is not Kind.CREATE:  # a repeated one gets the first answer
+            # a repeated request gets the first answer
+            if each.kind is not Kind.CREATE and first.get(each.key, each.begin) >= min(acknowledged):
                 yield Violation("a deleted session is gone", session, f"{each.kind} was answered on {each.host}")
                 return
         elif each.why.startswith("404 session_not_found") and all(each.end < begun.begin for begun in deletes):
@@ -222,6 +225,15 @@ def _existence(session: str, sessions: _Sessions) -> Iterator[Violation]:
         yield Violation("a session stays until it is deleted", session, "it is not listed")
     if acknowledged and session in sessions.listed:
         yield Violation("a deleted session is gone", session, "it is listed")
+
+
+def _first_of_keys(operations: Iterable[Operation]) -> Mapping[str, float]:
+    """When the first request with each key was sent."""
+    first: dict[str, float] = {}
+    for each in operations:
+        if each.key:
+            first[each.key] = min(each.begin, first.get(each.key, each.begin))
+    return first
 
 
 def _recoveries(session: str, sessions: _Sessions) -> Iterator[Violation]:
@@ -256,8 +268,16 @@ def _spans(session: str, sessions: _Sessions) -> Iterator[Violation]:
 def _both(history: History) -> Iterator[Violation]:
     """No session's programs run on two hosts at a time, whatever becomes of their answers."""
     for each in history.both:
+        if each.end - each.begin < PAUSED and _was_paused(each, history):
+            continue
         what = f"its programs ran on {' and '.join(each.hosts)} for {each.end - each.begin:.1f} s"
         yield Violation("one host at a time", each.session, what)
+
+
+def _was_paused(both: Both, history: History) -> bool:
+    """Whether it began when one of the hosts was stopped, or went on."""
+    pauses = [each for each in history.faults if each.fault == Fault.PAUSE and each.host in both.hosts]
+    return any(each.begin <= both.begin <= each.end + PAUSED for each in pauses)
 
 
 def _drains(history: History) -> Iterator[Violation]:
@@ -268,9 +288,15 @@ def _drains(history: History) -> Iterator[Violation]:
         if drain.left:
             yield Violation("a drain ends at no session", drain.host, f"it had {drain.left} left")
         for each in history.operations:
-            if drain.begin <= each.begin <= drain.end and _fails(each):
+            if drain.begin <= each.begin <= drain.end and _fails(each) and not _was_cut(each, drain, history):
                 what = f"{each.kind} on {each.host}: {each.why}"
                 yield Violation("a drain fails no request", each.session or each.key, what)
+
+
+def _was_cut(operation: Operation, drain: Happened, history: History) -> bool:
+    """Whether the next fault came before the answer."""
+    later = [each for each in history.faults if each.begin >= drain.end and each.fault != Fault.DRAIN]
+    return any(each.begin <= operation.end for each in later)
 
 
 def _fails(operation: Operation) -> bool:

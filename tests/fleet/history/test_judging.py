@@ -160,6 +160,30 @@ def test_programs_that_run_on_two_hosts_are_seen() -> None:
     assert [str(each) for each in found] == ["one host at a time: ses_1: its programs ran on f1 and f2 for 3.5 s"]
 
 
+def test_programs_that_run_on_two_hosts_for_a_moment_are_allowed_where_one_was_paused() -> None:
+    paused = Happened("pause", "f1", 1.0, 4.0)
+    allowed = [Both(S, ("f1", "f2"), begin, begin + 1.4) for begin in (1.5, 4.0, 5.0)]
+    longer, later = Both(S, ("f1", "f2"), 4.0, 5.6), Both(S, ("f1", "f2"), 6.0, 6.5)
+    other_hosts, at_once = Both(S, ("f2", "f3"), 4.0, 4.5), Both(S, ("f1", "f2"), 0.2, 0.7)
+    assert violations(History(BEGUN, faults=(paused,), both=tuple(allowed))) == []
+    for each in (longer, later, other_hosts, at_once):
+        found = violations(History(BEGUN, faults=(paused,), both=(each,)))
+        assert [violation.rule for violation in found] == ["one host at a time"]
+    lost = replace(paused, fault="unplugged")
+    assert violations(History(BEGUN, faults=(lost,), both=tuple(allowed[:1]))) != []
+
+
+def test_a_request_of_a_drain_that_the_next_fault_cut_is_allowed() -> None:
+    drained, unplugged = Happened("drain", "f1", 2.5, 9.0), Happened("unplugged", "f1", 9.5, 20.0)
+    cut = replace(failed("c", 8.9, "no answer", Outcome.UNKNOWN), end=9.6)
+    assert violations(History((*BEGUN, cut), faults=(drained, unplugged))) == []
+    before = replace(cut, end=9.4)
+    earlier, again = Happened("unplugged", "f1", 1.0, 2.0), replace(unplugged, fault="drain", begin=9.4)
+    for operation, faults in ((before, (drained, unplugged)), (cut, (earlier, drained)), (cut, (drained, again))):
+        found = violations(History((*BEGUN, operation), faults=faults))
+        assert {each.rule for each in found} == {"a drain fails no request"}
+
+
 def test_a_drain_that_does_not_end_is_seen() -> None:
     found = violations(History(BEGUN, faults=(Happened("drain", "f1", 2.5, 9.0, left=1),)))
     assert [each.rule for each in found] == ["a drain ends at no session"]
@@ -213,6 +237,19 @@ def test_a_session_that_is_gone_though_nobody_deleted_it_is_seen() -> None:
 def test_a_session_that_answers_after_it_was_deleted_is_seen() -> None:
     assert rules(*BEGUN, other(Kind.DELETE, 3), execute("c", 4, "abc")) == ["a deleted session is gone"]
     assert rules(*BEGUN, other(Kind.DELETE, 3), listed={S: "k1"}) == ["a deleted session is gone"]
+
+
+@pytest.mark.parametrize("kind", [Kind.EXECUTE, Kind.SNAPSHOT, Kind.RECOVER])
+def test_a_deleted_session_gives_only_answers_to_keys_that_came_before(kind: Kind) -> None:
+    first = replace(other(kind, 2.5, Outcome.UNKNOWN), key="k", line="c")
+    replayed = replace(other(kind, 5), key="k", line="c", recovered_from=2.0)
+    gone = "a deleted session is gone"
+    deleted = other(Kind.DELETE, 3)
+    assert rules(*BEGUN, first, deleted, replayed) == []
+    assert rules(*BEGUN, replace(first, begin=3.1, end=3.3), deleted, replayed) == [], "while it is deleted"
+    assert rules(*BEGUN, replace(first, begin=4.0, end=4.1), deleted, replayed) == [gone]
+    assert rules(*BEGUN, deleted, replayed) == [gone]
+    assert rules(*BEGUN, replace(first, key=""), deleted, replace(replayed, key="")) == [gone], "no repeat"
 
 
 def test_a_snapshot_without_what_was_acknowledged_is_seen() -> None:

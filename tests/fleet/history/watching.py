@@ -1,4 +1,5 @@
-"""Looks from outside which sessions run on which hosts. What runs on a lost host may be acknowledged to nobody."""
+"""Looks from outside, at cgroups, which sessions run on which hosts. What runs on a lost host may be acknowledged to
+nobody."""
 
 import threading
 import time
@@ -11,7 +12,7 @@ from tests.fleet.history.operations import Both
 from tests.fleet.lab.hosts import Host
 
 LOOK_SECONDS = 0.2
-BOTH_SECONDS = 1.5  # a host that was stopped goes on for a moment, until its watchdog has frozen it
+BOTH_SECONDS = 0.4  # so more than one look has seen it, and no session that moved between two hosts is meant
 
 
 class Watching:

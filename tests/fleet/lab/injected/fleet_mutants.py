@@ -16,6 +16,8 @@ from buntime.sandboxes.fencing import HostFence
 
 DAY = 86400.0
 CLAIMED = b"AND (host IN ('', %(host)s) OR host IN (SELECT id FROM lost))"
+ARCHIVED = b"AND state = 'deep-sleep' AND archived"
+CHANGED = b"changed = pg_current_xact_id()"
 RUNS = b"lease_until > clock_timestamp() AND lease_until <= clock_timestamp() + %(lease)s AS runs"
 
 
@@ -67,6 +69,17 @@ def _claim() -> None:
     _edit(rows.SQL, "claim", CLAIMED, b"")
 
 
+def _older() -> None:
+    def handling_of(state: object, *, archived: bool, taken_over: bool) -> ownership.Handling:
+        return ownership.Handling.CLAIM if taken_over else ownership.Handling.FORWARD
+
+    from buntime.fleet import owners
+
+    _replace(owners, "handling_of", handling_of)
+    _edit(rows.SQL, "claim", ARCHIVED, b"AND state <> 'deleting'")
+    _edit(rows.SQL, "claim", CHANGED, CHANGED + b", state = 'deep-sleep', archived = true")
+
+
 MUTANTS = {
     "fence": Mutant(
         "a host whose lease is over goes on until it has another one, and its watchdog does nothing",
@@ -80,6 +93,11 @@ MUTANTS = {
         "a host takes over from one that has missed a renewal, though its lease runs", _lease, ("database", "pause")
     ),
     "claim": Mutant("a host claims a sleeping session, though its owner is there", _claim, ("drain", "pause")),
+    "older": Mutant(
+        "a host claims a session of a lost one, though the archive lacks its newest files",
+        _older,
+        ("lost", "pause", "power"),
+    ),
 }
 
 
