@@ -20,6 +20,7 @@ FINAL_SECONDS = 120.0  # in which a session must answer when all is mended
 LOOK_SECONDS = 0.05
 IMPATIENCE = 4.0  # seconds after which most clients give up, so a host that is paused does not stop them all
 MOST_LONG = 6  # runs that one fault interrupts
+MOST_RESCUED = 3  # of their sessions, which a client asks for all the time meanwhile
 SETTINGS = {
     "BUNTIME_CACHE_GB": "0",  # so a wake from deep sleep comes from the archive
     "BUNTIME_POOL_SIZE": "4",
@@ -57,11 +58,15 @@ def run(fleet: Fleet, seed: str, faults: Sequence[Fault], scale: Scale, say: Say
         for number in range(scale.clients)
     ]
     interrupted = list[Future[None]]()
-    with ThreadPoolExecutor(3 * MOST_LONG) as long, ThreadPoolExecutor(scale.clients + 2) as pool:
+    with ThreadPoolExecutor(3 * (MOST_LONG + MOST_RESCUED)) as long, ThreadPoolExecutor(scale.clients + 2) as pool:
 
         def interrupt() -> None:
             begun = Worker(f"{seed} long {recorder.count}", asking, world, ended)
-            interrupted.extend(long.submit(begun.run_long, each) for each in begun.some_sessions(MOST_LONG))
+            sessions = begun.some_sessions(MOST_LONG)
+            interrupted.extend(long.submit(begun.run_long, each) for each in sessions)
+            for each in sessions[:MOST_RESCUED]:
+                rescuing = Worker(f"{seed} rescue {recorder.count} {each}", impatient, world, ended)
+                interrupted.append(long.submit(rescuing.rescue, each))
 
         watching = Watching(hosts, ended)
         injecting = Injecting(fleet, lambda: recorder.count, interrupt, ended, say)

@@ -10,6 +10,7 @@ from itertools import count
 import pytest
 
 from tests.acceptance.client import Client, Reply
+from tests.fleet.history import working
 from tests.fleet.history.judging import violations
 from tests.fleet.history.operations import History, Kind, Outcome
 from tests.fleet.history.recording import Asking, Recorder
@@ -132,6 +133,17 @@ def test_clients_do_everything_and_a_sound_fleet_has_no_violations() -> None:
     history = history_of("none")
     assert violations(history) == []
     assert {each.kind for each in history.operations if each.outcome is Outcome.OK} == set(Kind)
+
+
+def test_a_rescue_recovers_a_lost_session_and_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(working, "RESCUE", 0.2)
+    fake, recorder = Fake("none"), Recorder()
+    fake.create("k", "")
+    fake.lost.add("ses_1")
+    worker = Worker("r", [Asking("f1", FakeClient(fake, "10.213.1.1"), recorder)], World("w"), threading.Event())
+    worker.rescue("ses_1")
+    done = [each.kind for each in recorder.operations if each.outcome is Outcome.OK]
+    assert (done[0], set(done[1:])) == (Kind.RECOVER, {Kind.EXECUTE})
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import random
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -19,6 +20,8 @@ REST = 0.5  # seconds after no answer
 ASKS_SILENT = 0.1  # how often a client asks a host that did not answer a moment ago
 TWO = 0.5  # how often a session that was put to sleep is woken by two hosts at once
 RUNS = 0.7  # how often such a host gets a run, and not a wake alone
+RESCUE = 8.0  # seconds for which a session is asked for all the time while a fault happens
+ASKS_AGAIN = 0.1  # seconds between two such requests
 LONG = (3.0, 15.0, 20.0)  # seconds of a run that a fault interrupts
 WEIGHTS = {
     Kind.EXECUTE: 60,
@@ -128,6 +131,17 @@ class Worker:
     def run_long(self, session: str) -> None:
         """Begins a run that lasts while a fault happens, and waits for what becomes of it."""
         self._host().execute(session, self._line(), self._rng.choice(LONG))
+
+    def rescue(self, session: str) -> None:
+        """Uses a session while a fault happens, and gives up on its host as soon as that is allowed. If it is allowed
+        too early, that host still runs the session."""
+        deadline = time.monotonic() + RESCUE
+        while time.monotonic() < deadline and not self._ended.is_set():
+            done = self._host().execute(session, self._line())
+            if done.why.startswith("404"):
+                return
+            self._recover_if_lost(session, done)
+            self._ended.wait(ASKS_AGAIN)
 
     def _wake_by_two(self, session: str) -> Operation:
         """Asks two hosts for a session that may sleep, at the same moment. Returns what the first of them answered."""
