@@ -19,6 +19,7 @@ from tests.fleet.lab.hosts import INJECTED
 FINAL_SECONDS = 120.0  # in which a session must answer when all is mended
 LOOK_SECONDS = 0.05
 IMPATIENCE = 4.0  # seconds after which most clients give up, so a host that is paused does not stop them all
+HASTE = 0.7  # seconds: a host that cannot reach the database keeps a request until it is fenced
 MOST_LONG = 6  # runs that one fault interrupts
 MOST_RESCUED = 3  # of their sessions, which a client asks for all the time meanwhile
 SETTINGS = {
@@ -48,9 +49,9 @@ def run(fleet: Fleet, seed: str, faults: Sequence[Fault], scale: Scale, say: Say
     hosts = fleet.up(scale.hosts)
     key = hosts[0].new_key(["--plan", "enterprise"])
     recorder, world, ended = Recorder(), World(""), threading.Event()
-    asking, impatient = (
+    asking, impatient, hasty = (
         [Asking(host.name, host.client(key), recorder, patience) for host in hosts]
-        for patience in (PATIENCE, IMPATIENCE)
+        for patience in (PATIENCE, IMPATIENCE, HASTE)
     )
     plan = planned(seed, faults, scale.hosts, scale.operations, scale.every)
     workers = [
@@ -65,7 +66,7 @@ def run(fleet: Fleet, seed: str, faults: Sequence[Fault], scale: Scale, say: Say
             sessions = begun.some_sessions(MOST_LONG)
             interrupted.extend(long.submit(begun.run_long, each) for each in sessions)
             for each in sessions[:MOST_RESCUED]:
-                rescuing = Worker(f"{seed} rescue {recorder.count} {each}", impatient, world, ended)
+                rescuing = Worker(f"{seed} rescue {recorder.count} {each}", hasty, world, ended)
                 interrupted.append(long.submit(rescuing.rescue, each))
 
         watching = Watching(hosts, ended)

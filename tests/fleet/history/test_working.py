@@ -136,7 +136,7 @@ def test_clients_do_everything_and_a_sound_fleet_has_no_violations() -> None:
 
 
 def test_a_rescue_recovers_a_lost_session_and_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(working, "RESCUE", 0.2)
+    monkeypatch.setattr(working, "RESCUE", 0.5)
     fake, recorder = Fake("none"), Recorder()
     fake.create("k", "")
     fake.lost.add("ses_1")

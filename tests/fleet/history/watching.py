@@ -11,7 +11,7 @@ from buntime.sandboxes.kernel.cgroup_version import find_cgroups
 from tests.fleet.history.operations import Both
 from tests.fleet.lab.hosts import Host
 
-LOOK_SECONDS = 0.2
+LOOK_SECONDS = 0.1
 BOTH_SECONDS = 0.4  # so more than one look has seen it, and no session that moved between two hosts is meant
 
 
