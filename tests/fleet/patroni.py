@@ -1,6 +1,6 @@
 """Two PostgreSQL servers on this machine of which one is a standby, under Patroni with etcd, all in one directory.
 
-The settings are those of docs/many-hosts.md.
+The settings are those of docs/operating-hosts.md.
 """
 
 import json

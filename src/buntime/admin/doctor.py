@@ -154,7 +154,7 @@ def _store(config: Config) -> Iterator[Finding]:
     try:
         check_store(config)
     except StoreUnusable as wrong:
-        yield Finding(False, str(wrong).rstrip("."), "see docs/many-hosts.md")
+        yield Finding(False, str(wrong).rstrip("."), "see docs/operating-hosts.md")
     else:
         yield Finding(True, "the database of BUNTIME_STORE")
 
