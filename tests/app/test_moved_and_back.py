@@ -59,6 +59,7 @@ async def test_a_sandbox_on_the_files_of_an_earlier_owner_does_not_serve_the_ses
     async def stopped(one: Session) -> object:
         sandbox = await start(one)
         await move_and_come_back(api, session)
+        api.archive.unreachable = True  # the wake begins again, and cannot get the later files
         return sandbox
 
     monkeypatch.setattr(api.sandboxes, "start", stopped)
