@@ -20,7 +20,7 @@ REST = 0.5  # seconds after no answer
 ASKS_SILENT = 0.1  # how often a client asks a host that did not answer a moment ago
 TWO = 0.5  # how often a session that was put to sleep is woken by two hosts at once
 RUNS = 0.7  # how often such a host gets a run, and not a wake alone
-RESCUE = 8.0  # seconds for which a session is asked for all the time while a fault happens
+RESCUE = 12.0  # seconds for which a session is asked for while a fault happens: longer than a lease
 ASKS_AGAIN = 0.2  # seconds between two such requests
 LONG = (3.0, 15.0, 20.0)  # seconds of a run that a fault interrupts
 WEIGHTS = {
@@ -137,10 +137,12 @@ class Worker:
         too early, that host still runs the session."""
         deadline = time.monotonic() + RESCUE
         while time.monotonic() < deadline and not self._ended.is_set():
-            done = self._rng.choice(self._hosts).execute(session, self._line())
+            host = self._rng.choice(self._hosts)
+            done = host.execute(session, self._line())
             if done.why.startswith("404"):
                 return
-            self._recover_if_lost(session, done)
+            if done.why.endswith(LOST):  # another host may not know it yet
+                host.recover(session, self._world.unique("key"))
             self._ended.wait(ASKS_AGAIN)
 
     def _wake_by_two(self, session: str) -> Operation:
