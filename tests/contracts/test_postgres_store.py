@@ -347,7 +347,7 @@ async def test_a_host_goes_on_listening_and_telling_after_any_failure(
             return await ask(name, **values)
 
         monkeypatch.setattr(store._transactions, "all", failing)
-        listener = listening.Listening(place, store._transactions, lambda: None, lambda: True)
+        listener = listening.Listening(place, store._transactions, lambda: None, lambda: True, lambda: None)
 
         async def told_all() -> bool:
             listener.stored()

@@ -11,6 +11,7 @@ import pytest
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
+from buntime.account import AccountStatus
 from buntime.admin.plan_settings import plans_of
 from buntime.caller import Caller
 from buntime.config import Config
@@ -32,6 +33,7 @@ from tests.contracts import examples
 from tests.contracts.examples import NOW
 from tests.contracts.test_postgres_store import happened
 from tests.fleet.test_owners import Host
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.postgres
 
@@ -57,7 +59,7 @@ def asking(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
     sent, execute = list[bytes](), psycopg.AsyncConnection.execute
 
     async def noted(connection: Any, query: Any, *given: Any, **how: Any) -> Any:
-        if "buntime_stored" not in str(query):  # which a store sends to itself now and then
+        if "buntime_stored" not in str(query) and "LISTEN" not in str(query):  # which a store sends by itself
             sent.append(query)
         return await execute(connection, query, *given, **how)
 
@@ -193,26 +195,49 @@ async def test_a_start_reads_all_sessions_some_at_a_time_and_knows_them(
         await again.close()
 
 
-async def test_a_key_that_another_host_revokes_stops_within_a_second_and_on_its_own_host_at_once(
+async def test_a_key_that_another_host_revokes_stops_at_once_or_else_within_a_second(
     hosts: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a, b = hosts
     now = [1000.0]
     for host in hosts:
         host.store._keys = KnownKeys(lambda: now[0])
-    assert await a.store.find_key("hash") is None
+    assert await a.store.find_key("hash 1") is None
     await b.store.add_account(examples.account())
-    await b.store.add_key(replace(examples.key(), hash="hash"))
-    found = await a.store.find_key("hash")
+    for number in (1, 2):
+        await b.store.add_key(replace(examples.key(), id=f"key_{number}", hash=f"hash {number}"))
+    found = await a.store.find_key("hash 1")
     assert found is not None, "a key that was unknown is asked for again"
     with asking(monkeypatch) as asked:
-        assert await a.store.find_key("hash") == found
+        assert await a.store.find_key("hash 1") == found
     assert asked == []
-    assert await b.store.find_key("hash") == found
-    await b.store.revoke_key(found[0].id, NOW)
-    assert await b.store.find_key("hash") is None
+    assert await b.store.find_key("hash 1") == found
+    await b.store.revoke_key("key_1", NOW)
+    assert await b.store.find_key("hash 1") is None
+    await eventually(lambda: a.store._keys.get("hash 1") is None, "the notification")  # the clock stands still
+    assert await a.store.find_key("hash 1") is None
+    await a.store._listening.close()
+    assert await a.store.find_key("hash 2") is not None
+    await b.store.revoke_key("key_2", NOW)
     now[0] += known_keys.SECONDS
-    assert await a.store.find_key("hash") is None
+    assert await a.store.find_key("hash 2") is None
+
+
+async def test_the_keys_of_an_account_that_another_host_suspends_stop_at_once(hosts: tuple[Host, Host]) -> None:
+    a, b = hosts
+    a.store._keys = KnownKeys(lambda: 1000.0)
+    await b.store.add_account(examples.account())
+    await b.store.add_key(replace(examples.key(), hash="hash"))
+
+    async def status() -> AccountStatus:
+        found = await a.store.find_key("hash")
+        assert found is not None
+        return found[1].status
+
+    assert await status() is AccountStatus.ACTIVE
+    await b.store.set_account_status(examples.account().id, AccountStatus.SUSPENDED)
+    await eventually(lambda: a.store._keys.get("hash") is None, "the notification")
+    assert await status() is AccountStatus.SUSPENDED
 
 
 async def test_an_execute_through_any_host_asks_nothing_once_it_is_known_where_the_session_is(

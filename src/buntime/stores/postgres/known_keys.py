@@ -1,8 +1,8 @@
 """API keys that requests have shown a moment ago, so that not each request asks the database for its key.
 
-A key counts for at most a second from when the database was asked. So a key that another host or a command revokes, and
-an account that is suspended or deleted, stop everywhere within a second. Unknown keys are asked for each time: a new
-key works at once.
+The database tells all hosts when a key is revoked, and when an account is suspended or deleted: they forget what they
+know. Where that does not arrive, a key counts for at most a second from when the database was asked. Unknown keys are
+asked for each time: a new key works at once.
 """
 
 from collections.abc import Callable
@@ -45,6 +45,6 @@ class KnownKeys:
         return learn
 
     def forget(self) -> None:
-        """Call this before and after this host changes a key or an account."""
+        """Call this when a key or an account has another status, and before this host changes that."""
         self._changes += 1
         self._known.clear()

@@ -19,6 +19,7 @@ from buntime.stores.postgres.transactions import Transactions
 from buntime.stores.unusable import StoreUnusable
 
 CHANNEL = "buntime_stored"
+KEYS_CHANNEL = "buntime_keys"  # a key was revoked, or an account has another status
 LOOK_SECONDS = 5.0  # between two looks while notifications come
 BLIND_SECONDS = 1.0  # the same while they do not
 GAP_SECONDS = 0.02  # between two notifications of one host: one tells of all that was stored meanwhile
@@ -30,12 +31,17 @@ log = structlog.get_logger()
 
 class Listening:
     def __init__(
-        self, place: Place, transactions: Transactions, heard: Callable[[], None], wanted: Callable[[], bool]
+        self,
+        place: Place,
+        transactions: Transactions,
+        heard: Callable[[], None],
+        wanted: Callable[[], bool],
+        keys_changed: Callable[[], None],
     ) -> None:
         """`heard`: something may have been stored. `wanted`: whether this host must hear of it at once; otherwise it
-        only looks, because a notification costs the database as much as it has listeners. Call this on the event
-        loop."""
-        self._place, self._wanted = place, wanted
+        only looks, because a notification costs the database as much as it has listeners. `keys_changed`: keys may be
+        revoked, which is rare and always heard. Call this on the event loop."""
+        self._place, self._wanted, self._keys_changed = place, wanted, keys_changed
         self._transactions = transactions
         self._heard = heard
         self._news = asyncio.Event()
@@ -84,6 +90,7 @@ class Listening:
 
     async def _can_hear(self, connection: AsyncConnection[DictRow]) -> bool:
         """Whether what one connection tells reaches this one, which listens from now on."""
+        await connection.execute(f"LISTEN {KEYS_CHANNEL}")
         await connection.execute(f"LISTEN {CHANNEL}")
         await self._transactions.all("tell_of_stored", host=self._name)
         async for _ in connection.notifies(timeout=PROBE_SECONDS, stop_after=1):
@@ -93,6 +100,7 @@ class Listening:
     async def _hear(self, connection: AsyncConnection[DictRow]) -> None:
         """Until the connection is lost. It listens at first."""
         self._heard()
+        self._keys_changed()
         listens = True
         while True:
             if self._wanted() != listens:
@@ -101,7 +109,9 @@ class Listening:
             heard = False
             async for told in connection.notifies(timeout=LOOK_SECONDS, stop_after=1):
                 heard = True
-                if told.payload != self._name:
+                if told.channel == KEYS_CHANNEL:
+                    self._keys_changed()
+                elif told.payload != self._name:
                     self._heard()
                     await asyncio.sleep(GAP_SECONDS)  # what many hosts tell meanwhile is one occasion
             if not heard:

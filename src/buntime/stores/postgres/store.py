@@ -36,7 +36,6 @@ from buntime.stores.postgres.committing import DROP_AT_ONCE, JUST_ENDED, add_ans
 from buntime.stores.postgres.connecting import Place, connect, pool_of, probe
 from buntime.stores.postgres.counted import CountedOverHosts
 from buntime.stores.postgres.kept import put_layer, put_snapshot, require_kept
-from buntime.stores.postgres.known_keys import KnownKeys
 from buntime.stores.postgres.migrations import migrate
 from buntime.stores.postgres.noted import begin, follow
 from buntime.stores.postgres.transactions import ROWS_AT_ONCE, Pool, Transaction, Transactions, Work
@@ -66,7 +65,6 @@ class PostgresStore(CountedOverHosts):
         super().__init__(place, Transactions(pool), host, membership)
         self._pool = pool
         self.is_pooled = is_pooled  # a pooler shares connections among transactions: statements cannot be prepared
-        self._keys = KnownKeys()
         self._seen: dict[str, int] = {}  # session → version that `_changed_rows` returned, and may find again
         self._horizon = (0, "")  # transactions before this one of that server are known
 

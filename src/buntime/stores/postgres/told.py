@@ -13,6 +13,7 @@ from buntime.ports import BEGINNING, Answer, DeliveryNumbers, DuePage, EventDeli
 from buntime.ports import Place as Behind
 from buntime.stores.postgres.committing import DROP_AT_ONCE, Committing, rows_of
 from buntime.stores.postgres.connecting import Place
+from buntime.stores.postgres.known_keys import KnownKeys
 from buntime.stores.postgres.listening import Listening
 from buntime.stores.postgres.transactions import Transaction, Transactions, Work
 from buntime.stores.rows.events import numbered_of
@@ -37,7 +38,10 @@ class Told(Committing):
         super().__init__(transactions, host, membership)
         self._stored: Callable[[], None] = _nothing
         self._wanted: Callable[[], bool] = _always
-        self._listening = Listening(place, transactions, lambda: self._stored(), lambda: self._wanted())
+        self._keys = KnownKeys()
+        self._listening = Listening(
+            place, transactions, lambda: self._stored(), lambda: self._wanted(), lambda: self._keys.forget()
+        )
 
     # events
 

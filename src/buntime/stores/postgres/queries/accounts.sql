@@ -12,7 +12,9 @@ SELECT * FROM accounts WHERE status <> 'active' ORDER BY created_at, id
 SELECT * FROM accounts ORDER BY created_at, id
 
 -- name: set_account_status
-UPDATE accounts SET status = %(status)s WHERE id = %(id)s AND status <> 'deleted'
+-- Hosts that know a key of the account ask again.
+WITH changed AS (UPDATE accounts SET status = %(status)s WHERE id = %(id)s AND status <> 'deleted' RETURNING id)
+SELECT pg_notify('buntime_keys', '') FROM changed
 
 -- name: count_valid_keys
 SELECT count(*) AS keys FROM keys
@@ -38,7 +40,9 @@ SELECT * FROM keys ORDER BY created_at, id
 SELECT * FROM keys WHERE account = %(account)s ORDER BY created_at, id
 
 -- name: revoke_key
-UPDATE keys SET revoked_at = %(now)s WHERE id = %(id)s AND revoked_at IS NULL
+-- Hosts that know the key ask again.
+WITH revoked AS (UPDATE keys SET revoked_at = %(now)s WHERE id = %(id)s AND revoked_at IS NULL RETURNING id)
+SELECT pg_notify('buntime_keys', '') FROM revoked
 
 -- name: find_key
 SELECT keys.*, plan, accounts.created_at AS account_created_at, status, overrides
