@@ -178,6 +178,7 @@ LIES: dict[str, tuple[str, str, Callable[[Session, dict[str, str]], Events]]] = 
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("lie", LIES)
 def test_a_lie_hurts_the_liar_alone(server: Server, victim: Session, neighbour: Session, lie: str) -> None:
     where, how, ask = LIES[lie]
@@ -288,6 +289,7 @@ DISKS = {
 LISTED_NO_MORE = {what for what in DISKS if what.endswith("for everything")}
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("what", DISKS)
 def test_what_is_on_its_disk_hurts_it_alone(server: Server, victim: Session, neighbour: Session, what: str) -> None:
     ended = process_of(victim, "echo said")

@@ -141,6 +141,7 @@ def _is_usable(session: Session) -> None:
     assert session.output("echo fine; rm after") == "fine\n"
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("what", BOMBS)
 def test_a_bomb_ends_within_the_sessions_limits(server: Server, small: Session, neighbour: Session, what: str) -> None:
     packed = BOMBS[what]()

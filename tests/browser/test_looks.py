@@ -131,6 +131,7 @@ def test_the_landing_page_fits_and_can_be_read(
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.sampled(3)
 def test_each_page_of_previews_fits_and_can_be_read(
     previews: str, visitor: Visitor, width: int, scheme: Literal["light", "dark"]
 ) -> None:

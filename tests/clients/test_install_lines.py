@@ -210,6 +210,7 @@ with FakeBuntime().on_execute("1", FakeResult("42")).sessions.create() as sessio
 
 
 @pytest.mark.packages
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("version", PYTHONS)
 @pytest.mark.parametrize("line", PIP)
 def test_pip_installs_the_client(line: str, version: str, checkout: Path, url: str, tmp_path: Path) -> None:
