@@ -186,7 +186,7 @@ class LocalVolumes:
         reached("remove: volume")
 
     async def capture(self, volume_id: str, layer_id: str) -> int:
-        with _answering(volume_id, layer_id):
+        with self._answering(volume_id, layer_id):
             size = await to_its_end(asyncio.to_thread(self._volumes.capture, volume_id, layer_id))
         log.info("layer_captured", volume=volume_id, layer=layer_id, bytes=size)
         reached("capture: done")
@@ -197,19 +197,20 @@ class LocalVolumes:
 
     async def copy(self, layer_id: str, volume_id: str, disk: int) -> None:
         self._capacity.require_disk()
-        with _answering(layer_id, volume_id):
+        with self._answering(layer_id, volume_id):
             await to_its_end(asyncio.to_thread(self._volumes.copy, layer_id, volume_id, disk))
         self._cache.add(volume_id)
         reached("copy: done")
 
-
-@contextmanager
-def _answering(source: str, target: str) -> Iterator[None]:
-    """Raises what the port says for what the kernel refuses."""
-    try:
-        yield
-    except FileExistsError as there:
-        raise ValueError(f"{target} is here already") from there
-    except OSError as failed:
-        log.error("volume_not_copied", volume=source, to=target, reason=str(failed))
-        raise Unavailable("A session's files could not be copied just now.", 5) from failed
+    @contextmanager
+    def _answering(self, source: str, target: str) -> Iterator[None]:
+        """Raises what the port says for what the kernel refuses."""
+        try:
+            yield
+        except FileExistsError as there:
+            raise ValueError(f"{target} is here already") from there
+        except OSError as failed:
+            if isinstance(failed, FileNotFoundError) and not self.exists(source):  # removed in the middle
+                raise VolumeLost(source) from failed
+            log.error("volume_not_copied", volume=source, to=target, reason=str(failed))
+            raise Unavailable("A session's files could not be copied just now.", 5) from failed
