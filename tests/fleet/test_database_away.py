@@ -66,12 +66,23 @@ def fleet() -> Iterator[Fleet]:
 
 def one_of_each(fleet: Fleet, clients: Sequence[Client]) -> list[Watched]:
     """A session of each host. Of equal hosts, the one that is asked keeps a new session."""
-    hosts = {(host.config.data_dir / "host-id").read_text().strip(): host for host in fleet.hosts}
-    sessions = [client.open(ttl=3600) for client in clients]
-    rows = fleet.database.execute("SELECT id, host FROM sessions")
-    owners = {str(session): hosts[str(host)] for session, host in rows}
-    assert len({host.name for host in owners.values()}) == len(hosts)
-    return [Watched(owners[session.id], session) for session in sessions]
+    return [Watched(host, own_session(fleet, host, client)) for host, client in zip(fleet.hosts, clients, strict=True)]
+
+
+def own_session(fleet: Fleet, host: Host, client: Client) -> Session:
+    """A host that has just joined may look fuller than the others for a moment, so it may take several creates."""
+    mine, opened = (host.config.data_dir / "host-id").read_text().strip(), list[Session]()
+
+    def is_mine() -> bool:
+        opened.append(client.open(ttl=3600))
+        rows = fleet.database.execute(f"SELECT host FROM sessions WHERE id = '{opened[-1].id}'")
+        if rows == [(mine,)]:
+            return True
+        opened[-1].delete().done()
+        return False
+
+    until(is_mine, f"a session of {host.name}")
+    return opened[-1]
 
 
 def is_silent(client: Client) -> bool:
