@@ -1,65 +1,97 @@
-"""The server bounds the memory for large answers."""
+"""A create asks how many sessions an account has only where the answer may refuse it."""
 
-import asyncio
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import pytest
 
-from buntime.daemon.room import SMALL, Room, belongs_to, hold
-from buntime.errors import Unavailable
+from buntime.account import Account, new_key
+from buntime.caller import Caller
+from buntime.errors import SessionLimitExceeded
+from buntime.operations import room
+from buntime.operations.room import Room
+from buntime.plan import load_plans
 
-MB = 1 << 20
-
-
-def test_small_answers_always_pass() -> None:
-    room = Room(limit=0)
-    with room.for_one_request():
-        hold(SMALL)
-    with room.for_one_request(), pytest.raises(Unavailable):
-        hold(SMALL + 1)
+LIMIT = 8
 
 
-def test_a_request_gives_back_what_it_holds_when_it_ends() -> None:
-    room = Room(limit=10 * MB, share=10 * MB)
-    with room.for_one_request():
-        for _ in range(11):
-            hold(MB)
-        with pytest.raises(Unavailable):
-            hold(MB)
-    assert room.used == 0
-    with room.for_one_request():
-        hold(11 * MB)
-        assert room.used == 10 * MB
+@dataclass
+class Counting:
+    """A store that counts how often it is asked."""
+
+    sessions: int = 0
+    asked: list[str] = field(default_factory=list)
+
+    async def count_sessions(self, account: str) -> int:
+        self.asked.append(account)
+        return self.sessions
 
 
-def test_one_account_cannot_use_all_of_the_room() -> None:
-    room = Room(limit=10 * MB, share=5 * MB)
-    with room.for_one_request():
-        belongs_to("greedy")
-        hold(6 * MB)
-        with pytest.raises(Unavailable):
-            hold(1)
-        with room.for_one_request():
-            belongs_to("other")
-            hold(6 * MB)
-            assert room.used == 10 * MB
+@dataclass
+class Clock:
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
-async def test_work_that_outlives_its_request_is_not_counted_for_ever() -> None:
-    room, ended = Room(), asyncio.Event()
-
-    async def work() -> None:
-        hold(5 * MB)
-        await ended.wait()
-        hold(50 * MB)
-
-    with room.for_one_request():
-        task = asyncio.create_task(work())
-        await asyncio.sleep(0)
-        assert room.used == 4 * MB
-    ended.set()
-    await task
-    assert room.used == 0
+@pytest.fixture
+def store() -> Counting:
+    return Counting()
 
 
-def test_without_a_request_nothing_is_counted() -> None:
-    hold(1 << 40)
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def rooms(store: Counting, clock: Clock) -> Room:
+    return Room(cast(Any, store), clock)
+
+
+def caller(account: str = "acc_a") -> Caller:
+    plan = replace(load_plans(None)["free"], sessions=LIMIT)
+    return Caller(Account(account, "free", 0), new_key(account, 0)[0], plan)
+
+
+async def test_an_account_with_much_room_is_asked_for_once(rooms: Room, store: Counting, clock: Clock) -> None:
+    for _ in range(LIMIT // 2):
+        await rooms.require(caller())
+    assert store.asked == ["acc_a"]
+    await rooms.require(caller())
+    assert store.asked == ["acc_a"] * 2, "those that began count"
+    clock.now += room.SECONDS
+    await rooms.require(caller())
+    assert store.asked == ["acc_a"] * 3
+
+
+async def test_what_is_known_of_one_account_says_nothing_of_another(rooms: Room, store: Counting) -> None:
+    await rooms.require(caller())
+    await rooms.require(caller("acc_b"))
+    assert store.asked == ["acc_a", "acc_b"]
+
+
+async def test_an_account_near_its_limit_is_asked_for_each_time(rooms: Room, store: Counting) -> None:
+    store.sessions = LIMIT // 2
+    await rooms.require(caller())
+    store.sessions = LIMIT
+    for _ in range(2):
+        with pytest.raises(SessionLimitExceeded):
+            await rooms.require(caller())
+    assert len(store.asked) == 3
+
+
+async def test_after_a_refusal_of_the_store_the_next_create_asks(rooms: Room, store: Counting) -> None:
+    await rooms.require(caller())
+    rooms.forget("acc_a")  # other hosts have filled the account
+    store.sessions = LIMIT
+    with pytest.raises(SessionLimitExceeded):
+        await rooms.require(caller())
+
+
+async def test_only_the_newest_accounts_are_kept(rooms: Room, store: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "MOST", 2)
+    for account in ("acc_a", "acc_b", "acc_c", "acc_a"):
+        await rooms.require(caller(account))
+    assert store.asked == ["acc_a", "acc_b", "acc_c", "acc_a"]

@@ -27,6 +27,7 @@ from buntime.operations.images import Images
 from buntime.operations.kept import Kept
 from buntime.operations.names import Names
 from buntime.operations.placing import Placing
+from buntime.operations.room import Room
 from buntime.operations.visitors import Visitors
 from buntime.plan import Limits
 from buntime.ports import Answer, Claimed, Observed, Peer, Sandboxes, Store, VolumeLost
@@ -99,6 +100,7 @@ class Sessions:
         self._images = images
         self._kept = kept
         self._names = names
+        self._room = Room(store)
         self._placing = placing
         self._visitors = visitors
         self._tasks = tasks
@@ -119,7 +121,7 @@ class Sessions:
         """
         ttl, limits = requests.check_new(new, caller.plan)
         if new.name is None:
-            await self._check_count(caller)
+            await self._room.require(caller)
         return await self._tasks.finish(
             self._create(caller, new, ttl, limits, answer, chosen), f"create for {caller.account.id}"
         )
@@ -145,11 +147,6 @@ class Sessions:
                 raise errors.NameTaken(str(holder.name), holder.id)
             return Created(holder, existed=True)
 
-    async def _check_count(self, caller: Caller) -> None:
-        plan, active = caller.plan, await self._store.count_sessions(caller.account.id)
-        if active >= plan.sessions:
-            raise errors.SessionLimitExceeded(plan.name, plan.sessions, active)
-
     async def _create_new(
         self,
         caller: Caller,
@@ -160,7 +157,7 @@ class Sessions:
         chosen: Sequence[Peer] | None,
     ) -> Session:
         if new.name is not None:
-            await self._check_count(caller)
+            await self._room.require(caller)
         source = await self._source(caller, new, limits)
         if chosen is None and source.layer and await self._lifecycle.layers.is_only_here(source.layer):
             chosen = ()
@@ -209,7 +206,7 @@ class Sessions:
         async with self._names.turn(caller.account.id, like.name) as holder:
             if holder is not None:
                 raise errors.NameTaken(str(holder.name), holder.id)
-            await self._check_count(caller)
+            await self._room.require(caller)
             return await self._make(caller, like, ttl, source, answer)
 
     async def _make(
@@ -303,6 +300,7 @@ class Sessions:
         except Exception as failed:  # not when cancelled: it may be stored then, and the next start decides
             await self._sandboxes.destroy(session)
             if isinstance(failed, errors.SessionLimitExceeded):
+                self._room.forget(caller.account.id)
                 raise errors.SessionLimitExceeded(plan.name, plan.sessions, plan.sessions) from None
             raise
 
