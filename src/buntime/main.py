@@ -116,18 +116,19 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
         store: Store = member.store if member else await enter(opened_file(config))
         owners: Owners = member.owners if member else SoleOwner()
         links, tasks = await enter(Links()), await enter(Tasks())
-        vault = await _vault(config, member, [*await store.all_sessions(), *await store.all_layers()])
+        sessions, layers = await store.all_sessions(), await store.all_layers()
+        vault = await _vault(config, member, [*sessions, *layers])
         archive = archive_of(config)
         if member:
             shown, seen = config.archive or str(config.data_dir / "archive"), config.data_dir / "archive-mark"
             await require_shared(archive, await member.store.agreed(AGREED), member.store.agree, shown, seen)
             image = await _image_of_fleet(config, member, SavedImages(archive, vault), say)
+            sessions, layers = await store.all_sessions(), await store.all_layers()  # that may have taken minutes
             tasks.start_daemon(keep_pruned(config, store.used_images), "unused images")
         assert image is not None
         await prune(config, store.used_images)
 
-        sessions = await store.all_sessions()  # only now: the image may have taken minutes
-        layers, made = await store.all_layers(), await store.all_made_images()
+        made = await store.all_made_images()
         owned = {session.sandbox: session for session in sessions}
         left = await member.store.left_behind() if member else ()
         ids = [layer.id for layer in layers] + [each.volume for each in left]

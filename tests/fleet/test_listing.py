@@ -12,19 +12,12 @@ from buntime.fleet.marked import Marked
 from buntime.fleet.members import Description, HostState, SessionCounts
 from buntime.fleet.report import Report, Room, told
 from buntime.testing.members import FakeMembers
+from tests.clock import Clock
 
 ROOM = Room(10, 5)
 REPORT = Report(1, 0, 2, 0.5, ROOM, ROOM, ROOM, ROOM)
 FIRST = Description("10.0.0.1:8443", "0.1.0", json.loads(json.dumps(dict(told(REPORT)))))
 SECOND = Description("10.0.0.2:8443", "0.0.9")
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -254,13 +254,19 @@ async def test_a_create_may_go_to_each_host_that_is_well(hosts: tuple[Host, Host
     assert await owners.candidates("") == [None]
 
 
+async def given_up(host: Host) -> Session:
+    """A session as it was before the host made it nobody's."""
+    await host.store.add_session(session(), None, 1)
+    before = await host.store.get_session("ses_one")
+    assert before is not None
+    assert await host.store.release(before)
+    return before
+
+
 async def test_a_host_that_was_resumed_a_moment_ago_sends_no_request_to_itself(hosts: tuple[Host, Host]) -> None:
     """The list of hosts says so before the next renewal does."""
     a, b = hosts
-    await a.store.add_session(session(), None, 1)
-    before = await a.store.get_session("ses_one")
-    assert before is not None
-    assert await a.store.release(before)
+    before = await given_up(a)
     a.drains = True
     await a.choices.look()
     with pytest.raises(AnotherHost) as elsewhere:
@@ -273,10 +279,7 @@ async def test_a_host_that_was_resumed_a_moment_ago_sends_no_request_to_itself(h
 
 async def test_a_host_that_drains_claims_nothing_that_another_host_can_have(hosts: tuple[Host, Host]) -> None:
     a, b = hosts
-    await a.store.add_session(session(), None, 1)
-    before = await a.store.get_session("ses_one")
-    assert before is not None
-    assert await a.store.release(before)
+    before = await given_up(a)
     a.drains = True
     await a.members.mark("a", HostState.DRAINING)
     await a.choices.look()

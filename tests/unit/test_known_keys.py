@@ -5,17 +5,10 @@ import pytest
 from buntime.account import Key
 from buntime.stores.postgres import known_keys
 from buntime.stores.postgres.known_keys import SECONDS, KnownKeys
+from tests.clock import Clock
 from tests.contracts.examples import account
 
 FOUND = Key("key_a", "acc_one", "hash", "", 0), account()
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from buntime.errors import SessionLimitExceeded
 from buntime.operations import room
 from buntime.operations.room import Room
 from buntime.plan import load_plans
+from tests.clock import Clock
 
 LIMIT = 8
 
@@ -25,14 +26,6 @@ class Counting:
     async def count_sessions(self, account: str) -> int:
         self.asked.append(account)
         return self.sessions
-
-
-@dataclass
-class Clock:
-    now: float = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

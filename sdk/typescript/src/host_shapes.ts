@@ -68,7 +68,7 @@ export interface HostList {
   /** All of the installation, by id. */
   hosts: Host[];
   /**
-   * Sessions of no host, which a drain or a removal of theirs gave up. The next request for such a session lets a host
+   * Sessions that a drain or a removal left without a host. The next request for such a session lets a host
    * claim it.
    */
   nobody: HostSessions;

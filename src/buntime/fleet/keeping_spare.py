@@ -71,7 +71,7 @@ class KeptSpare:
 
 
 def spare_of(file: LeaseFile) -> int:
-    """The pid of the spare that runs, whoever has started it; 0: none."""
+    """The pid of the spare that runs, of this watchdog or an earlier one; 0: none."""
     asked = LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, SPARE, 1, 0)
     kind, _, _, _, pid = LOCK.unpack(fcntl.fcntl(file.handle, fcntl.F_GETLK, asked))
     return 0 if kind == fcntl.F_UNLCK else int(pid)

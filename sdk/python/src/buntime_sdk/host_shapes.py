@@ -77,7 +77,7 @@ class Host:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostList:
-    """All hosts, by id. `nobody`: sessions of no host, which a drain or a removal of theirs gave up. The next request
+    """All hosts, by id. `nobody`: sessions that a drain or a removal left without a host. The next request
     for such a session lets a host claim it."""
 
     hosts: Sequence[Host] = read_by(each(Host))
