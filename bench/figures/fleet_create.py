@@ -42,19 +42,21 @@ async def _round(
     for place in (*fleet.places, single):
         await place.filled()
     gates, made, theirs = cycle(fleet.places), list[str](), list[str]()
+    asked = list[tuple[Place, float]]()
     for turn in range(count):
 
         async def ours() -> None:
             gate = next(gates)
-            spent = await stopwatch(_create(gate, made))
-            is_here = await asyncio.to_thread(fleet.owner, made[-1]) == gate.id
-            (here if is_here else carried).append(spent)
+            asked.append((gate, await stopwatch(_create(gate, made))))
 
         async def other() -> None:
             alone.append(await stopwatch(_create(single, theirs)))
 
         for side in (ours, other) if turn % 2 == 0 else (other, ours):
             await side()
+    for session, (gate, spent) in zip(made, asked, strict=True):
+        is_here = await asyncio.to_thread(fleet.owner, session) == gate.id
+        (here if is_here else carried).append(spent)
     await each(made, fleet.clients[0].delete, AT_ONCE)
     await each(theirs, single.client.delete, AT_ONCE)
 

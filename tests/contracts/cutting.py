@@ -8,6 +8,9 @@ from enum import Enum
 
 CHUNK = 1 << 16
 COMMIT = re.compile(rb"COMMIT(?!TED)")
+# A statement that is a transaction of its own marks itself first: its Parse message, and a Bind message, with its name.
+PARSED = re.compile(rb"P.{4}(\w*)\x00(?:--[^\n]*\n)*WITH marked AS", re.DOTALL)
+BOUND = re.compile(rb"B.{4}\x00(\w*)\x00", re.DOTALL)
 
 
 class Cut(Enum):
@@ -46,9 +49,12 @@ class CuttingProxy:
         self._clients.add(writer)
         server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._to)
         back = asyncio.create_task(_copy(server_reader, writer))
+        at_once = set[bytes]()  # names of statements
         try:
             while data := await reader.read(CHUNK):
-                cut, self.armed = (self.armed, Cut.NOTHING) if COMMIT.search(data) else (Cut.NOTHING, self.armed)
+                at_once |= set(PARSED.findall(data))
+                commits = COMMIT.search(data) or at_once & set(BOUND.findall(data))
+                cut, self.armed = (self.armed, Cut.NOTHING) if commits else (Cut.NOTHING, self.armed)
                 self.cuts += cut is not Cut.NOTHING
                 if cut is Cut.BEFORE_COMMIT:
                     break

@@ -1,6 +1,8 @@
 """Changes: each is committed whole, also when its caller leaves. What is only noted is stored in groups."""
 
 import asyncio
+import functools
+import json
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
@@ -58,6 +60,14 @@ class Committing:
             return value
 
         return await self._shielded(self._commit(whole, is_told=bool(rows)))
+
+    async def _change_at_once(self, name: str, values: Values, told: Sequence[AccountEvent]) -> None:
+        """The same for one statement that is a whole transaction: it stores the events, asks whether this host may act
+        as a member, and marks itself. Raises MayNotAct."""
+        rows, me = rows_of(told), self._me()
+        own = {"host": me.host, "incarnation": me.incarnation, "events": json.dumps(rows)}
+        change = functools.partial(self._transactions.change_at_once, name, {**values, **own})
+        await self._shielded(self._committed(change, is_told=bool(rows)))
 
     async def _change_own[T](
         self, session_id: str, work: Coroutine[Any, Any, T], after: Callable[[T], Session | None]
@@ -119,9 +129,12 @@ class Committing:
         return total
 
     async def _commit[T](self, work: Work[T], *, is_told: bool) -> T:
+        return await self._committed(functools.partial(self._transactions.change, work), is_told=is_told)
+
+    async def _committed[T](self, change: Callable[[], Awaitable[T]], *, is_told: bool) -> T:
         if is_told and (self._noted or self._flushing.locked()):
             await self._flush()  # what was noted before comes first
-        value = await self._transactions.change(work)
+        value = await change()
         self._has_stored()
         return value
 
@@ -250,13 +263,6 @@ async def add_answer(transaction: Transaction, stored: PackedAnswer) -> bool:
     assert transaction.me is not None
     await transaction.send("end_key", account=stored.account, key=stored.key, host=transaction.me.host)
     return await transaction.run("add_answer", **answer_values(stored)) == 1
-
-
-async def send_answer(transaction: Transaction, stored: PackedAnswer) -> None:
-    """The same in one piece with the next statement. Where there is an answer, that one fails."""
-    assert transaction.me is not None
-    await transaction.send("end_key", account=stored.account, key=stored.key, host=transaction.me.host)
-    await transaction.send("add_new_answer", **answer_values(stored))
 
 
 def answer_values(stored: PackedAnswer) -> Values:

@@ -22,6 +22,7 @@ CHANNEL = "buntime_stored"
 KEYS_CHANNEL = "buntime_keys"  # a key was revoked, or an account has another status
 LOOK_SECONDS = 5.0  # between two looks while notifications come
 BLIND_SECONDS = 1.0  # the same while they do not
+LATER_SECONDS = 0.003  # after a change, so that the answer to the request that made it comes first
 GAP_SECONDS = 0.02  # between two notifications of one host: one tells of all that was stored meanwhile
 PROBE_SECONDS = 2.0
 CLEAN_SECONDS = 60.0
@@ -120,6 +121,7 @@ class Listening:
 
     async def _tell(self) -> None:
         while await self._news.wait():
+            await asyncio.sleep(LATER_SECONDS)
             self._news.clear()
             try:
                 await self._transactions.all("tell_of_stored", host=self._name)

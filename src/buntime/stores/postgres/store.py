@@ -1,6 +1,7 @@
 """Implements `ports.Store` with PostgreSQL."""
 
 import asyncio
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -32,20 +33,21 @@ from buntime.image import DEFAULT_IMAGE
 from buntime.ports import Answer, PreviewToken
 from buntime.session import Session, State
 from buntime.snapshot import Layer, Snapshot
-from buntime.stores.postgres.committing import DROP_AT_ONCE, JUST_ENDED, add_answer, answer_values, send_answer
+from buntime.stores.postgres.committing import DROP_AT_ONCE, JUST_ENDED, add_answer, answer_values
 from buntime.stores.postgres.connecting import Place, connect, pool_of, probe
 from buntime.stores.postgres.counted import CountedOverHosts
 from buntime.stores.postgres.kept import put_layer, put_snapshot, require_kept
 from buntime.stores.postgres.migrations import migrate
-from buntime.stores.postgres.noted import begin, follow
+from buntime.stores.postgres.noted import follow
 from buntime.stores.postgres.transactions import ROWS_AT_ONCE, Pool, Transaction, Transactions, Work
 from buntime.stores.rows.accounts import account_of, account_row, key_of, key_row
 from buntime.stores.rows.answers import answer_of, pack_aside, unpack_aside
 from buntime.stores.rows.sessions import has_metadata, require_same, session_of, session_row
+from buntime.stores.rows.usage import open_row
 from buntime.stores.unusable import StoreUnusable
-from buntime.usage import Reading
+from buntime.usage import Reading, first_window
 
-PLACE = ("account", "id", "name", "limit", "image", "image_name", "is_default")  # what `require_place` takes
+ANSWER = ("key", "fingerprint", "status", "created_at", "headers", "packed", "body")  # of its row, without the account
 SESSIONS_AT_ONCE = 5_000  # that one statement reads of all that this host has
 
 log = structlog.get_logger()
@@ -180,21 +182,19 @@ class PostgresStore(CountedOverHosts):
         events: Sequence[AccountEvent] = (),
         reading: Reading | None = None,
     ) -> None:
-        row, stored = session_row(session) | {"host": self.host}, None if answer is None else await pack_aside(answer)
-        place = row | {"limit": limit, "is_default": session.image_name == DEFAULT_IMAGE}
-
-        async def work(transaction: Transaction) -> None:
-            await transaction.send("require_place", **{name: place[name] for name in PLACE})
-            await transaction.send("add_session", **row)
-            await begin(transaction, session, reading)
-            if stored is not None:
-                await send_answer(transaction, stored)
-
+        stored = None if answer is None else await pack_aside(answer)
         owned = replace(session, host=self.host)
+        opened = () if reading is None else (open_row(first_window(session, reading)),)
+        values = {
+            **session_row(owned),
+            **{f"answer_{name}": stored and getattr(stored, name) for name in ANSWER},
+            **{"limit": limit, "is_default": session.image_name == DEFAULT_IMAGE, "opened": json.dumps(opened)},
+        }
         await self._forget_activity(session.id)
         while True:
-            try:  # all is sent in one piece
-                return await self._change_own(session.id, self._change(work, events), lambda _: owned)
+            try:
+                added = self._change_at_once("add_session", values, events)
+                return await self._change_own(session.id, added, lambda _: owned)
             except DatabaseError as refused:
                 refusal = _refusal_of(session, limit, refused)
                 if not isinstance(refusal, _NameClash):

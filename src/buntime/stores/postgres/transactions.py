@@ -147,11 +147,18 @@ class Transactions:
 
         Raises Unavailable: CommitUnknown where it stays unknown whether the work was committed.
         """
+        return await self._until_committed(lambda end: self._attempt(work, end))
+
+    async def change_at_once(self, name: str, values: Mapping[str, object]) -> None:
+        """The same for one statement that is a transaction of its own. It marks itself with the value `change`."""
+        await self._until_committed(lambda end: self._attempt_at_once(name, values, end))
+
+    async def _until_committed[T](self, attempt: Callable[[float], Awaitable[T]]) -> T:
         async with self._place():
             end, tries = time.monotonic() + PATIENCE_SECONDS, 0
             while True:
                 try:
-                    return await self._attempt(work, end)
+                    return await attempt(end)
                 except Lost as lost:
                     tries += 1
                     await _wait_to_try(end if tries < TRIES else 0, lost)
@@ -191,6 +198,15 @@ class Transactions:
             if await self._has_committed(mark):
                 return value
             raise
+
+    async def _attempt_at_once(self, name: str, values: Mapping[str, object], end: float) -> None:
+        mark = _new_mark()
+        try:
+            async with self._connection(end) as connection:
+                await connection.execute(query(name), {**values, "change": mark})
+        except Lost as lost:
+            if not (isinstance(lost.__cause__, _Cut) and await self._has_committed(mark)):
+                raise
 
     async def _has_committed(self, mark: UUID) -> bool:
         end = time.monotonic() + OUTCOME_SECONDS

@@ -9,11 +9,6 @@ INSERT INTO answers (account, key, fingerprint, status, created_at, headers, pac
 VALUES (%(account)s, %(key)s, %(fingerprint)s, %(status)s, %(created_at)s, %(headers)s, %(packed)s, %(body)s)
 ON CONFLICT (account, key) DO NOTHING
 
--- name: add_new_answer
--- Fails where there is one.
-INSERT INTO answers (account, key, fingerprint, status, created_at, headers, packed, body)
-VALUES (%(account)s, %(key)s, %(fingerprint)s, %(status)s, %(created_at)s, %(headers)s, %(packed)s, %(body)s)
-
 -- name: begin_key
 INSERT INTO keys_in_use (account, key, fingerprint, repeatable, host, incarnation, created_at)
 VALUES (%(account)s, %(key)s, %(fingerprint)s, %(repeatable)s, %(host)s, %(incarnation)s, %(now)s)

@@ -1,16 +1,43 @@
--- name: require_place
-SELECT require_place(%(account)s, %(id)s, %(name)s, %(limit)s, %(image)s, %(image_name)s, %(is_default)s)
-
 -- name: add_session
-INSERT INTO sessions (id, account, state, created_at, expires_at, last_active, sandbox, volume, image, image_name,
-                      made_of, host, epoch, version, on_wake, limits, metadata, preview, network, env, files, processes,
-                      key, snapshot, previous, archived, name, checkpoint_every, idle_after, deep_sleep_after,
-                      awake_while, services, changed)
-VALUES (%(id)s, %(account)s, %(state)s, %(created_at)s, %(expires_at)s, %(last_active)s, %(sandbox)s, %(volume)s,
-        %(image)s, %(image_name)s, %(made_of)s, %(host)s, %(epoch)s, %(version)s, %(on_wake)s, %(limits)s,
-        %(metadata)s, %(preview)s, %(network)s, %(env)s, %(files)s, %(processes)s, %(key)s, %(snapshot)s, %(previous)s,
-        %(archived)s, %(name)s, %(checkpoint_every)s, %(idle_after)s, %(deep_sleep_after)s, %(awake_while)s,
-        %(services)s, pg_current_xact_id())
+-- A whole transaction in one statement: what each create costs on the event loop is mostly how many it sends. The lock
+-- timeout is set before `require_place` waits, and its questions see what was committed while it waited.
+WITH marked AS (
+  INSERT INTO changes (id, made) VALUES (%(change)s, true) RETURNING set_config('lock_timeout', '5s', true)
+), allowed AS MATERIALIZED (
+  SELECT require_member(%(host)s, %(incarnation)s),
+         require_place(%(account)s, %(id)s, %(name)s, %(limit)s, %(image)s, %(image_name)s, %(is_default)s)
+  FROM marked
+), added AS (
+  INSERT INTO sessions (id, account, state, created_at, expires_at, last_active, sandbox, volume, image, image_name,
+                        made_of, host, epoch, version, on_wake, limits, metadata, preview, network, env, files,
+                        processes, key, snapshot, previous, archived, name, checkpoint_every, idle_after,
+                        deep_sleep_after, awake_while, services, changed)
+  SELECT %(id)s, %(account)s, %(state)s, %(created_at)s, %(expires_at)s, %(last_active)s, %(sandbox)s, %(volume)s,
+         %(image)s, %(image_name)s, %(made_of)s, %(host)s, %(epoch)s, %(version)s, %(on_wake)s, %(limits)s,
+         %(metadata)s, %(preview)s, %(network)s, %(env)s, %(files)s, %(processes)s, %(key)s, %(snapshot)s,
+         %(previous)s, %(archived)s, %(name)s, %(checkpoint_every)s, %(idle_after)s, %(deep_sleep_after)s,
+         %(awake_while)s, %(services)s, pg_current_xact_id()
+  FROM allowed
+), opened AS (
+  INSERT INTO usage_open (session, account, ordinal, state, began_at, noted_at, boot, steady, amounts, counters, disk,
+                          archived, server, runs)
+  SELECT first.* FROM allowed, json_to_recordset(%(opened)s) AS first (
+    session text, account text, ordinal bigint, state text, began_at bigint, noted_at bigint, boot text, steady bigint,
+    amounts text, counters text, disk bigint, archived bigint, server text, runs bigint
+  )
+), ended AS (
+  DELETE FROM keys_in_use WHERE account = %(account)s AND key = %(answer_key)s AND host = %(host)s
+), answered AS (
+  INSERT INTO answers (account, key, fingerprint, status, created_at, headers, packed, body)
+  SELECT %(account)s, %(answer_key)s, %(answer_fingerprint)s, %(answer_status)s, %(answer_created_at)s,
+         %(answer_headers)s, %(answer_packed)s, %(answer_body)s
+  FROM allowed WHERE %(answer_key)s IS NOT NULL
+)
+INSERT INTO unnumbered_events (id, account, type, time, session, data, actor, request, key, address, sole)
+SELECT told.* FROM allowed, json_to_recordset(%(events)s) AS told (
+  id text, account text, type text, time bigint, session text, data text, actor text, request text, key text,
+  address text, sole text
+)
 
 -- name: change_session
 UPDATE sessions
