@@ -1,6 +1,8 @@
 """Where a create goes: the best of two, and never first to a host that may refuse."""
 
+import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 
@@ -8,6 +10,7 @@ from buntime.fleet.choices import Choices
 from buntime.fleet.choosing import Rated, candidates, rated
 from buntime.fleet.members import Description, HostState, Member
 from buntime.fleet.report import Report, Room, told
+from buntime.fleet.taking_over import TakingOver
 from buntime.testing.members import FakeMembers
 
 GB = 1 << 30
@@ -109,3 +112,33 @@ async def test_a_create_is_sent_by_the_newest_list_and_asks_nobody() -> None:
     assert [each.id for each in choices.of("")] == ["b", "a"], "it looks once a second"
     await choices.look()
     assert [each.id for each in choices.of("")] == ["a", "b"]
+
+
+async def test_a_member_that_looks_for_lost_hosts_saves_the_choices_a_look() -> None:
+    members = Counted(lambda: 1000.0)
+    choices = Choices("a", members, Random(1))
+    me = await members.join("a", Description("a:8443", "1", dict(told(FULL))))
+    await members.join("b", Description("b:8443", "1", dict(told(EMPTY))))
+    await TakingOver(members, me, choices.see).look()
+    keeping = asyncio.create_task(choices.keep())
+    await asyncio.sleep(0.05)
+    keeping.cancel()
+    assert ([each.id for each in choices.of("")], members.lists) == (["b", "a"], 1)
+
+
+async def test_an_older_list_that_comes_later_changes_nothing() -> None:
+    members = FakeMembers(lambda: 1000.0)
+    choices = Choices("a", members, Random(1))
+    before = await members.list()
+    await members.join("a", Description("a:8443", "1", dict(told(EMPTY))))
+    choices.see(await members.list(), 2.0)
+    choices.see(before, 1.0)
+    assert [each.id for each in choices.of("")] == ["a"]
+
+
+class Counted(FakeMembers):
+    lists = 0
+
+    async def list(self) -> Sequence[Member]:
+        self.lists += 1
+        return await super().list()

@@ -36,8 +36,12 @@ def rated(members: Iterable[Member]) -> Sequence[Rated]:
     return [
         Rated(each.id, each.description.address, each.state is HostState.DRAINING, read(each.description.capacity))
         for each in members
-        if not each.taken_over and each.lease_left > 0
+        if is_leased(each)
     ]
+
+
+def is_leased(member: Member) -> bool:
+    return not member.taken_over and member.lease_left > 0
 
 
 def candidates(hosts: Sequence[Rated], image: str, me: str, random: Random) -> Sequence[Rated]:

@@ -53,7 +53,7 @@ class Keeping:
         """Once. Raises Fenced and Unavailable."""
         me = self._membership()
         if self._looking is None or self._looking[0] != me:
-            self._looking = me, TakingOver(self._members, me)
+            self._looking = me, TakingOver(self._members, me, self._owners.see)
         for lost in await self._looking[1].look():
             log.warning("host_taken_over", host=lost.id, incarnation=lost.incarnation)
         self._owners.on_duty = await self._rows.take_duty()

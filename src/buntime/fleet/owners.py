@@ -6,6 +6,7 @@ import structlog
 
 from buntime.errors import MayNotAct, SessionNotFound, Unavailable
 from buntime.fleet.choices import Choices
+from buntime.fleet.members import Member
 from buntime.fleet.ownership import Handling, Whereabouts, handling_of
 from buntime.fleet.rows import Rows
 from buntime.ids import new_volume_id
@@ -71,6 +72,10 @@ class FleetOwners:
                 log.warning("session_taken", session=session.id, before=found.host, epoch=taken.epoch)
                 return taken
         raise Unavailable("The session is moving just now.", 1)
+
+    def see(self, members: Sequence[Member], began: float) -> None:
+        """See `Choices.see`."""
+        self._choices.see(members, began)
 
     def steady(self, peer: Peer) -> int | None:
         return self._choices.steady(peer)
