@@ -18,6 +18,7 @@ from buntime.sandboxes.kernel.host import (
     Part,
     Slots,
     claim_part,
+    held_part,
     other_data_dirs,
     release_part,
 )
@@ -138,6 +139,13 @@ def test_the_claim_of_an_earlier_version_is_kept(tmp_path: Path, run_dir: Path) 
     assert [now.address(slot) for slot in (0, 77, SLOTS - 1)] == [str(old_addresses[slot]) for slot in (0, 77, -1)]
     assert now.first_uid(77) == FIRST_UID + (5 * 4096 + 77) * UIDS
     assert now.slots >= MANY
+
+
+def test_what_a_directory_has_is_known_without_a_claim(tmp_path: Path) -> None:
+    assert held_part(config(tmp_path, "a")) is None
+    claimed = claim_part(config(tmp_path, "a"))
+    assert held_part(config(tmp_path, "a", MANY)) == claimed
+    assert held_part(config(tmp_path, "b")) is None
 
 
 def test_without_free_blocks_the_error_says_who_holds_them(tmp_path: Path) -> None:

@@ -21,7 +21,15 @@ from buntime.sandboxes.kernel import seccomp
 from buntime.sandboxes.kernel.cgroup_version import find_cgroups
 from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.kernel.file_system import GB
-from buntime.sandboxes.kernel.host import Part, claim_part, other_data_dirs, release_part, total_memory
+from buntime.sandboxes.kernel.host import (
+    NoPart,
+    Part,
+    claim_part,
+    held_part,
+    other_data_dirs,
+    release_part,
+    total_memory,
+)
 from buntime.sandboxes.kernel.huge import Huge
 from buntime.sandboxes.kernel.image import DEBIAN_CAS, HOST_CAS, Image, extra_cas
 from buntime.sandboxes.kernel.oci import Runtime
@@ -108,31 +116,39 @@ def _settings(config: Config, part: Part, image: Image, parked_limits: Limits, v
 
 async def purge(config: Config, tasks: Tasks, links: Links) -> None:
     """Removes all sandboxes of this data directory, and everything on the host that was made for them."""
-    part = claim_part(config)
-    nothing = Limits(memory=0, cpu=0, timeout=0, disk=0)
-    async with AsyncExitStack() as stack:
-        machinery = _open_machinery(config, part, {}, tasks, links, stack)
-        settings = Settings(config.data_dir, config.images, Image("", Path()), Path(), {}, nothing, 0, 0, 0, 0, 0)
-        sandboxes = LocalSandboxes(settings, part, _runtime(config), machinery)
-        await sandboxes.recover({})
-        await sandboxes.adopt(_nobody_waits)
-    await _leave(config, part, machinery)
+    if (part := _part_to_leave(config)) is not None:
+        nothing = Limits(memory=0, cpu=0, timeout=0, disk=0)
+        async with AsyncExitStack() as stack:
+            machinery = _open_machinery(config, part, {}, tasks, links, stack)
+            settings = Settings(config.data_dir, config.images, Image("", Path()), Path(), {}, nothing, 0, 0, 0, 0, 0)
+            sandboxes = LocalSandboxes(settings, part, _runtime(config), machinery)
+            await sandboxes.recover({})
+            await sandboxes.adopt(_nobody_waits)
+        _name_server(config, part).stop()
+        machinery.network.remove()
+        release_part(part)
+    _leave(config)
+
+
+def _part_to_leave(config: Config) -> Part | None:
+    """None: it has no addresses, and the host has none to spare. So it has no sandbox either."""
+    try:
+        return held_part(config) or claim_part(config)
+    except NoPart:
+        return None
 
 
 async def _nobody_waits(_: str) -> None: ...
 
 
-async def _leave(config: Config, part: Part, machinery: Machinery) -> None:
-    machinery.cgroups.remove_root()
-    machinery.volumes.unmount()
-    machinery.huge.forget()
+def _leave(config: Config) -> None:
+    find_cgroups(config.instance).remove_root()
+    Volumes(config).unmount()
+    Huge(config.data_dir / "huge").forget()
     for directory in (config.data_dir / "made", config.data_dir / "packed"):
         shutil.rmtree(directory, ignore_errors=True)
-    _name_server(config, part).stop()
-    machinery.network.remove()
     for path in (config.api_socket, config.edge_socket, config.metrics_socket):
         path.unlink(missing_ok=True)
-    release_part(part)
 
 
 async def keep_names(config: Config) -> None:

@@ -132,6 +132,12 @@ def claim_part(config: Config) -> Part:
     return Part(config.instance, network, tuple(blocks))
 
 
+def held_part(config: Config) -> Part | None:
+    """The part that `config.data_dir` has claimed, be it less than the settings ask for. None: it has none."""
+    blocks = tuple(claim.block for claim in _claims() if claim.owner == config.data_dir.resolve())
+    return Part(config.instance, IPv4Network(config.network), blocks) if blocks else None
+
+
 def other_data_dirs(config: Config) -> list[Path]:
     """Data directories of this host's other servers."""
     return list({claim.owner: None for claim in _claims() if claim.owner != config.data_dir.resolve()})
