@@ -17,7 +17,7 @@ SAYS_WHY = ("host_lost", "volume_lost")  # reasons with which a session may refu
 @dataclass(frozen=True, slots=True)
 class Violation:
     rule: str
-    session: str  # or the key
+    session: str  # or the key, or the host
     what: str
 
     def __str__(self) -> str:
@@ -81,7 +81,7 @@ def violations(history: History) -> list[Violation]:
     for session in sorted(sessions.by_session):
         for rule in (_places, _contents, _losses, _forks, _snapshots, _existence, _recoveries, _moves, _spans, _ends):
             found += rule(session, sessions)
-    return [*found, *_both(history), *_drains(history)]
+    return [*found, *_both(history), *_drains(history), *_takeovers(history)]
 
 
 def unanswered(history: History) -> list[str]:
@@ -291,6 +291,14 @@ def _drains(history: History) -> Iterator[Violation]:
             if drain.begin <= each.begin <= drain.end and _fails(each) and not _was_cut(each, drain, history):
                 what = f"{each.kind} on {each.host}: {each.why}"
                 yield Violation("a drain fails no request", each.session or each.key, what)
+
+
+def _takeovers(history: History) -> Iterator[Violation]:
+    """No host is taken over while its lease runs: it may still acknowledge what it does."""
+    for each in history.takeovers:
+        if each.lease_left > 0:
+            what = f"it was taken over {each.lease_left:.1f} s before the end of its lease"
+            yield Violation("a host keeps what it has while its lease runs", each.host, what)
 
 
 def _was_cut(operation: Operation, drain: Happened, history: History) -> bool:

@@ -78,11 +78,21 @@ class Both:
 
 
 @dataclass(frozen=True, slots=True)
+class TakenOver:
+    """A host that another one took over from, as the database noted it."""
+
+    host: str
+    at: float
+    lease_left: float  # seconds; 0 or less: it was over
+
+
+@dataclass(frozen=True, slots=True)
 class History:
     operations: tuple[Operation, ...]
     listed: Mapping[str, str] = field(default_factory=dict)  # at the end: session → key that it was created with
     faults: tuple[Happened, ...] = ()
     both: tuple[Both, ...] = ()
+    takeovers: tuple[TakenOver, ...] = ()
 
 
 def outcome_of(status: int | None, error: Mapping[str, Any]) -> tuple[Outcome, str]:
@@ -111,6 +121,7 @@ def save(history: History, file: Path) -> None:
     """One JSON object in a line for each operation, after one with what was listed and what happened."""
     around = {"listed": dict(history.listed), "faults": [asdict(each) for each in history.faults]}
     around |= {"both": [asdict(each) for each in history.both]}
+    around |= {"takeovers": [asdict(each) for each in history.takeovers]}
     lines: Iterable[object] = (around, *(asdict(operation) for operation in history.operations))
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
@@ -119,7 +130,8 @@ def load(file: Path) -> History:
     around, *operations = (json.loads(line) for line in file.read_text().splitlines())
     faults = tuple(Happened(**each) for each in around["faults"])
     both = tuple(Both(**{**each, "hosts": tuple(each["hosts"])}) for each in around.get("both", ()))
-    return History(tuple(map(_operation, operations)), around["listed"], faults, both)
+    takeovers = tuple(TakenOver(**each) for each in around.get("takeovers", ()))
+    return History(tuple(map(_operation, operations)), around["listed"], faults, both, takeovers)
 
 
 def _operation(fields: dict[str, Any]) -> Operation:

@@ -11,6 +11,7 @@ from tests.fleet.history.injecting import Injecting, mend
 from tests.fleet.history.operations import History, Kind, Outcome
 from tests.fleet.history.planning import Fault, planned
 from tests.fleet.history.recording import PATIENCE, Asking, Recorder
+from tests.fleet.history.takeovers import note_takeovers, noted
 from tests.fleet.history.watching import Watching
 from tests.fleet.history.working import Worker, World
 from tests.fleet.lab.fleets import Fleet
@@ -47,6 +48,7 @@ class Scale:
 def run(fleet: Fleet, seed: str, faults: Sequence[Fault], scale: Scale, say: Say) -> History:
     """`fleet`: with SETTINGS. Its hosts may be up or not."""
     hosts = fleet.up(scale.hosts)
+    note_takeovers(fleet.database.execute)
     key = hosts[0].new_key(["--plan", "enterprise"])
     recorder, world, ended = Recorder(), World(""), threading.Event()
     asking, impatient, hasty = (
@@ -83,7 +85,9 @@ def run(fleet: Fleet, seed: str, faults: Sequence[Fault], scale: Scale, say: Say
     say(f"{recorder.count} operations: the end; mending")
     mend(fleet)
     finish(recorder, asking, seed)
-    return History(recorder.operations, asking[0].list(), tuple(injecting.happened), tuple(watching.both.values()))
+    takeovers = noted(fleet.database.execute, {host.id: host.name for host in hosts})
+    happened, both = tuple(injecting.happened), tuple(watching.both.values())
+    return History(recorder.operations, asking[0].list(), happened, both, takeovers)
 
 
 def _wait(recorder: Recorder, scale: Scale, threads: Sequence[Future[None]]) -> None:
@@ -114,8 +118,11 @@ def report(history: History) -> list[str]:
     counts = Counter((each.kind, each.outcome) for each in history.operations)
     whys = Counter(each.why for each in history.operations if each.why)
     happened = Counter(each.fault for each in history.faults)
+    most = max((each.lease_left for each in history.takeovers), default=None)
     return [
         *(f"  {kind:9}" + ", ".join(f"{counts[kind, outcome]:6} {outcome}" for outcome in Outcome) for kind in Kind),
         *(f"  {count:6} × {why}" for why, count in whys.most_common()),
         "  faults: " + (", ".join(f"{count} {fault}" for fault, count in happened.most_common()) or "none"),
+        f"  taken over: {len(history.takeovers)}"
+        + ("" if most is None else f", with at most {most:.2f} s of a lease left"),
     ]

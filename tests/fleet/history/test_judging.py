@@ -15,6 +15,7 @@ from tests.fleet.history.operations import (
     Operation,
     Outcome,
     Run,
+    TakenOver,
     load,
     outcome_of,
     save,
@@ -189,6 +190,14 @@ def test_a_drain_that_does_not_end_is_seen() -> None:
     assert [each.rule for each in found] == ["a drain ends at no session"]
 
 
+def test_a_host_that_is_taken_over_before_the_end_of_its_lease_is_seen() -> None:
+    late, early = TakenOver("f1", 3.0, -0.1), TakenOver("f2", 4.0, 6.25)
+    assert violations(History(BEGUN, takeovers=(late,))) == []
+    assert [str(each) for each in violations(History(BEGUN, takeovers=(late, early)))] == [
+        "a host keeps what it has while its lease runs: f2: it was taken over 6.2 s before the end of its lease"
+    ]
+
+
 def test_a_file_whose_past_changes_is_seen() -> None:
     assert rules(*BEGUN, execute("c", 3, "bac")) == ["a file only grows"]
 
@@ -309,5 +318,6 @@ def test_an_answer_that_may_be_repeated_safely_is_a_refusal(
 def test_a_history_is_the_same_after_it_was_saved(tmp_path: Path) -> None:
     operations = (*BEGUN, recover(3, 2.5), failed("c", 4, "no answer", Outcome.UNKNOWN))
     history = History(operations, {S: "k1"}, (Happened("drain", "f1", 1.0, 2.0),), (Both(S, ("f1", "f2"), 3.0, 6.5),))
+    history = replace(history, takeovers=(TakenOver("f1", 3.0, -0.1),))
     save(history, tmp_path / "history")
     assert load(tmp_path / "history") == history
