@@ -5,14 +5,16 @@ from dataclasses import dataclass
 
 from buntime.fleet import ownership
 from buntime.fleet.budget import BUDGET
+from buntime.fleet.comparing import Comparing, Misplaced
 from buntime.fleet.lease import Lease
-from buntime.fleet.members import Member
+from buntime.fleet.members import Member, Membership
 from buntime.fleet.postgres import members
 from buntime.fleet.postgres import ownership as rows
 from buntime.fleet.sightings import Sightings
 from buntime.fleet.watchdog import Watchdog
 from buntime.lifecycle.aside import Aside
 from buntime.sandboxes.fencing import HostFence
+from buntime.sandboxes.held import HeldSandboxes
 
 DAY = 86400.0
 CLAIMED = b"AND (host IN ('', %(host)s) OR host IN (SELECT id FROM lost))"
@@ -43,7 +45,12 @@ def _epoch() -> None:
     async def look(self: Aside) -> None:
         pass
 
+    async def misplaced(self: Comparing, me: Membership) -> dict[str, Misplaced]:
+        return {}
+
     _replace(ownership, "compare", compare)
+    _replace(HeldSandboxes, "keep_frozen", lambda self, sandboxes: None)
+    _replace(Comparing, "misplaced", misplaced)
     _replace(Aside, "look", look)
 
 
