@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import uvloop
 
@@ -31,7 +32,6 @@ from buntime.daemon.trimming import keep_trimmed
 from buntime.delivery.delivering import delivering
 from buntime.edge.certificates import FleetHost, trusted_by
 from buntime.edge.process import edge
-from buntime.fleet.asking import asking
 from buntime.fleet.hosts import Hosts
 from buntime.fleet.listing import FleetHosts, SoleHost
 from buntime.fleet.marked import Marked
@@ -40,7 +40,6 @@ from buntime.fleet.places import Count, FleetPlaces
 from buntime.fleet.rates import FleetRates
 from buntime.fleet.reporting import capacity_of
 from buntime.fleet.sole_owner import SoleOwner
-from buntime.joining import Member, joined
 from buntime.lifecycle.aside import Aside
 from buntime.lifecycle.assembly import Lifecycle, assemble_lifecycle
 from buntime.lifecycle.decisions import Waits
@@ -83,6 +82,9 @@ from buntime.web.clients_page import short_lines
 from buntime.web.metrics import Metrics
 from buntime.web.readings import Readings
 
+if TYPE_CHECKING:  # a server in no fleet imports nothing of it
+    from buntime.joining import Member
+
 Say = Callable[[str], None]
 MASTER_KEY = "master-key"  # on whose fingerprint hosts agree
 REFUSALS = (BadSetting, HostCommandFailed, ImageFailed, NoPart, StoreUnusable)
@@ -111,7 +113,7 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
         enter = stack.enter_async_context
         image = None if config.store else await ensure_image(config.images, say)
         require_own(config)
-        member = await enter(joined(config)) if config.store else None
+        member = await _joined(config, stack)
         clock: Callable[[], float] = member.clock if member else time.time
         store: Store = member.store if member else await enter(opened_file(config))
         owners: Owners = member.owners if member else SoleOwner()
@@ -191,7 +193,16 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
         yield Server(url, key, short_lines(url) if are_built(files) else ())
 
 
-async def _vault(config: Config, member: Member | None, owners: Sequence[Session | Layer]) -> Vault:
+async def _joined(config: Config, stack: AsyncExitStack) -> "Member | None":
+    """None where the host is in no fleet."""
+    if not config.store:
+        return None
+    from buntime.joining import joined
+
+    return await stack.enter_async_context(joined(config))
+
+
+async def _vault(config: Config, member: "Member | None", owners: Sequence[Session | Layer]) -> Vault:
     """All hosts of a fleet have one master key: any of them opens what another one has sealed. Raises BadMasterKey."""
     known = await member.store.agreed(MASTER_KEY) if member else None
     vault = open_vault(config, owners, may_create=known is None)
@@ -200,20 +211,22 @@ async def _vault(config: Config, member: Member | None, owners: Sequence[Session
     return vault
 
 
-async def _image_of_fleet(config: Config, member: Member, saved: SavedImages, say: Say) -> Image:
+async def _image_of_fleet(config: Config, member: "Member", saved: SavedImages, say: Say) -> Image:
     """The host is a member meanwhile, so it goes on with what runs. Nobody reaches it yet, so it takes no creates."""
     found = await find_default_image(HostImage(config, say), member.store, saved)
     return Image(found, config.images / found)
 
 
-async def _limits(config: Config, member: Member, stack: AsyncExitStack) -> tuple[FleetRates, FleetPlaces]:
+async def _limits(config: Config, member: "Member", stack: AsyncExitStack) -> tuple[FleetRates, FleetPlaces]:
     """What counts over all hosts."""
+    from buntime.fleet.asking import asking
+
     home = await stack.enter_async_context(asking(lambda: trusted_by(config.run_dir / "edge")))
     rates = FleetRates(member.store, member.choices.homes, home)
     return rates, FleetPlaces(member.store, lambda: member.holding.membership)
 
 
-def _opened(entrance: Entrance, member: Member) -> Count:
+def _opened(entrance: Entrance, member: "Member") -> Count:
     """Counts what accounts have open on this host."""
 
     async def count() -> Callable[[], Counts]:

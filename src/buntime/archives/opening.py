@@ -7,7 +7,6 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from buntime.archives.directory import DirectoryArchive
-from buntime.archives.s3 import S3Archive
 from buntime.config import BadSetting, Config
 from buntime.ports import Archive
 
@@ -70,4 +69,6 @@ def _s3(location: str, environ: Mapping[str, str]) -> Archive:
         )
     if prefix and (not S3_PREFIX.fullmatch(prefix) or {".", ".."} & set(prefix.split("/"))):
         raise ValueError(f"the prefix of the archive {location} may only have letters, digits, '_', '.', '-' and '/'.")
+    from buntime.archives.s3 import S3Archive  # its client is imported only where it is used
+
     return S3Archive(parts.netloc, prefix, environ)

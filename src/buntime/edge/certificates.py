@@ -13,9 +13,8 @@ from pathlib import Path
 
 from buntime.config import BadSetting
 from buntime.edge.peers import Peers
-from buntime.fleet.peer_keys import VALID_DAYS, issue
 
-RENEWAL_SECONDS = VALID_DAYS * 86400 / 2
+RENEWAL_SECONDS = 45 * 86400.0  # half of `fleet.peer_keys.VALID_DAYS`
 AUTHORITY, CERTIFICATE = "peers.pem", "peer.pem"  # the second has the key too
 LOOK_SECONDS = 3600.0  # between two looks at the clock, which can be set
 
@@ -81,6 +80,8 @@ def _empty(directory: Path, user: str) -> None:
 
 
 def _write(me: FleetHost, peers: Peers, now: float | None = None) -> None:
+    from buntime.fleet.peer_keys import issue  # what makes certificates is imported only on hosts of a fleet
+
     keys = issue(me.secret, me.host, time.time() if now is None else now)
     _replace(peers.authority, keys.authority)
     _replace(peers.certificate, keys.certificate + keys.key)  # one file: they belong together at every moment

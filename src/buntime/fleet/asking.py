@@ -1,8 +1,4 @@
-"""How a host asks another one to count requests: by HTTP over the mutual TLS that hosts speak anyway.
-
-`POST /.hosts/count` takes `[[account, key, rate], …]` and answers with two standings for each, the key's own and the
-one that decides, or null for the second where the key's own decides.
-"""
+"""How a host asks another one to count requests: by HTTP over the mutual TLS that hosts speak anyway."""
 
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -13,23 +9,13 @@ from anyio import fail_after
 from httpcore2 import AsyncConnectionPool, NetworkError, ProtocolError, TimeoutException
 
 from buntime.fleet.rates import Asked, PeerAway
+from buntime.fleet.standings import body_of, counted_of
 from buntime.ports import Peer
-from buntime.rates import Standing, Standings
+from buntime.rates import Standings
 
 PATH = "/.hosts/count"
 ANSWER_SECONDS = 1.0  # to answer, with the connection
 KEPT_SECONDS = 30.0
-
-type _Standing = tuple[int, int, int, float, bool]
-
-
-def asked_of(body: bytes) -> Sequence[Asked]:
-    """Raises msgspec.DecodeError."""
-    return [Asked(*each) for each in msgspec.json.decode(body, type=list[tuple[str, str, int]])]
-
-
-def answer_of(counted: Sequence[Standings]) -> bytes:
-    return msgspec.json.encode([(_told(own), None if own is decides else _told(decides)) for own, decides in counted])
 
 
 class PeerHome:
@@ -42,7 +28,7 @@ class PeerHome:
         self._pools: dict[Peer, AsyncConnectionPool] = {}
 
     async def count(self, peer: Peer, asked: Sequence[Asked]) -> Sequence[Standings]:
-        body = msgspec.json.encode([(each.account, each.key, each.rate) for each in asked])
+        body = body_of(asked)
         headers: dict[bytes | str, bytes | str] = {
             "Host": "hosts",
             "Content-Type": "application/json",
@@ -59,7 +45,7 @@ class PeerHome:
                 )
             if answer.status != 200:
                 raise PeerAway(f"It answered with status {answer.status}.")
-            return _counted(answer.content, len(asked))
+            return counted_of(answer.content, len(asked))
         except (TimeoutError, TimeoutException, NetworkError, ProtocolError, OSError, msgspec.DecodeError) as failure:
             await self._forget(peer)
             raise PeerAway(f"{type(failure).__name__}: {failure}") from None
@@ -87,19 +73,3 @@ async def asking(trusted: Callable[[], ssl.SSLContext]) -> AsyncIterator[PeerHom
         yield home
     finally:
         await home.close()
-
-
-def _told(standing: Standing) -> _Standing:
-    return (standing.limit, standing.remaining, standing.reset, standing.seconds, standing.allowed)
-
-
-def _counted(body: bytes, number: int) -> Sequence[Standings]:
-    """Raises PeerAway and msgspec.DecodeError."""
-    told = msgspec.json.decode(body, type=list[tuple[_Standing, _Standing | None]])
-    if len(told) != number:
-        raise PeerAway("It answered another question.")
-    counted = []
-    for own, decides in told:
-        standing = Standing(*own)
-        counted.append((standing, standing if decides is None else Standing(*decides)))
-    return counted

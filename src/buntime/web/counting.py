@@ -6,8 +6,8 @@ import msgspec
 from starlette.types import Message, Receive, Send
 
 from buntime.errors import InvalidRequest, NotFound, Unavailable
-from buntime.fleet.asking import answer_of, asked_of
 from buntime.fleet.rates import Asked
+from buntime.fleet.standings import answer_of, asked_of
 from buntime.rates import Standings
 from buntime.web import failures
 from buntime.web.exchange import Exchange, Reply
