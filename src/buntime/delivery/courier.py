@@ -3,16 +3,19 @@
 import asyncio
 from collections.abc import Callable, Collection
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import structlog
 
 from buntime.account import AccountStatus
 from buntime.delivery.lanes import Lanes
 from buntime.delivery.looking import Looks
-from buntime.delivery.posting import Post
 from buntime.event import EventType
 from buntime.ports import BEGINNING, EventDelivery, Place, Store
 from buntime.webhook import Delivery, DeliveryState, Off, Webhook, after, holds_back, of_webhook, why_off
+
+if TYPE_CHECKING:
+    from buntime.delivery.posting import Post
 
 log = structlog.get_logger()
 
@@ -32,7 +35,7 @@ class Courier:
         self,
         webhook_id: str,
         store: Store,
-        post: Post,
+        post: "Post",
         lanes: Lanes,
         looks: Looks,
         clock: Callable[[], float],

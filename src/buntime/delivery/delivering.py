@@ -6,21 +6,25 @@ not settled is due, and is sent again.
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 import structlog
 
 from buntime.daemon.tasks import Tasks
-from buntime.delivery.connecting import Resolve
 from buntime.delivery.courier import Courier
 from buntime.delivery.lanes import Lanes
 from buntime.delivery.looking import Looks
-from buntime.delivery.posting import Post, posting
 from buntime.errors import BuntimeError
 from buntime.operations.signing import Signing
 from buntime.ports import News, Store
 from buntime.webhook import DeliveryState, Network
+
+if TYPE_CHECKING:  # what sends is imported when there is something to send
+    from buntime.delivery.connecting import Resolve
+    from buntime.delivery.posting import Post
 
 log = structlog.get_logger()
 
@@ -34,15 +38,15 @@ class Delivering:
     def __init__(
         self,
         store: Store,
-        post: Post,
+        open_posts: "Callable[[], Awaitable[AbstractAsyncContextManager[Post]]]",
         clock: Callable[[], float],
         count: Callable[[DeliveryState], None],
         has_duty: Callable[[], bool],
     ) -> None:
-        """`clock`: Unix seconds. `count`: called after each attempt, with what the delivery is after it. `has_duty`:
-        whether this host is the one that delivers."""
+        """`open_posts`: called when something is first due. `clock`: Unix seconds. `count`: called after each attempt,
+        with what the delivery is after it. `has_duty`: whether this host is the one that delivers."""
         self._store = store
-        self._post = post
+        self._open_posts = open_posts
         self._clock = clock
         self._count = count
         self._has_duty = has_duty
@@ -56,11 +60,14 @@ class Delivering:
         store.on_stored(self._has_news)
 
     async def run(self) -> None:
-        async with asyncio.TaskGroup() as group:
+        post: Post | None = None
+        async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             while True:
                 self._stored.clear()
                 for webhook_id in await self._with_news():
-                    self._send(group, webhook_id)
+                    if post is None:
+                        post = await stack.enter_async_context(await self._open_posts())
+                    self._send(group, post, webhook_id)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_SECONDS):
                         await self._stored.wait()
@@ -87,12 +94,12 @@ class Delivering:
         known, self._known = self._known, dict(waiting)
         return [webhook_id for webhook_id, news in waiting.items() if known.get(webhook_id) != news]
 
-    def _send(self, group: asyncio.TaskGroup, webhook_id: str) -> None:
+    def _send(self, group: asyncio.TaskGroup, post: "Post", webhook_id: str) -> None:
         known = self._couriers.get(webhook_id)
         if known is not None:
             known.more.set()
             return
-        parts = (self._store, self._post, self._lanes, self._looks, self._clock, self._count, self._has_duty)
+        parts = (self._store, post, self._lanes, self._looks, self._clock, self._count, self._has_duty)
         courier = Courier(webhook_id, *parts, careful=webhook_id in self._failures)
         self._couriers[webhook_id] = courier
         group.create_task(self._run(webhook_id, courier), name=f"deliveries to {webhook_id}")
@@ -131,11 +138,19 @@ async def delivering(
     clock: Callable[[], float],
     count: Callable[[DeliveryState], None],
     trusted: ssl.SSLContext | None = None,
-    resolve: Resolve | None = None,
+    resolve: "Resolve | None" = None,
     has_duty: Callable[[], bool] = _always,
 ) -> AsyncIterator[None]:
     """Delivers within the block. Its end cancels attempts that are under way, and settles none of them. Only then are
     connections closed. See `posting` and `Delivering` for what it takes."""
-    async with posting(signing, networks, clock, trusted, resolve) as post, Tasks() as tasks:
-        tasks.start_daemon(Delivering(store, post, clock, count, has_duty).run(), "webhooks")
+
+    async def open_posts() -> "AbstractAsyncContextManager[Post]":
+        """Imports in a thread: an HTTP client takes as long as hundreds of requests."""
+        await asyncio.to_thread(import_module, "buntime.delivery.posting")
+        from buntime.delivery.posting import posting
+
+        return posting(signing, networks, clock, trusted, resolve)
+
+    async with Tasks() as tasks:
+        tasks.start_daemon(Delivering(store, open_posts, clock, count, has_duty).run(), "webhooks")
         yield
