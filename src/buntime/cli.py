@@ -50,9 +50,9 @@ def serve_command() -> None:
 
     Example: BUNTIME_PORT=8000 buntime serve
     """
-    from buntime.main import serve
+    from buntime.starting import serve
 
-    serve(from_environment(os.environ))
+    serve()
 
 
 @app.command("doctor", cls=ServerCommand)

@@ -12,9 +12,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from buntime.admin import firewalls
 from buntime.config import RESOLV_CONF, BadSetting, Config
 from buntime.daemon.listening import listening
@@ -122,6 +119,9 @@ def changes(config: Config) -> list[str]:
 
 def report(config: Config) -> int:
     """Prints the findings and the changes. Returns the exit status: 1 when something needed is missing."""
+    from rich.console import Console  # the server's start checks the host too, and draws nothing
+    from rich.table import Table
+
     console = Console(highlight=False)
     found = findings(config)
     for finding in found:

@@ -1,0 +1,30 @@
+"""The start of `buntime serve`, without the libraries that only other commands use: every start waits for imports."""
+
+import os
+import sys
+
+from buntime.config import BadSetting, from_environment
+
+
+def serve() -> None:
+    """Runs the server until it is stopped. Exits with 1 and one line on stderr if it cannot run."""
+    _import_logs()
+    from buntime.main import serve as run  # after the logs, which all its modules import
+
+    try:
+        run(from_environment(os.environ))
+    except BadSetting as refusal:
+        print(f"buntime: {refusal}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _import_logs() -> None:
+    """structlog imports rich where it can, for tracebacks on terminals. That takes longer than a hundred modules of
+    ours, and the server's log is JSON."""
+    if "rich" in sys.modules:
+        return
+    sys.modules["rich"] = None  # type: ignore[assignment] # Python's way to say that it cannot be imported
+    try:
+        import structlog  # noqa: F401
+    finally:
+        del sys.modules["rich"]
