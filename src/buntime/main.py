@@ -162,7 +162,7 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
         own, rows = (store, sandboxes, saving, owners, history, plans, tasks, clock), member.store if member else None
         lifecycle = assemble_lifecycle(*own, metrics, host_moments(), releases=rows, defaults=rows)
         await lifecycle.transitions.settle()
-        _keep(config, store, sandboxes, lifecycle, owners, tasks, clock)
+        sandboxes.on_lost(lifecycle.transitions.settle_one)
         if member:
             aside = Aside(member.store, sandboxes, lifecycle, owners.may_act, member.moved)
             tasks.start_daemon(aside.keep(), "what moved sessions left")
@@ -185,6 +185,7 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
             tasks.start_daemon(places.keep(_opened(operations.entrance, member)), "places of accounts")
         await enter(web(config, operations, previews, metrics, sandboxes.works, files, rates))
         await enter(edge(config, plans, tasks, FleetHost(me.id, me.address, vault.peer_secret) if me else None))
+        _keep(config, store, sandboxes, lifecycle, owners, tasks, clock)  # the first answer does not wait for it
         await enter(
             delivering(store, Signing(vault), config.receivers, clock, metrics.attempted, has_duty=owners.has_duty)
         )
@@ -249,7 +250,7 @@ def _keep(
     keeper = Keeper(store, sandboxes, lifecycle, owners, tasks, clock, pace)
     tasks.start_daemon(keeper.run(), "keeper")
     tasks.start_daemon(keeper.watch_connections(), "connections")
-    tasks.start(sandboxes.adopt(lifecycle.transitions.settle_one), "adoption")
+    tasks.start(sandboxes.adopt(), "adoption")
     tasks.start(lifecycle.services.resume(), "services")
     tasks.start(lifecycle.archiving.sweep(), "sweep of the archive")
     tasks.start_daemon(lifecycle.layers.keep(), "layers")

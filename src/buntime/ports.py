@@ -1041,9 +1041,13 @@ class Sandboxes(Protocol):
         """
         ...
 
-    async def adopt(self, lost: Callable[[str], Coroutine[Any, Any, None]]) -> None:
-        """Adopts what `recover` found, a few at a time. `lost` gets the id of a session whose sandbox did not answer or
-        is of an earlier version, and was stopped."""
+    def on_lost(self, call: Callable[[str], Coroutine[Any, Any, None]]) -> None:
+        """Calls it with the id of a session whose sandbox `recover` found, and that was stopped when it was to be
+        adopted: it did not answer, or is of an earlier version. Must be set before the first request."""
+        ...
+
+    async def adopt(self) -> None:
+        """Adopts what `recover` found, a few at a time. May begin after the first requests."""
         ...
 
     def strain(self) -> Strain:

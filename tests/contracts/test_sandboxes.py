@@ -281,7 +281,8 @@ async def test_a_sandbox_that_was_found_runs_before_anybody_asks_it_and_can_be_k
     async def note(session_id: str) -> None:
         lost.append(session_id)
 
-    await host.sandboxes.adopt(note)
+    host.sandboxes.on_lost(note)
+    await host.sandboxes.adopt()
     assert [host.sandboxes.is_running(session.sandbox) for session in (asked, killed, waits)] == [True, False, True]
     assert lost == []
     assert await host.sandboxes.get(killed.sandbox) is None

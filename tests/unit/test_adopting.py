@@ -180,7 +180,8 @@ async def test_a_sandbox_that_fails_in_any_way_is_killed_and_the_others_are_adop
         sandboxes = host.sandboxes(tasks)
         with capture_logs() as logs:
             await sandboxes.recover(owned)
-            await sandboxes.adopt(lost.note)
+            sandboxes.on_lost(lost.note)
+            await sandboxes.adopt()
     assert host.boxes["bad"].killed
     assert host.removed == ["bad"]
     assert lost.ids == ["ses_bad"]
@@ -198,12 +199,23 @@ async def test_a_start_waits_for_no_sandbox(tmp_path: Path, tasks: Tasks) -> Non
     assert len(sandboxes._adoption) == 2
 
 
+async def test_a_sandbox_that_a_request_finds_dead_is_told_before_the_others_are_adopted(tmp_path: Path) -> None:
+    host, lost = Host(tmp_path, {"a": _raising(SandboxGone("x"))}), Lost()
+    async with Tasks() as tasks:
+        sandboxes = host.sandboxes(tasks)
+        await sandboxes.recover(_owned(host, "a", "b"))
+        sandboxes.on_lost(lost.note)
+        assert await sandboxes.get("a") is None
+    assert lost.ids == ["ses_a"]
+    assert len(sandboxes._adoption) == 1
+
+
 async def test_a_request_for_a_sandbox_need_not_wait_for_the_others(tmp_path: Path, tasks: Tasks) -> None:
     slow = asyncio.Event()
     host = Host(tmp_path, dict.fromkeys([f"s{n}" for n in range(20)], _waiting_for(slow)))
     sandboxes = host.sandboxes(tasks)
     await sandboxes.recover(_owned(host, *host.ways, "z"))
-    rest = asyncio.create_task(sandboxes.adopt(Lost().note))
+    rest = asyncio.create_task(sandboxes.adopt())
     await asyncio.sleep(0)
     first, second = await asyncio.gather(sandboxes.get("z"), sandboxes.get("z"))
     box: Any = host.boxes["z"]
@@ -232,7 +244,8 @@ async def test_a_sandbox_can_be_killed_before_it_is_adopted(tmp_path: Path, task
     host, lost = Host(tmp_path, {"a": _waiting_for(answers)}), Lost()
     sandboxes = host.sandboxes(tasks)
     await sandboxes.recover(_owned(host, "a"))
-    rest = asyncio.create_task(sandboxes.adopt(lost.note) if begun else asyncio.sleep(0))
+    sandboxes.on_lost(lost.note)
+    rest = asyncio.create_task(sandboxes.adopt() if begun else asyncio.sleep(0))
     await asyncio.sleep(0.01)
     killing = asyncio.create_task(sandboxes.kill("a"))
     await asyncio.sleep(0.01)
@@ -269,7 +282,8 @@ async def test_sandboxes_that_do_not_answer_delay_the_others_together_not_in_tur
         sandboxes = host.sandboxes(tasks)
         await sandboxes.recover(owned)
         started = time.monotonic()
-        await sandboxes.adopt(lost.note)
+        sandboxes.on_lost(lost.note)
+        await sandboxes.adopt()
         assert time.monotonic() - started < 4 * READY
         assert all(host.boxes[name].killed for name in stopped)
         assert await sandboxes.get("z") is not None
@@ -285,7 +299,7 @@ async def test_a_slow_sandbox_gets_as_long_as_a_starting_one(
     host = Host(tmp_path, dict.fromkeys(names, lambda: asyncio.sleep(READY)))
     owned, sandboxes = _owned(host, *names), host.sandboxes(tasks)
     await sandboxes.recover(owned)
-    await sandboxes.adopt(Lost().note)
+    await sandboxes.adopt()
     assert [name for name in names if not await sandboxes.get(name)] == []
 
 
@@ -297,7 +311,7 @@ async def test_adoption_prepares_no_process_for_a_run(tmp_path: Path, tasks: Tas
     host.leave("parked", None)
     sandboxes = host.sandboxes(tasks)
     await sandboxes.recover(owned)
-    await sandboxes.adopt(Lost().note)
+    await sandboxes.adopt()
     assert {name: (box.killed, box.spares) for name, box in host.boxes.items()} == dict.fromkeys(
         ("active", "idle", "parked"), (False, 0)
     )
@@ -309,7 +323,7 @@ async def test_no_more_are_parked_than_the_pool_holds(tmp_path: Path, tasks: Tas
         host.leave(f"p{number}", None)
     sandboxes = host.sandboxes(tasks)
     await sandboxes.recover({})
-    await sandboxes.adopt(Lost().note)
+    await sandboxes.adopt()
     assert len(sandboxes._pool) == 3
     assert len(host.removed) == 37
     assert {name for name, box in host.boxes.items() if box.killed} == set(host.removed)

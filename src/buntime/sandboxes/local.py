@@ -365,8 +365,10 @@ class LocalSandboxes:
         await _each((found | self._containers.known()) - run, self._removed)
         await self._recover_volumes(volumes, set(layers))
 
-    async def adopt(self, lost: Callable[[str], Coroutine[Any, Any, None]]) -> None:
-        self._lost = lost
+    def on_lost(self, call: Callable[[str], Coroutine[Any, Any, None]]) -> None:
+        self._lost = call
+
+    async def adopt(self) -> None:
         await self._adoption.all()
 
     async def _not_adopted(self, found: Found) -> None:

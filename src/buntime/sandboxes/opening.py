@@ -123,7 +123,7 @@ async def purge(config: Config, tasks: Tasks, links: Links) -> None:
             settings = Settings(config.data_dir, config.images, Image("", Path()), Path(), {}, nothing, 0, 0, 0, 0, 0)
             sandboxes = LocalSandboxes(settings, part, _runtime(config), machinery)
             await sandboxes.recover({})
-            await sandboxes.adopt(_nobody_waits)
+            await sandboxes.adopt()
         _name_server(config, part).stop()
         machinery.network.remove()
         release_part(part)
@@ -136,9 +136,6 @@ def _part_to_leave(config: Config) -> Part | None:
         return held_part(config) or claim_part(config)
     except NoPart:
         return None
-
-
-async def _nobody_waits(_: str) -> None: ...
 
 
 def _leave(config: Config) -> None:

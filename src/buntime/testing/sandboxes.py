@@ -295,7 +295,10 @@ class FakeSandboxes:
                 await self.kill(sandbox.id)
             sandbox.frozen = owned[sandbox.id].state is State.IDLE
 
-    async def adopt(self, lost: Callable[[str], Coroutine[Any, Any, None]]) -> None:
+    def on_lost(self, call: Callable[[str], Coroutine[Any, Any, None]]) -> None:
+        """Never called: a sandbox here always answers."""
+
+    async def adopt(self) -> None:
         """`recover` has adopted them all."""
 
     def strain(self) -> Strain:
