@@ -1,12 +1,13 @@
 """The record of a sandbox: a small file from which the next start of the server can take the sandbox over."""
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
+
+from buntime.sandboxes.kernel.cgroup_tree import text_of
 
 NO_SLOT = -1  # an earlier version stopped the sandbox, and left this record of its volume
 # The version of how sandboxes are made. Raise it when a sandbox of an earlier version must not go on: the next start of
@@ -65,7 +66,7 @@ def _whole(size: int) -> int:
 def read(directory: Path) -> Record | None:
     """The record, or None when it is missing or a crash cut it short."""
     try:
-        record = Record(**json.loads((directory / "record.json").read_text()))
+        record = Record(**msgspec.json.decode(text_of(f"{directory}/record.json")))
         return record if record.volume else replace(record, volume=record.sandbox)  # one of an earlier version
     except (OSError, ValueError, TypeError):
         return None
@@ -75,8 +76,8 @@ def running_init(directory: Path, is_its: Callable[[str], bool]) -> int | None:
     """The host's pid of the sandbox's init, or None when it has ended. Pids are reused, so the process must also be in
     the sandbox's own cgroup. `is_its`: whether the text of a process's /proc/PID/cgroup says so."""
     try:
-        pid = int((directory / "pid").read_text())
-        groups = Path(f"/proc/{pid}/cgroup").read_text()
+        pid = int(text_of(f"{directory}/pid"))
+        groups = text_of(f"/proc/{pid}/cgroup")
     except (OSError, ValueError):
         return None
     return pid if is_its(groups) else None
