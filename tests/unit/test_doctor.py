@@ -43,6 +43,21 @@ def test_a_host_that_is_set_up_passes_every_check(config: Config) -> None:
     assert doctor.missing(config) == []
 
 
+def test_a_start_does_not_list_all_firewall_rules_and_the_doctor_does(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The list grows with the sessions, and says nothing that keeps a server from starting."""
+    asked = config.data_dir / "asked"
+    program = config.data_dir / "nft"
+    program.write_text(f'#!/bin/sh\necho "$@" >>{asked}; echo \'{{"nftables": []}}\'\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{config.data_dir}:{os.environ['PATH']}")
+    doctor.missing(config)
+    assert "list ruleset" not in asked.read_text()
+    doctor.findings(config)
+    assert "list ruleset" in asked.read_text()
+
+
 def test_the_edge_needs_its_module_and_its_user(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "has_lua", lambda: False)
     monkeypatch.setattr(doctor, "has_user", lambda: has_user("buntime-nobody"))

@@ -77,19 +77,23 @@ class Setting:
     wanted: int  # at least
 
 
-def findings(config: Config) -> list[Finding]:
-    """All checks, including those that pass."""
+def findings(config: Config, *, advice: bool = True) -> list[Finding]:
+    """All checks, including those that pass. `advice`: also what is never `needed` and takes long to find."""
     if os.geteuid() != 0:  # other checks would only fail for lack of permission
         return [Finding(False, "buntime does not run as root", "start it as root (sudo)")]
     checks: list[Callable[[Config], Iterator[Finding]]] = [
-        *(_programs, _versions, _kernel, _cgroups, _packet_filter, _disk, _memory, _network, _firewalls, _store)
+        *(_programs, _versions, _kernel, _cgroups, _packet_filter, _disk, _memory, _network),
+        *([_firewalls] if advice else []),
+        _store,
     ]
     return [finding for check in checks for finding in check(config)]
 
 
 def missing(config: Config) -> list[str]:
     """A sentence for each thing that keeps the server from starting."""
-    return [f"{found.what}: {found.remedy}." for found in findings(config) if found.needed and not found.ok]
+    return [
+        f"{found.what}: {found.remedy}." for found in findings(config, advice=False) if found.needed and not found.ok
+    ]
 
 
 def settings(config: Config) -> list[Setting]:
