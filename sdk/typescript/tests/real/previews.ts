@@ -30,10 +30,14 @@ const other = await session.fetch("/", { port: 3000 }); // needs a token
 assert.equal(((await other.json()) as { port: number }).port, 3000);
 await session.update({ preview: { visibility: "private" } });
 await session.revokePreviewTokens();
-assert.equal((await client.sessions.open(session.id).fetch()).status, 201);
+const byId = await client.sessions.open(session.id).fetch();
+assert.equal(byId.status, 201);
+await byId.body?.cancel(); // in Node, an unread body keeps the connection and the program until the server closes it
 
 await session.sleep("idle");
-assert.equal((await session.fetch()).status, 201); // wakes it
+const awake = await session.fetch(); // wakes it
+assert.equal(awake.status, 201);
+await awake.body?.cancel();
 await assert.rejects(
   session.fetch("/", { port: 5000 }),
   (error) => error instanceof Unavailable && error.status === 502,
