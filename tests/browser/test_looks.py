@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +28,7 @@ REQUEST = "0123456789abcdef" * 8  # as long as a client's own id can be
 SCREENS = 4  # of a long page that are looked at
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 SEVERE = ("serious", "critical")
+DRAWN = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 STILL = """async () => {
   for (let same = 0, tall = 0; same < 3; ) {
     await new Promise((done) => setTimeout(done, 100));
@@ -92,7 +94,7 @@ OUTLINE = "getComputedStyle(found).outlineStyle"
 
 def _settled(page: Page) -> None:
     """Waits until nothing moves any more: the API reference makes its parts when they come near."""
-    page.evaluate(STILL)
+    page.evaluate(STILL if page.evaluate("document.scripts.length") else DRAWN)
 
 
 def _check(visitor: Visitor, width: int, scheme: Literal["light", "dark"], name: str) -> None:
@@ -109,7 +111,8 @@ def _check(visitor: Visitor, width: int, scheme: Literal["light", "dark"], name:
         if SHOTS:
             page.screenshot(path=Path(SHOTS) / f"{name}-{width}-{scheme}-{screen}.png")
         assert page.evaluate(FAULTS) == [], f"{name} {width} {scheme}, screen {screen}"
-    page.evaluate(AXE.read_text())
+    if not page.evaluate("typeof axe == 'object'"):
+        page.evaluate(AXE.read_text())
     severe = [found for found in page.evaluate(RUN_AXE) if found["impact"] in SEVERE]
     assert severe == [], f"{name} {width} {scheme}"
 
@@ -129,14 +132,10 @@ def test_the_landing_page_fits_and_can_be_read(
     _stays_here(visitor, api.url)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.sampled(3)
-def test_each_page_of_previews_fits_and_can_be_read(
-    previews: str, visitor: Visitor, width: int, scheme: Literal["light", "dark"]
-) -> None:
-    for path in PREVIEWS:
-        visitor.visit(previews + path)
+@pytest.mark.parametrize("path", PREVIEWS)
+def test_each_page_of_previews_fits_and_can_be_read(previews: str, visitor: Visitor, path: str) -> None:
+    visitor.visit(previews + path)
+    for width, scheme in product(WIDTHS, SCHEMES):
         _check(visitor, width, scheme, f"preview-{path[1:]}")
     _stays_here(visitor, previews)
 
@@ -173,6 +172,7 @@ def test_the_page_of_an_unknown_path_fits_and_can_be_read(
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("width", WITH_LAPTOPS)
+@pytest.mark.sampled(3)
 def test_the_api_reference_fits_and_can_be_read(
     api: Served, chromium: Browser, width: int, scheme: Literal["light", "dark"]
 ) -> None:
