@@ -15,6 +15,7 @@ from buntime.config import Config
 from buntime.stores import store_file
 from buntime.stores.sqlite import accounts, database
 from tests.acceptance.client import Client
+from tests.acceptance.purging import purge
 from tests.ports import free_port
 
 BUNTIME = Path(sys.executable).with_name("buntime")
@@ -102,7 +103,10 @@ class Server:
         if self._process is not None:
             self._process.kill()
             self.wait_end()
-        self.cli("purge", "--yes")
+        if self.program != BUNTIME:  # another version
+            self.cli("purge", "--yes")
+            return
+        assert purge(self.environment, self.log) == 0, self.said()[-3000:]
 
     def run_cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
