@@ -278,6 +278,7 @@ def other() -> Iterator[OtherIndex]:
 
 
 @pytest.mark.packages
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("line", [line for line in PIP if re.match(r'pip install "?(buntime|\./sdk)', line)])
 def test_pip_takes_nothing_of_ours_from_another_index(
     line: str, checkout: Path, url: str, other: OtherIndex, tmp_path: Path
