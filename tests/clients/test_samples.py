@@ -20,6 +20,7 @@ from buntime.web.samples import samples_of
 from tests.acceptance.client import Client, Session
 from tests.acceptance.server import IMAGES, Server
 from tests.acceptance.traces import lose_volume
+from tests.clients import forking_python
 
 pytestmark = pytest.mark.sandbox
 
@@ -127,11 +128,22 @@ def programs(operation: Operation, language: str) -> str:
 
 
 def test_every_sample_in_python_runs(prepared: Prepared) -> None:
-    for operation in RUN:
-        prepared.prepare()
-        program = prepared.directory / f"{operation.name}.py"
-        program.write_text(prepared.filled(operation, programs(operation, "python")))
-        prepared.run([sys.executable, "-W", "error", program])
+    forking = subprocess.Popen(
+        [sys.executable, "-W", "error", forking_python.__file__], cwd=prepared.directory,
+        env={**os.environ, **prepared.environment}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with forking:
+        assert forking.stdin
+        assert forking.stdout
+        for operation in RUN:
+            prepared.prepare()
+            program = prepared.directory / f"{operation.name}.py"
+            program.write_text(prepared.filled(operation, programs(operation, "python")))
+            print(program, file=forking.stdin, flush=True)
+            ended = forking.stdout.readline()
+            assert ended == "0\n", program.with_name(program.name + forking_python.SAID).read_text()
+        forking.stdin.close()
+        assert forking.wait(PATIENCE) == 0
 
 
 def test_every_sample_in_typescript_runs(prepared: Prepared, bun: Path) -> None:
