@@ -2,6 +2,7 @@
 
 import signal
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -41,6 +42,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="of a test with the marker `sampled(n)`, run one of n cases, the first too",
     )
+
+
+@pytest.fixture(scope="session")
+def rounds(pytestconfig: pytest.Config) -> Callable[[int, int], int]:
+    """`rounds(count, n)`: how many of `count` equal rounds a test runs. In a sample, one of n."""
+    sampled = pytestconfig.getoption("--sampled")
+    return lambda count, n: -(-count // n) if sampled else count
 
 
 def sample(items: list[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.Item]]:

@@ -1,6 +1,6 @@
 """PostgreSQL, a web server, a queue worker and Vite as services. Needs the npm registry."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -57,8 +57,9 @@ def server() -> Iterator[Server]:
 
 
 def test_a_database_two_web_servers_and_a_queue_worker_live_through_many_deep_sleeps(
-    server: Server, paid: Client
+    server: Server, paid: Client, rounds: Callable[[int, int], int]
 ) -> None:
+    sleeps = rounds(SLEEPS, 3)
     session = paid.open(preview={"visibility": "public", "ports": [8080, 5173]})
     session.output(postgres.ADD, timeout=SECONDS)
     session.output(postgres.added("vite@7.1.12"), timeout=SECONDS)
@@ -78,7 +79,7 @@ def test_a_database_two_web_servers_and_a_queue_worker_live_through_many_deep_sl
             {"name": "vite", "command": VITE, "port": 5173},
         ]
     ).done()
-    for turn in range(SLEEPS):
+    for turn in range(sleeps):
         session.write("main.ts", f"const turn: number = {turn};").done()
         assert _modules(paid, session) == f"const turn = {turn};", f"turn {turn}"
         assert _post(paid, session, f"job {turn}") == turn + 1, f"turn {turn}"
@@ -86,7 +87,7 @@ def test_a_database_two_web_servers_and_a_queue_worker_live_through_many_deep_sl
         evict(server, session)
     found = services_of(session)
     assert {one["state"] for one in found.values()} <= {"running", "restarting"}, found
-    until(lambda: _counts(paid, session) == {"jobs": SLEEPS, "done": SLEEPS}, "all jobs")
+    until(lambda: _counts(paid, session) == {"jobs": sleeps, "done": sleeps}, "all jobs")
     session.delete().done()
 
 
