@@ -290,7 +290,9 @@ def _layer_of(server: Server, snapshot: str) -> str:
         return str(store.execute("SELECT layer FROM snapshots WHERE id = ?", [snapshot]).fetchone()[0])
 
 
-def test_a_snapshot_beside_writes_of_the_api_has_each_file_whole(client: Client) -> None:
+def test_a_snapshot_beside_writes_of_the_api_has_each_file_whole(
+    client: Client, rounds: Callable[[int, int], int]
+) -> None:
     session, ended, acknowledged = client.open(), threading.Event(), [0] * WRITERS
 
     def upload(path: str, text: str) -> Reply:
@@ -314,7 +316,7 @@ def test_a_snapshot_beside_writes_of_the_api_has_each_file_whole(client: Client)
         writing = [pool.submit(write, writer) for writer in range(WRITERS)]
         try:
             until(lambda: all(acknowledged), "a first version of each file")
-            taken = [(list(acknowledged), take(session)) for _ in range(SNAPSHOTS)]
+            taken = [(list(acknowledged), take(session)) for _ in range(rounds(SNAPSHOTS, 3))]
         finally:
             ended.set()
         for each in writing:
