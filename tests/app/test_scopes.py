@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 
 from buntime.scope import ACCOUNT_SCOPES, Scope
+from buntime.testing.processes import SERVER
 from buntime.web.examples import (
     BODIES,
     CONTEXT,
@@ -25,6 +26,7 @@ from buntime.web.examples import (
 from tests.app.serving import Api
 from tests.app.test_openapi import DOCUMENT
 
+START = BODIES["startProcess"]
 FILES = ("src/index.ts", "src/old/a", "data/photos.zip")
 UPGRADE = {
     "Connection": "Upgrade",
@@ -92,7 +94,7 @@ async def send(api: Api, operation: Operation, key: str, found: Mapping[str, str
 
 
 async def furnish(api: Api) -> dict[str, str]:
-    """Makes one of each kind of object. Returns the ids in examples with those that exist."""
+    """Makes one of each kind of object. Returns what is in examples with what is there instead, such as ids."""
     session = await api.session(services=[{"name": SERVICE, "command": "cat"}])
     own = {"sessionId": session}
     for path in FILES:
@@ -114,6 +116,7 @@ async def furnish(api: Api) -> dict[str, str]:
         CONTEXT: context.json["contextId"],
         SNAPSHOT: snapshot.json["snapshotId"],
         KEY: key.json["keyId"],
+        START["command"]: f"{SERVER}{START['waitFor']['port']}",  # else the port is waited for in vain
     }
 
 
