@@ -1,7 +1,6 @@
 """Changes: each is committed whole, also when its caller leaves. What is only noted is stored in groups."""
 
 import asyncio
-import functools
 import json
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
@@ -61,13 +60,20 @@ class Committing:
 
         return await self._shielded(self._commit(whole, is_told=bool(rows)))
 
-    async def _change_at_once(self, name: str, values: Values, told: Sequence[AccountEvent]) -> None:
+    async def _change_at_once(self, name: str, values: Values, told: Sequence[AccountEvent] = ()) -> None:
         """The same for one statement that is a whole transaction: it stores the events, asks whether this host may act
         as a member, and marks itself. Raises MayNotAct."""
         rows, me = rows_of(told), self._me()
         own = {"host": me.host, "incarnation": me.incarnation, "events": json.dumps(rows)}
-        change = functools.partial(self._transactions.change_at_once, name, {**values, **own})
-        await self._shielded(self._committed(change, is_told=bool(rows)))
+
+        async def whole() -> None:
+            if rows:
+                await self._store_noted()
+            await self._transactions.change_at_once(name, {**values, **own})
+            if rows:
+                self._has_stored()
+
+        await self._shielded(whole())
 
     async def _change_own[T](
         self, session_id: str, work: Coroutine[Any, Any, T], after: Callable[[T], Session | None]
@@ -129,14 +135,16 @@ class Committing:
         return total
 
     async def _commit[T](self, work: Work[T], *, is_told: bool) -> T:
-        return await self._committed(functools.partial(self._transactions.change, work), is_told=is_told)
-
-    async def _committed[T](self, change: Callable[[], Awaitable[T]], *, is_told: bool) -> T:
-        if is_told and (self._noted or self._flushing.locked()):
-            await self._flush()  # what was noted before comes first
-        value = await change()
+        if is_told:
+            await self._store_noted()
+        value = await self._transactions.change(work)
         self._has_stored()
         return value
+
+    async def _store_noted(self) -> None:
+        """What was noted before a change comes before its events."""
+        if self._noted or self._flushing.locked():
+            await self._flush()
 
     async def _shielded[T](self, work: Coroutine[Any, Any, T]) -> T:
         # it begins at once, so that only what was noted before comes before it

@@ -13,7 +13,7 @@ from buntime.stores.postgres.texts import adapters
 from buntime.stores.postgres.transactions import PATIENCE_SECONDS, Pool
 from buntime.stores.unusable import StoreUnusable
 
-POOL_SIZE, LEAST_OPEN = 16, 4
+POOL_SIZE, LEAST_OPEN = 16, 2  # they are used by turns, and each knows its statements only after some uses
 RECONNECT_SECONDS = 2.0  # for which a lost connection is made again without a request: longer pauses would grow
 CONNECT_SECONDS = 5
 OLDEST_SERVER = 150000

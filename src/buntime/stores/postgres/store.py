@@ -33,7 +33,7 @@ from buntime.image import DEFAULT_IMAGE
 from buntime.ports import Answer, PreviewToken
 from buntime.session import Session, State
 from buntime.snapshot import Layer, Snapshot
-from buntime.stores.postgres.committing import DROP_AT_ONCE, JUST_ENDED, add_answer, answer_values
+from buntime.stores.postgres.committing import DROP_AT_ONCE, JUST_ENDED, answer_values
 from buntime.stores.postgres.connecting import Place, connect, pool_of, probe
 from buntime.stores.postgres.counted import CountedOverHosts
 from buntime.stores.postgres.kept import put_layer, put_snapshot, require_kept
@@ -399,27 +399,11 @@ class PostgresStore(CountedOverHosts):
     # idempotency
 
     async def begin_key(self, account_id: str, key: str, fingerprint: str, now: int, *, repeatable: bool) -> None:
-        named = {"account": account_id, "key": key}
-
-        async def work(transaction: Transaction) -> None:
-            assert transaction.me is not None
-            me = {"host": transaction.me.host, "incarnation": transaction.me.incarnation}
-            told = {"fingerprint": fingerprint, "repeatable": repeatable, "now": now}
-            if await transaction.run("begin_key", **named, **me, **told):
-                # a later statement sees the answer of a request that ended while this one waited, or just before
-                if await transaction.first("has_answer", **named) is not None:
-                    raise IdempotencyInProgress(JUST_ENDED)
-                return
-            used = await transaction.first("key_in_use", host=me["host"], **named)
-            if used is None or (used["runs"] and used["fingerprint"] == fingerprint):
-                raise IdempotencyInProgress("The first request with this Idempotency-Key is still running.")
-            if used["fingerprint"] != fingerprint:
-                raise IdempotencyKeyReused("This Idempotency-Key was used for another request.")
-            if not used["repeatable"]:
-                raise OutcomeUnknown
-            await transaction.send("go_on_with_key", **named, **me)
-
-        await self._change(work)
+        values = {"account": account_id, "key": key, "fingerprint": fingerprint, "repeatable": repeatable, "now": now}
+        try:
+            await self._change_at_once("begin_key", values)
+        except DatabaseError as refused:
+            raise _refusal_of_key(refused) from refused
 
     async def end_key(self, account_id: str, key: str) -> None:
         await self._run("end_key", account=account_id, key=key, host=self.host)
@@ -429,8 +413,7 @@ class PostgresStore(CountedOverHosts):
         return None if row is None else await unpack_aside(answer_of(row))
 
     async def add_answer(self, answer: Answer) -> None:
-        stored = await pack_aside(answer)
-        await self._change(lambda transaction: add_answer(transaction, stored))
+        await self._change_at_once("answer_request", answer_values(await pack_aside(answer)))
 
     async def change_answer(self, answer: Answer) -> None:
         await self._run("change_answer", **answer_values(await pack_aside(answer)))
@@ -493,6 +476,20 @@ def _refusal_of(session: Session, limit: int, refused: DatabaseError) -> Excepti
     if refused.diag.constraint_name == "answers_pkey":
         return IdempotencyInProgress(JUST_ENDED)
     return _name_or_id(session, refused)
+
+
+def _refusal_of_key(refused: DatabaseError) -> Exception:
+    """Why the database has not begun the request: see `begin_key` of the schema."""
+    match refused.sqlstate:
+        case "BF005":
+            return IdempotencyInProgress(JUST_ENDED)
+        case "BF006":
+            return IdempotencyInProgress("The first request with this Idempotency-Key is still running.")
+        case "BF007":
+            return IdempotencyKeyReused("This Idempotency-Key was used for another request.")
+        case "BF008":
+            return OutcomeUnknown()
+    return refused
 
 
 async def _change(transaction: Transaction, me: str, old: Session, new: Session, reading: Reading | None) -> Session:

@@ -1,27 +1,30 @@
 -- name: find_answer
 SELECT * FROM answers WHERE account = %(account)s AND key = %(key)s
 
--- name: has_answer
-SELECT FROM answers WHERE account = %(account)s AND key = %(key)s
-
 -- name: add_answer
 INSERT INTO answers (account, key, fingerprint, status, created_at, headers, packed, body)
 VALUES (%(account)s, %(key)s, %(fingerprint)s, %(status)s, %(created_at)s, %(headers)s, %(packed)s, %(body)s)
 ON CONFLICT (account, key) DO NOTHING
 
--- name: begin_key
-INSERT INTO keys_in_use (account, key, fingerprint, repeatable, host, incarnation, created_at)
-VALUES (%(account)s, %(key)s, %(fingerprint)s, %(repeatable)s, %(host)s, %(incarnation)s, %(now)s)
+-- name: answer_request
+-- A whole transaction in one statement, as `add_session` is.
+WITH marked AS (
+  INSERT INTO changes (id, made) VALUES (%(change)s, true) RETURNING set_config('lock_timeout', '5s', true)
+), allowed AS MATERIALIZED (
+  SELECT require_member(%(host)s, %(incarnation)s) FROM marked
+), ended AS (
+  DELETE FROM keys_in_use WHERE account = %(account)s AND key = %(key)s AND host = %(host)s
+)
+INSERT INTO answers (account, key, fingerprint, status, created_at, headers, packed, body)
+SELECT %(account)s, %(key)s, %(fingerprint)s, %(status)s, %(created_at)s, %(headers)s, %(packed)s, %(body)s
+FROM allowed
 ON CONFLICT (account, key) DO NOTHING
 
--- name: key_in_use
--- `runs`: on another host, which has not been lost since. A host asks this only for what it does not run itself.
-SELECT fingerprint, repeatable, host <> %(host)s
-       AND EXISTS (SELECT FROM hosts WHERE id = used.host AND incarnation = used.incarnation) AS runs
-FROM keys_in_use AS used WHERE account = %(account)s AND key = %(key)s FOR UPDATE
-
--- name: go_on_with_key
-UPDATE keys_in_use SET host = %(host)s, incarnation = %(incarnation)s WHERE account = %(account)s AND key = %(key)s
+-- name: begin_key
+WITH marked AS (
+  INSERT INTO changes (id, made) VALUES (%(change)s, true) RETURNING set_config('lock_timeout', '5s', true)
+)
+SELECT begin_key(%(account)s, %(key)s, %(fingerprint)s, %(repeatable)s, %(host)s, %(incarnation)s, %(now)s) FROM marked
 
 -- name: end_key
 -- Another host may have gone on with it.
