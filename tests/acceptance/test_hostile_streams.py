@@ -29,6 +29,7 @@ from tests.acceptance.hostile import (
 )
 from tests.acceptance.server import Server
 from tests.acceptance.test_terminals import TerminalUser, open_terminal
+from tests.waiting import until
 
 pytestmark = pytest.mark.sandbox
 
@@ -247,7 +248,7 @@ def test_a_guest_that_only_fails_does_not_keep_the_server_from_starting(servers:
     server.kill()
     server.start()
     assert beside.output("pgrep -x sleep") == pid
-    assert server.said().count("sandbox_not_adopted") == 1
+    until(lambda: server.said().count("sandbox_not_adopted") == 1, "the end of the adoption")
     recovers(liar)
 
 
