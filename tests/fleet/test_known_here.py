@@ -273,15 +273,18 @@ async def test_an_execute_through_any_host_asks_nothing_once_it_is_known_where_t
     assert asked == []
 
 
-async def test_a_create_is_sent_in_one_piece(hosts: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch) -> None:
-    store, waits = hosts[0].store, list[object]()
-    monkeypatch.setattr(psycopg.AsyncPipeline, "sync", waits.append)
+async def test_a_create_and_a_request_with_a_key_are_statements_of_their_own(
+    hosts: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, answer = hosts[0].store, examples.answer()
     with asking(monkeypatch) as asked:
-        await store.add_session(
-            examples.session(), examples.answer(), 1, events=(happened("evt_one"),), reading=READING
-        )
-    assert len(asked) == 10, "with the answer of an idempotent request, which takes two"
-    assert waits == []
+        await store.begin_key(answer.account, answer.key, answer.fingerprint, answer.created_at, repeatable=True)
+        await store.add_session(examples.session(), answer, 1, events=(happened("evt_one"),), reading=READING)
+    assert len(asked) == 2, "one begins the request, and one makes the session and answers"
+    with asking(monkeypatch) as asked:
+        await store.begin_key("acc_one", "key_two", "print", 1, repeatable=False)
+        await store.add_answer(replace(answer, key="key_two", fingerprint="print"))
+    assert len(asked) == 2
     with pytest.raises(SessionLimitExceeded):
         await store.add_session(examples.session("ses_two"), None, 1)
 

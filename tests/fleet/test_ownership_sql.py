@@ -28,7 +28,6 @@ from buntime.fleet.postgres.ownership import (
     take_duty,
 )
 from buntime.session import SavedVolume, State
-from buntime.stores.postgres.queries import query
 from buntime.stores.rows.sessions import session_row
 from tests.contracts import examples
 from tests.fleet.conftest import Pool
@@ -59,7 +58,10 @@ class Fleet:
     ) -> None:
         async with self.pool.connection() as connection:
             made = replace(examples.session(session, state=State(state)), host=host, archived=archived, saved=saved)
-            await connection.execute(query("add_session"), session_row(made))
+            row = session_row(made)
+            values = ", ".join(f"%({name})s" for name in row)
+            added = f"INSERT INTO sessions ({', '.join(row)}, changed) VALUES ({values}, pg_current_xact_id())"
+            await connection.execute(added.encode(), row)
 
     async def claim(self, me: Membership, session: str) -> int | None:
         async with self.pool.connection() as connection:
