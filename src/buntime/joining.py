@@ -108,7 +108,14 @@ async def joined(config: Config) -> AsyncIterator[Member]:
                 members = PostgresMembers(pool, newest())
                 holding = Holding(members, host, described, guard, file, fence, compares.compare, dict)
                 choices = Choices(host, members)
-                owners = FleetOwners(host, store, holding.may_act, choices, lambda: held().state is HostState.DRAINING)
+                owners = FleetOwners(
+                    host,
+                    store,
+                    holding.may_act,
+                    choices,
+                    lambda: held().state is HostState.DRAINING,
+                    lambda: held().incarnation,
+                )
                 store.listen_while(owners.has_duty)  # it delivers webhooks, and nothing else is in a hurry
                 clock = DatabaseClock(members)
                 keeping = Keeping(members, store, lambda: held().membership, owners, clock)

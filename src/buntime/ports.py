@@ -691,6 +691,11 @@ class Owners(Protocol):
         """Whether this host may acknowledge anything now. Ask again after each wait. Reads memory only."""
         ...
 
+    def standing(self) -> Callable[[], bool]:
+        """For one request: whether this host may act, and has not lapsed since this call. A host that was stopped joins
+        again within milliseconds, and what its sandboxes did in between counts for nothing. Reads memory only."""
+        ...
+
     def has_duty(self) -> bool:
         """Whether this host does now what one host does for all. Reads memory only."""
         ...

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg_pool import AsyncConnectionPool
 
-from buntime.errors import MayNotAct, SessionNotFound, Unavailable
+from buntime.errors import MayNotAct, OutcomeUnknown, SessionNotFound, Unavailable
 from buntime.fleet import taking_over
 from buntime.fleet.budget import BUDGET
 from buntime.fleet.choices import Choices
@@ -52,7 +52,14 @@ class Host:
 
     @property
     def owners(self) -> FleetOwners:
-        return FleetOwners(self.name, self.store, lambda: self.me is not None, self.choices, lambda: self.drains)
+        return FleetOwners(
+            self.name,
+            self.store,
+            lambda: self.me is not None,
+            self.choices,
+            lambda: self.drains,
+            lambda: self.me.incarnation if self.me else 0,
+        )
 
     def keeping(self, owners: FleetOwners | None = None, now: int = examples.NOW) -> Keeping:
         return Keeping(self.members, self.store, self.membership, owners or self.owners, lambda: now)
@@ -186,6 +193,24 @@ async def test_a_host_that_may_not_act_serves_nothing(hosts: tuple[Host, Host]) 
     await a.store.remove_session("ses_one")
     with pytest.raises(SessionNotFound):
         await a.owners.here(read)
+
+
+async def test_a_request_that_began_before_the_host_lapsed_is_not_answered(
+    hosts: tuple[Host, Host], tables: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, _ = hosts
+    asked = examples.answer()
+    await a.store.begin_key(asked.account, asked.key, asked.fingerprint, asked.created_at, repeatable=False)
+    stands = a.owners.standing()
+    assert stands()
+    await lose_a(hosts, tables, monkeypatch)
+    await a.join()
+    assert a.owners.standing()()
+    assert not stands(), "another host may have done the request since"
+    await a.store.add_answer(asked)
+    assert await a.store.find_answer(asked.account, asked.key) is None
+    with pytest.raises(OutcomeUnknown):
+        await a.store.begin_key(asked.account, asked.key, asked.fingerprint, asked.created_at, repeatable=False)
 
 
 async def test_one_host_ends_what_a_lost_one_cannot(

@@ -70,6 +70,11 @@ class Holding:
         return self._lease.may_act(boot_seconds())
 
     @property
+    def incarnation(self) -> int:
+        """The newest that this host has had."""
+        return self._lease.incarnation
+
+    @property
     def membership(self) -> Membership:
         """What every write names. Raises Fenced where the host may not act."""
         if not self.may_act():

@@ -24,18 +24,28 @@ class FleetOwners:
     is_alone = False
 
     def __init__(
-        self, host: str, rows: Rows, may_act: Callable[[], bool], choices: Choices, drains: Callable[[], bool]
+        self,
+        host: str,
+        rows: Rows,
+        may_act: Callable[[], bool],
+        choices: Choices,
+        drains: Callable[[], bool],
+        incarnation: Callable[[], int],
     ) -> None:
-        """`may_act`: see `Holding`. `drains`: whether this host does."""
+        """`may_act`, `incarnation`: see `Holding`. `drains`: whether this host does."""
         self.host = host
         self._rows = rows
-        self._may_act = may_act
+        self._may_act, self._incarnation = may_act, incarnation
         self._choices, self._drains = choices, drains
         self.claimed = 0  # sessions, since the start
         self.on_duty = False
 
     def may_act(self) -> bool:
         return self._may_act()
+
+    def standing(self) -> Callable[[], bool]:
+        began = self._incarnation()
+        return lambda: self._may_act() and self._incarnation() == began
 
     def has_duty(self) -> bool:
         return self.on_duty and self._may_act()

@@ -1,6 +1,6 @@
 """The one host of a store that is a file on it: it owns every session, and asks nobody."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from buntime.ports import Peer
 from buntime.session import Session
@@ -16,6 +16,9 @@ class SoleOwner:
 
     def may_act(self) -> bool:
         return True
+
+    def standing(self) -> Callable[[], bool]:
+        return self.may_act
 
     def has_duty(self) -> bool:
         return True

@@ -1,6 +1,6 @@
 """A fake of the hosts of a fleet, for tests."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from buntime.errors import MayNotAct, Unavailable
 from buntime.ports import AnotherHost, Peer
@@ -22,6 +22,9 @@ class FakeOwners:
 
     def may_act(self) -> bool:
         return self.acts
+
+    def standing(self) -> Callable[[], bool]:
+        return self.may_act
 
     def has_duty(self) -> bool:
         return self.acts and self.on_duty

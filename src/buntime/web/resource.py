@@ -55,7 +55,7 @@ class Resource:
         exchange: Exchange = scope["exchange"]
         exchange.route = self.path
         exchange.note_session(exchange.path_params.get("sessionId"))
-        send = only_if(self._world.operations.owners.may_act, send)
+        send = only_if(self._world.operations.owners.standing(), send)
         caller = await self._world.authenticator.caller_of(exchange)
         belongs_to(caller.account.id)
         try:

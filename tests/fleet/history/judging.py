@@ -202,7 +202,10 @@ def _snapshots(session: str, sessions: _Sessions) -> Iterator[Violation]:
             continue
         if not any(r.end > each.run.began and r.begin < origin.end and _admits(r, each) for r in recovers):
             yield Violation("a snapshot has what was acknowledged", session, f"{origin.snapshot} misses {each.line}")
-    for later in sessions.of(origin.session, Kind.EXECUTE):
+    first: dict[str, Operation] = {}  # a run that is sent again may have happened at the first time
+    for sent in sorted(sessions.of(origin.session, Kind.EXECUTE), key=lambda one: one.begin):
+        first.setdefault(sent.line, sent)
+    for later in first.values():
         if later.begin > origin.end and later.line in lines:
             yield Violation("a snapshot never changes", session, f"{origin.snapshot} has {later.line}")
 

@@ -70,6 +70,11 @@ BEGUN = (create(), execute("a", 1, "a"), execute("b", 2, "ab"))
         (*BEGUN, failed("c", 3, "no answer", Outcome.UNKNOWN), execute("d", 4, "abcd")),
         (*BEGUN, failed("c", 3, "no answer", Outcome.UNKNOWN), execute("d", 4, "abd")),
         (*BEGUN, failed("c", 3, "503 unavailable host_lost"), execute("d", 4, "abd")),
+        # the same, sent again with its key after a snapshot that has it
+        (
+            *(*BEGUN, failed("c", 3, "no answer", Outcome.UNKNOWN), snapshot(4), execute("c", 5, "abc")),
+            *(create(CHILD, "k2", 6, SNAPSHOT), execute("d", 7, "abcd", session=CHILD)),
+        ),
         # two runs at a time on one host
         (*BEGUN, execute("c", 3, "abc", seconds=1), execute("d", 3.2, "abcd")),
         # two requests at a time, whose runs follow each other

@@ -56,7 +56,7 @@ class TerminalSocket:
         exchange: Exchange = scope["exchange"]
         exchange.route = PATH
         exchange.note_session(exchange.path_params.get("sessionId"))
-        send = only_if(self._world.operations.owners.may_act, send)
+        send = only_if(self._world.operations.owners.standing(), send)
         caller = await self._world.authenticator.caller_of(exchange)
         belongs_to(caller.account.id)
         caller.require(terminal.scope)

@@ -13,11 +13,16 @@ WITH marked AS (
 ), allowed AS MATERIALIZED (
   SELECT require_member(%(host)s, %(incarnation)s) FROM marked
 ), ended AS (
-  DELETE FROM keys_in_use WHERE account = %(account)s AND key = %(key)s AND host = %(host)s
+  DELETE FROM keys_in_use
+  WHERE account = %(account)s AND key = %(key)s AND host = %(host)s AND incarnation = %(incarnation)s
 )
 INSERT INTO answers (account, key, fingerprint, status, created_at, headers, packed, body)
 SELECT %(account)s, %(key)s, %(fingerprint)s, %(status)s, %(created_at)s, %(headers)s, %(packed)s, %(body)s
 FROM allowed
+WHERE NOT EXISTS ( -- what a host did before it lapsed is no answer
+  SELECT FROM keys_in_use
+  WHERE account = %(account)s AND key = %(key)s AND (host <> %(host)s OR incarnation <> %(incarnation)s)
+)
 ON CONFLICT (account, key) DO NOTHING
 
 -- name: begin_key
