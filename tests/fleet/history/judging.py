@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 
 from tests.fleet.history.operations import GAVE_UP, Both, Happened, History, Kind, Operation, Outcome, Run
@@ -42,12 +42,18 @@ class _Sessions:
             if operation.session:
                 self.by_session[operation.session].append(operation)
         self.created = {each.session: each for each in self._all(history, Kind.CREATE) if each.session}
-        self.snapshots = {each.snapshot: each for each in self._all(history, Kind.SNAPSHOT) if each.snapshot}
+        taken = [each for each in self._all(history, Kind.SNAPSHOT) if each.snapshot]
+        self.snapshots = {each.snapshot: replace(each, begin=self._asked(each)) for each in taken}
 
     def of(self, session: str, kind: Kind, *outcomes: Outcome) -> list[Operation]:
         """`outcomes`: by default all."""
         wanted = outcomes or tuple(Outcome)
         return [each for each in self.by_session[session] if each.kind is kind and each.outcome in wanted]
+
+    def _asked(self, snapshot: Operation) -> float:
+        """When it may have been taken at the earliest: a request that is sent again with its key gets the first one."""
+        same = (each for each in self.of(snapshot.session, Kind.SNAPSHOT) if each.key and each.key == snapshot.key)
+        return min((each.begin for each in same), default=snapshot.begin)
 
     def executes(self, session: str) -> list[_Execute]:
         """In the order of their begins."""

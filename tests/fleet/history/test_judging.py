@@ -75,6 +75,11 @@ BEGUN = (create(), execute("a", 1, "a"), execute("b", 2, "ab"))
             *(*BEGUN, failed("c", 3, "no answer", Outcome.UNKNOWN), snapshot(4), execute("c", 5, "abc")),
             *(create(CHILD, "k2", 6, SNAPSHOT), execute("d", 7, "abcd", session=CHILD)),
         ),
+        # a snapshot that is asked for again with its key is the first one
+        (
+            *(*BEGUN, replace(snapshot(3), outcome=Outcome.UNKNOWN, snapshot="", key="k3"), execute("c", 4, "abc")),
+            *(replace(snapshot(5), key="k3"), create(CHILD, "k2", 6, SNAPSHOT), execute("d", 7, "abd", session=CHILD)),
+        ),
         # two runs at a time on one host
         (*BEGUN, execute("c", 3, "abc", seconds=1), execute("d", 3.2, "abcd")),
         # two requests at a time, whose runs follow each other
