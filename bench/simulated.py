@@ -123,8 +123,14 @@ async def simulated(place: Place, name: str, number: int, directory: Path) -> As
         parts = (Watching(file), file, Open(), compares.compare, lambda: capacity_of(sandboxes))
         holding = Holding(members, name, Description(address, "1"), *parts)
         choices = Choices(name, members)
-        drains = lambda: held().state is HostState.DRAINING  # noqa: E731
-        owners = FleetOwners(name, store, holding.may_act, choices, drains, lambda: held().incarnation)
+        owners = FleetOwners(
+            name,
+            store,
+            holding.may_act,
+            choices,
+            lambda: held().state is HostState.DRAINING,
+            lambda: held().incarnation,
+        )
         store.listen_while(owners.has_duty)
         tasks, plans = await stack.enter_async_context(Tasks()), plans_of(Config())
         saving = await stack.enter_async_context(Saving(FakeArchive(), VAULT, sandboxes.volumes, time.time))

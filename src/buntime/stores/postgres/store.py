@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import batched
 from typing import Self
 
@@ -41,13 +41,12 @@ from buntime.stores.postgres.migrations import migrate
 from buntime.stores.postgres.noted import follow
 from buntime.stores.postgres.transactions import ROWS_AT_ONCE, Pool, Transaction, Transactions, Work
 from buntime.stores.rows.accounts import account_of, account_row, key_of, key_row
-from buntime.stores.rows.answers import answer_of, pack_aside, unpack_aside
+from buntime.stores.rows.answers import PackedAnswer, answer_of, pack_aside, unpack_aside
 from buntime.stores.rows.sessions import has_metadata, require_same, session_of, session_row
 from buntime.stores.rows.usage import open_row
 from buntime.stores.unusable import StoreUnusable
 from buntime.usage import Reading, first_window
 
-ANSWER = ("key", "fingerprint", "status", "created_at", "headers", "packed", "body")  # of its row, without the account
 SESSIONS_AT_ONCE = 5_000  # that one statement reads of all that this host has
 
 log = structlog.get_logger()
@@ -187,7 +186,7 @@ class PostgresStore(CountedOverHosts):
         opened = () if reading is None else (open_row(first_window(session, reading)),)
         values = {
             **session_row(owned),
-            **{f"answer_{name}": stored and getattr(stored, name) for name in ANSWER},
+            **{f"answer_{each.name}": stored and getattr(stored, each.name) for each in fields(PackedAnswer)},
             **{"limit": limit, "is_default": session.image_name == DEFAULT_IMAGE, "opened": json.dumps(opened)},
         }
         await self._forget_activity(session.id)
