@@ -72,6 +72,24 @@ def test_a_copy_contains_what_the_layer_contains_and_is_charged_for_its_own(volu
     assert 5 * MB <= volumes.used(COPY) < 6 * MB
 
 
+@pytest.mark.parametrize("step", ["used", "limit_of", "charges"])
+def test_no_layer_is_left_when_the_volume_is_removed_during_its_capture(
+    volumes: Volumes, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    real = getattr(volumes, step)
+
+    def removed_before(name: str) -> object:
+        if name == VOLUME:
+            volumes.destroy(VOLUME)
+        return real(name)
+
+    monkeypatch.setattr(volumes, step, removed_before)
+    with pytest.raises(FileNotFoundError):
+        volumes.capture(VOLUME, LAYER)
+    assert volumes.all() == set()
+    assert VOLUME not in volumes.shares
+
+
 def test_a_reflink_counts_once_and_a_hole_nothing(volumes: Volumes) -> None:
     one, two = upper(volumes) / "one", upper(volumes) / "two"
     one.write_bytes(os.urandom(8 * MB))

@@ -32,10 +32,7 @@ class Switch:
         place, name = self._place, self._place.namespace(host)
         if not (NAMESPACES / name).exists():
             _ip("netns", "add", name)
-            with suppress(
-                subprocess.CalledProcessError
-            ):  # of a namespace that was deleted by hand, and still has users
-                _ip("link", "del", place.link(host))
+            self._unlink(host)  # of a namespace that was deleted by hand, and still has users
             _ip("link", "add", place.link(host), "type", "veth", "peer", "name", "eth0", "netns", name)
             _ip("link", "set", place.link(host), "master", place.bridge, "up")
         network = f"{place.address(host)}/{place.network.prefixlen}"
@@ -48,8 +45,13 @@ class Switch:
             _ip("-n", name, *command)
 
     def disconnect(self, host: int) -> None:
-        """Removes the namespace, with the packet rules and interfaces in it."""
+        """Removes the link, and the namespace with the packet rules and interfaces in it.
+
+        The kernel keeps a namespace without a name while something uses it, such as a connection with bytes that its
+        peer has not confirmed. The link would stay with it for minutes.
+        """
         name = self._place.namespace(host)
+        self._unlink(host)
         if (NAMESPACES / name).exists():
             _ip("netns", "del", name)
 
@@ -70,6 +72,11 @@ class Switch:
             _nft(f"table {table}\ndelete table {table}\n")
         if (INTERFACES / self._place.bridge).exists():
             _ip("link", "del", self._place.bridge)
+
+    def _unlink(self, host: int) -> None:
+        if (INTERFACES / self._place.link(host)).exists():
+            with suppress(subprocess.CalledProcessError):  # the kernel was faster
+                _ip("link", "del", self._place.link(host))
 
     def _put(self, cuts: set[Cut]) -> None:
         _nft(rules(self._place, cuts))

@@ -5,13 +5,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
 from tests.fleet.lab.cuts import Cut, Peer, Way
 from tests.fleet.lab.fleets import free_place
 from tests.fleet.lab.places import DATABASE_PORT, Place
-from tests.fleet.lab.switch import Switch
+from tests.fleet.lab.switch import INTERFACES, Switch
 
 pytestmark = pytest.mark.root
 
@@ -111,3 +112,12 @@ def test_a_namespace_that_somebody_deleted_comes_back(switch: Switch, place: Pla
     subprocess.run(["ip", "netns", "del", place.namespace(1)], check=True)
     switch.connect(1)
     subprocess.run(["ip", "-n", place.namespace(1), "link", "show", "eth0"], check=True, capture_output=True)
+
+
+def test_no_link_is_left_of_a_namespace_that_is_still_in_use(switch: Switch, place: Place) -> None:
+    with subprocess.Popen([*_on(place, 1), "-c", "print(flush=True); input()"], stdin=PIPE, stdout=PIPE) as user:
+        assert user.stdout
+        user.stdout.readline()
+        switch.take_down()
+        assert not (INTERFACES / place.link(1)).exists()
+        user.communicate(b"\n")

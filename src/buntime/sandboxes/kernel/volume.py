@@ -193,12 +193,14 @@ class Volumes:
             else:  # all that it contains is charged to it
                 size = self.used(sandbox)
                 self._limit(layer, size)
-        except BaseException:
+            if not was_shared and not self._is_read_only(sandbox):
+                self.shares[sandbox] = Share(self.limit_of(sandbox))
+            self._allow(sandbox, Measured(size, old=size, charged=self.charges(sandbox).data))
+        except BaseException:  # the volume may have been removed in the middle
             self.destroy(layer)
+            if not self.exists(sandbox):
+                self.shares.pop(sandbox, None)
             raise
-        if not was_shared and not self._is_read_only(sandbox):
-            self.shares[sandbox] = Share(self.limit_of(sandbox))
-        self._allow(sandbox, Measured(size, old=size, charged=self.charges(sandbox).data))
         return size
 
     def copy(self, layer: str, sandbox: str, limit_mb: int) -> None:
