@@ -87,6 +87,7 @@ def test_the_first_run_of_a_session_meets_a_process_that_has_started(servers: Se
     assert session.look().done()["activeProcesses"] == 0
     assert _said(session, PID) == waiting
     assert _said(session, "console.log(1)") == "1"
+    session.delete().done()  # a process was prepared for its next run, too
     _until_all_are_prepared(server)
 
 
@@ -141,13 +142,20 @@ def test_one_that_runs_too_long_is_killed_with_all_it_started(session: Session) 
     assert session.command("pgrep -f 'sleep 7777'")["exitCode"] == 1
 
 
-def test_changes_of_what_a_start_reads_are_seen(session: Session) -> None:
+def test_a_file_that_is_new_is_seen(session: Session) -> None:
     _prepared(session)
     session.write("added.ts", "export default 'added'").done()
     assert _said(session, "import x from './added'; console.log(x)") == "added"
+
+
+def test_files_of_the_request_are_seen(session: Session) -> None:
     _prepared(session)
     files = [{"path": ".env", "content": "FROM=file"}, {"path": "more.ts", "content": "export const more = 2"}]
     assert _said(session, "import { more } from './more'; console.log(process.env.FROM, more)", files=files) == "file 2"
+
+
+def test_a_file_that_a_start_reads_and_that_has_changed_is_seen(session: Session) -> None:
+    session.write(".env", "FROM=file").done()
     _prepared(session)
     session.write(".env", "FROM=else").done()
     assert _said(session, "console.log(process.env.FROM)") == "else"
