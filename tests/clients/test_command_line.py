@@ -414,12 +414,14 @@ def test_a_start_says_that_the_port_was_in_use_before(user: User, session: str) 
 
 
 def test_logs_continue_after_a_broken_connection(server: Server, user: User, session: str) -> None:
-    user.gets("start", session, "--name", "count", "--", "for i in $(seq 50); do echo $i; sleep 0.05; done; exit 9")
+    count = "echo 1; until [ -e on ]; do sleep 0.05; done; for i in $(seq 2 50); do echo $i; sleep 0.02; done; exit 9"
+    user.gets("start", session, "--name", "count", "--", count)
     with Relay(server.config.port) as relay:
         following = User(f"http://127.0.0.1:{relay.port}", user.key).begins("logs", session, "count", "-f")
         assert following.stdout is not None
         seen = following.stdout.readline()
         relay.cut()
+        user.gets("exec", session, "--", "touch on")
         out, err = following.communicate(timeout=PATIENCE)
         assert relay.connections > 1
     assert (following.returncode, err) == (0, b"")
