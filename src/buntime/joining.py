@@ -5,7 +5,7 @@ import ipaddress
 import os
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -57,6 +57,7 @@ class Member:
     clock: DatabaseClock
     choices: Choices
     comparing: Comparing
+    thaws: Callable[[], int]  # how often its fence has let the sandboxes go on
 
     def numbers(self, released: int) -> FleetNumbers:
         """`released`: sessions that it gave up since the start."""
@@ -126,7 +127,8 @@ async def joined(config: Config) -> AsyncIterator[Member]:
                     tasks.append(group.create_task(keeping.run(), name="hosts"))
                     tasks.append(group.create_task(choices.keep(), name="choices"))
                     await clock.until_heard()
-                    yield Member(store, owners, holding, members, moved, me, clock, choices, compares)
+                    own = (store, owners, holding, members, moved, me, clock, choices, compares)
+                    yield Member(*own, thaws=lambda: fence.thaws)
                 except Exception as failure:  # noqa: BLE001 - it is raised again below
                     failed = failure
                 finally:

@@ -134,7 +134,8 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
         owned = {session.sandbox: session for session in sessions}
         left = await member.store.left_behind() if member else ()
         ids = [layer.id for layer in layers] + [each.volume for each in left]
-        sandboxes = await enter(opened(config, image, plans["free"].default, owned, tasks, links, ids, made))
+        parked, thaws = plans["free"].default, member.thaws if member else lambda: 0
+        sandboxes = await enter(opened(config, image, parked, owned, tasks, links, ids, made, thaws))
         if member:
             choices = member.choices
             others = OtherHosts(lambda: choices.neighbours, sandboxes.close_hosts)

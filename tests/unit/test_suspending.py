@@ -35,6 +35,7 @@ class Kernel:
 
     def __init__(self) -> None:
         self.killed: list[str] = []
+        self.killed_frozen: list[str] = []
         self.frozen = False
         self.alive = {"r1"}  # runs of which the process lives
         self.counted: list[str] = []  # runs of which the memory is counted
@@ -83,6 +84,8 @@ class Kernel:
 
     def kill_run(self, sandbox: str, run: str) -> bool:
         self.killed.append(run)
+        if self.frozen:
+            self.killed_frozen.append(run)
         return True
 
     def remove_run(self, sandbox: str, run: str) -> bool:
@@ -104,6 +107,16 @@ class Rig:
         self.asked_frozen: list[str] = []
         self.counted_when_run: list[str] = []
         self.kills = 0
+        self.thaws = 0  # of the fence
+        self.run_ends: Callable[[], bool] = lambda: True
+
+    def fence(self) -> None:
+        """As the fence does, without the server's sandbox being told."""
+        self.kernel.frozen = True
+
+    def lift(self) -> None:
+        self.thaws += 1
+        self.kernel.frozen = False
 
     async def kill(self) -> None:
         self.kills += 1
@@ -124,6 +137,8 @@ class Rig:
                 return msgspec.json.encode({"pid": os.getpid()})
             case "/run":
                 self.counted_when_run = list(self.kernel.counted)
+                while not self.run_ends() or self.kernel.frozen:  # noqa: ASYNC110 - another task changes it
+                    await asyncio.sleep(0.005)
                 return struct.pack(">cI", b"x", len(ENDED)) + ENDED
             case "/contexts/create":
                 known = {"id": CONTEXT, "createdAt": 0, "workingDir": "/", "runs": 0, "lost": None}
@@ -137,14 +152,24 @@ class Rig:
 
 @pytest.fixture
 async def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Rig]:
-    for module in (launcher, "buntime.sandboxes.inside.contexts"):
+    for module in (launcher, "buntime.sandboxes.inside.contexts", "buntime.sandboxes.inside.runs"):
         target = f"{module if isinstance(module, str) else module.__name__}.ANSWER_SECONDS"
         monkeypatch.setattr(target, ANSWER_SECONDS)
     one = Rig()
     async with answering(one.answer) as guest, Links() as links, Tasks() as tasks:
         nothing = cast("Any", None)
         machinery = Machinery(
-            cast("Cgroups", one.kernel), nothing, nothing, tasks, links, {}, one.runs, nothing, nothing, nothing
+            cast("Cgroups", one.kernel),
+            nothing,
+            nothing,
+            tasks,
+            links,
+            {},
+            one.runs,
+            nothing,
+            nothing,
+            nothing,
+            lambda: one.thaws,
         )
         monkeypatch.setattr(LocalSandbox, "kill", lambda _: one.kill())
         monkeypatch.setattr(LocalSandbox, "is_alive", lambda _: True)
@@ -313,3 +338,70 @@ async def test_an_abandoned_context_run_is_ended_before_the_freeze(rig: Rig) -> 
     assert "/contexts/interrupt" in rig.answered
     await _long()
     assert (rig.asked_frozen, rig.kills) == ([], 0)
+
+
+# --- the fence of a host, which freezes from outside ---
+
+
+@pytest.mark.parametrize("lifted", [False, True])
+async def test_a_guest_that_the_fence_froze_during_a_call_is_not_ended(rig: Rig, lifted: bool) -> None:
+    """Also if it was thawed just before the time was over."""
+    rig.seconds = 60
+    waiting = asyncio.create_task(rig.launcher.in_time(rig.launcher._guest.check(), ANSWER_SECONDS))
+    await _until(lambda: rig.asked)
+    rig.fence()
+    if lifted:
+        rig.lift()
+    with pytest.raises(SandboxGone):
+        await waiting
+    assert rig.kills == 0
+
+
+async def test_a_run_whose_time_limit_passes_while_the_host_is_fenced_is_killed_after_the_thaw(rig: Rig) -> None:
+    rig.run_ends = lambda: bool(rig.kernel.killed)
+    running = asyncio.create_task(rig.sandbox.run(Run(timeout=ANSWER_SECONDS, command="sleep 99")))
+    await _until(lambda: "/run" in rig.asked)
+    rig.fence()
+    await _long()
+    rig.lift()
+    assert (await running).timed_out
+    assert (rig.kernel.killed, rig.kernel.killed_frozen, rig.kills) == (["r1"], [], 0)
+
+
+async def test_a_run_of_a_fenced_host_is_ended_when_its_client_leaves(rig: Rig) -> None:
+    rig.run_ends = lambda: bool(rig.kernel.killed)
+    running = asyncio.create_task(rig.sandbox.run(Run(timeout=0.1, command="sleep 99")))
+    await _until(lambda: "/run" in rig.asked)
+    rig.fence()
+    await asyncio.sleep(0.2)
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+    await _until(lambda: rig.kernel.killed == ["r1"])
+    assert rig.kills == 0
+
+
+async def test_a_run_that_was_fenced_while_it_was_killed_is_killed_again(rig: Rig) -> None:
+    rig.run_ends = lambda: len(rig.kernel.killed) > 1
+    running = asyncio.create_task(rig.sandbox.run(Run(timeout=0.1, command="sleep 99")))
+    await _until(lambda: rig.kernel.killed)
+    rig.fence()
+    await _long()
+    rig.lift()
+    assert (await running).timed_out
+    assert rig.kills == 0
+
+
+async def test_a_run_in_a_context_of_a_fenced_host_is_ended_after_the_thaw(rig: Rig) -> None:
+    await rig.sandbox.contexts.create(NewContext(CONTEXT, {}, "/"))
+    running = asyncio.create_task(rig.sandbox.contexts.run(CONTEXT, "for (;;);", ANSWER_SECONDS))
+    await _until(lambda: "/contexts/run" in rig.answered)
+    rig.fence()
+    await _long()
+    assert "/contexts/interrupt" not in rig.asked
+    rig.lift()
+    await _until(lambda: "/contexts/interrupt" in rig.answered)
+    assert rig.kills == 0
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running

@@ -43,6 +43,11 @@ class Tasks:
                 raise failures.exceptions[0] from failures.exceptions[0].__cause__
             raise
 
+    @property
+    def is_left(self) -> bool:
+        """Whether the block is being left. Then nothing may wait for what may never come."""
+        return self._is_left
+
     def start(self, work: Coroutine[Any, Any, object], name: str) -> None:
         """Starts work that nobody waits for. A failure is logged, and the keeper finishes what was left undone."""
         self._group.create_task(_logged(work, name), name=name)

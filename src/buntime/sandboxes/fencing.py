@@ -23,6 +23,7 @@ class HostFence:
         self._rules, self._edge = fence_rules(instance, edge), edge
         self._freezer = freezer or find_freezer(instance)
         self._tables = Connection()
+        self.thaws = 0  # so far
 
     def prepare(self) -> None:
         call(["nft", "-f", "-"], self._rules)
@@ -50,6 +51,7 @@ class HostFence:
             put_elements(self._tables, self._table, {}, opened_for(seconds))
 
     def thaw(self) -> None:
+        self.thaws += 1  # first: whoever then sees a sandbox that is not frozen knows that it was
         self._freezer.thaw()
 
     def remove(self) -> None:

@@ -497,10 +497,14 @@ class LocalSandboxes:
                 raise
 
     async def _answers(self, sandbox: LocalSandbox) -> bool:
+        """Raises Unavailable when it did not, because it was fenced."""
+        thaws = self._machinery.thaws()
         try:
             async with asyncio.timeout(READY_SECONDS):
                 await sandbox.check()
-        except (SandboxGone, TimeoutError):
+        except (SandboxGone, TimeoutError) as silent:
+            if sandbox.is_alive() and sandbox.was_fenced(thaws):
+                raise Unavailable("The session's host could not act just now.", 5) from silent
             return False
         return True
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -88,6 +88,7 @@ class Machinery:
     made: MadeImages
     packed: Packed
     huge: Huge
+    thaws: Callable[[], int] = lambda: 0  # how often the host's fence has let all sandboxes go on
     sync: Shared = field(default_factory=Shared)
     quotas: Quotas = field(init=False)
     turns: Turns = field(default_factory=Turns)

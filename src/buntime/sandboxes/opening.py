@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -70,15 +70,16 @@ async def opened(
     links: Links,
     layers: Collection[str],
     made: Collection[MadeImage],
+    thaws: Callable[[], int] = lambda: 0,
 ) -> AsyncIterator[LocalSandboxes]:
     """Mounts volumes, puts rules in force and resolves names before the first sandbox starts, then adopts what runs.
 
     `owned`: sandbox id → session, as the store has it, like `layers` (ids) and the images that accounts have `made`.
-    Raises BadSetting, NoPart and HostCommandFailed.
+    `thaws`: see `Machinery`. Raises BadSetting, NoPart and HostCommandFailed.
     """
     part = claim_part(config)
     async with AsyncExitStack() as stack:
-        machinery = _open_machinery(config, part, owned, tasks, links, stack, listening(config))
+        machinery = _open_machinery(config, part, owned, tasks, links, stack, listening(config), thaws)
         _name_server(config, part).ensure()
         await asyncio.to_thread(machinery.huge.offer, image.path, part.first_uid(0))
         await stack.enter_async_context(resolver.answering(machinery.network, tasks))
@@ -167,6 +168,7 @@ def _open_machinery(
     links: Links,
     stack: AsyncExitStack,
     edge: Listening | None = None,
+    thaws: Callable[[], int] = lambda: 0,
 ) -> Machinery:
     volumes = Volumes(config)
     volumes.mount()
@@ -178,7 +180,7 @@ def _open_machinery(
     stack.callback(packed.close)
     huge = Huge(config.data_dir / "huge")
     cgroups = find_cgroups(part.instance)
-    return Machinery(cgroups, volumes, network, tasks, links, _run_env(), Runs(), made, packed, huge)
+    return Machinery(cgroups, volumes, network, tasks, links, _run_env(), Runs(), made, packed, huge, thaws)
 
 
 def _name_server(config: Config, part: Part) -> NameServer:

@@ -122,6 +122,10 @@ class LocalSandbox:
     def is_alive(self) -> bool:
         return self._init >= 0 and not has_ended(self._init, 0)
 
+    def was_fenced(self, thaws: int) -> bool:
+        """See `Launcher.was_fenced`."""
+        return self._launcher.was_fenced(thaws)
+
     async def kill(self) -> None:
         """Sends SIGKILL to its init. The kernel then ends every process of its pid namespace."""
         if self._init < 0:

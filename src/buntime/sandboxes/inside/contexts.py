@@ -166,9 +166,11 @@ class GuestContexts:
         with self._machinery.runs.one():
             if (await asyncio.wait({running}, timeout=timeout))[0]:
                 return False
+            await self._launcher.until_thawed()
+            thaws = self._launcher.thaws()
             await self._stop(context_id, "timeout")
             while not await sinks.drained(running, ANSWER_SECONDS):
-                await self._launcher.in_time(_until(running), 0)
+                await self._launcher.in_time(_until(running), 0, thaws)
             return True
 
     async def _stop(self, context_id: str, reason: str) -> None:
@@ -190,10 +192,9 @@ class GuestContexts:
     ) -> None:
         """Ends a run whose client has left, and what a lost context has left behind."""
         try:
-            if not running.done():
+            if not running.done() or running.cancelled() or running.exception() is not None:
                 running.cancel()
-                await self._stop(context_id, "killed")
-            elif running.cancelled() or running.exception() is not None:
+                await self._launcher.until_thawed()
                 await self._stop(context_id, "killed")
             elif running.result().has_lost_context:
                 await self._end_all_of(context_id)

@@ -40,6 +40,7 @@ type Lives = Literal["run", "processes", "contexts", "terminals"]
 
 KINDS: Mapping[str, Lives] = {"processes": "processes", "contexts": "contexts", "terminals": "terminals"}
 ANSWER_SECONDS = 10.0  # that the guest has to answer, beyond a run's own time
+THAWED_SECONDS = 0.1  # between looks at whether a fenced sandbox goes on
 SPARE_TRIES = 3
 BUSY = 2 * (os.cpu_count() or 1)  # runs under way from which on preparations wait …
 SPARE_WAITS, SPARE_WAIT_SECONDS = 10, 0.02  # … this long at most
@@ -236,7 +237,7 @@ class Launcher:
         return self._sleeps
 
     async def kill_sandbox(self) -> None:
-        """Never called while the sandbox is frozen: a frozen guest cannot answer."""
+        """Never called because a guest is silent that was frozen meanwhile: it cannot answer."""
         await self._kill()
 
     def sweep(self) -> None:
@@ -392,16 +393,40 @@ class Launcher:
         self._sleeps = False
         self._wakes += 1
 
+    def thaws(self) -> int:
+        """How often the host's fence has thawed all sandboxes. See `was_fenced`."""
+        return self._machinery.thaws()
+
+    def was_fenced(self, thaws: int) -> bool:
+        """Whether something beside the server's own `freeze` has kept the sandbox frozen since there were so many
+        `thaws`, or keeps it so now: the host's fence, or a comparison with the rows."""
+        # in this order: the fence counts before it thaws
+        return self._is_frozen() or self._machinery.thaws() != thaws
+
+    async def until_thawed(self) -> None:
+        """Returns when the sandbox is not frozen, which may be never. Raises SandboxGone when it or the server ends."""
+        while self._is_frozen():
+            if not self._is_alive() or self._machinery.tasks.is_left:
+                raise SandboxGone("it is frozen")
+            await asyncio.sleep(THAWED_SECONDS)
+
+    def _is_frozen(self) -> bool:
+        try:
+            return self._machinery.cgroups.is_frozen(self._sandbox)
+        except OSError:  # it has ended
+            return False
+
     # --- guests that cannot be trusted ---
 
-    async def in_time[T](self, work: Coroutine[Any, Any, T], seconds: float) -> T:
-        """Raises SandboxGone when the guest does not answer in time. Ends the sandbox then, unless it slept."""
-        wakes = self._wakes
+    async def in_time[T](self, work: Coroutine[Any, Any, T], seconds: float, thaws: int | None = None) -> T:
+        """Raises SandboxGone when the guest does not answer in time. Ends the sandbox then, unless it slept or was
+        fenced. `thaws`: of when it was asked, if that was earlier."""
+        wakes, thaws = self._wakes, self.thaws() if thaws is None else thaws
         try:
             async with asyncio.timeout(seconds), self.ending_an_impostor():
                 return await work
         except TimeoutError:
-            if not self._sleeps and self._wakes == wakes:
+            if not self._sleeps and self._wakes == wakes and not self.was_fenced(thaws):
                 await self.kill_sandbox()
             raise SandboxGone("the guest does not answer") from None
 

@@ -102,11 +102,19 @@ class GuestRuns:
                 self._launcher.end_later(spare.run)
 
     async def _kill(self, run: str, running: asyncio.Future[Outcome], sinks: WatchedSinks) -> None:
-        """Kills the run's processes and waits for what they had written. Raises SandboxGone when that fails."""
-        killed = await asyncio.to_thread(self._launcher.kill_run, run)
-        if not await sinks.drained(running, ANSWER_SECONDS) or not killed:
-            await self._launcher.kill_sandbox()
-            raise SandboxGone("the guest does not answer after the run was killed")
+        """Kills the run's processes and waits for what they had written. Raises SandboxGone when that fails.
+
+        On a fenced host, it waits for the thaw: a frozen process does not end, and a frozen guest tells nothing.
+        """
+        while True:
+            await self._launcher.until_thawed()
+            thaws = self._launcher.thaws()
+            killed = await asyncio.to_thread(self._launcher.kill_run, run)
+            if await sinks.drained(running, ANSWER_SECONDS) and killed:
+                return
+            if not self._launcher.was_fenced(thaws):
+                await self._launcher.kill_sandbox()
+                raise SandboxGone("the guest does not answer after the run was killed")
 
     async def _is_full(self, attempt: Attempt) -> bool:
         """Only a failed run asks, because only there does it matter."""
