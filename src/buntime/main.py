@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -32,6 +32,7 @@ from buntime.daemon.trimming import keep_trimmed
 from buntime.delivery.delivering import delivering
 from buntime.edge.certificates import FleetHost, trusted_by
 from buntime.edge.process import edge
+from buntime.errors import MayNotAct
 from buntime.fleet.hosts import Hosts
 from buntime.fleet.listing import FleetHosts, SoleHost
 from buntime.fleet.marked import Marked
@@ -165,6 +166,7 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
         await lifecycle.transitions.settle()
         sandboxes.on_lost(lifecycle.transitions.settle_one)
         if member:
+            sandboxes.look_before_adopting(_current(store, owners))
             aside = Aside(member.store, sandboxes, lifecycle, owners.may_act, member.moved)
             tasks.start_daemon(aside.keep(), "what moved sessions left")
             membership = (lambda: member.holding.membership, member.moved)
@@ -228,6 +230,18 @@ async def _limits(config: Config, member: "Member", stack: AsyncExitStack) -> tu
     return rates, FleetPlaces(member.store, lambda: member.holding.membership)
 
 
+def _current(store: Store, owners: Owners) -> Callable[[str], Awaitable[Session | None]]:
+    """What a session is now, while this host has it and may act. Otherwise it is None, or raises Unavailable."""
+
+    async def current(session_id: str) -> Session | None:
+        session = await store.get_session(session_id)
+        if not owners.may_act():
+            raise MayNotAct
+        return session if session is not None and owners.is_mine(session) else None
+
+    return current
+
+
 def _opened(entrance: Entrance, member: "Member") -> Count:
     """Counts what accounts have open on this host."""
 
@@ -252,7 +266,7 @@ def _keep(
     tasks.start_daemon(keeper.run(), "keeper")
     tasks.start_daemon(keeper.watch_connections(), "connections")
     tasks.start(sandboxes.adopt(), "adoption")
-    tasks.start(lifecycle.services.resume(), "services")
+    tasks.listen(lifecycle.services.resume(), "services")  # not to its end: it waits for each sandbox
     tasks.start(lifecycle.archiving.sweep(), "sweep of the archive")
     tasks.start_daemon(lifecycle.layers.keep(), "layers")
     if not owners.is_alone and config.archive:  # without the setting, no other host could fetch them

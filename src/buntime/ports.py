@@ -981,7 +981,8 @@ class Sandboxes(Protocol):
         ...
 
     async def get(self, sandbox_id: str) -> Sandbox | None:
-        """The running sandbox, or None."""
+        """The running sandbox, or None. Raises Unavailable where one that was found at the start cannot be adopted now,
+        because this host may not act, or lost its session, or stops."""
         ...
 
     def is_running(self, sandbox_id: str) -> bool:

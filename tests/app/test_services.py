@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from buntime import errors
 from buntime.inside import ServiceStatus
 from buntime.lifecycle import services as running
 from buntime.operations import previews
+from buntime.ports import Sandbox
 from buntime.session import State
 from buntime.testing.sandboxes import FakeSandbox
 from tests.app.serving import Answer, Api, serving
@@ -315,6 +317,28 @@ async def test_a_server_that_was_killed_before_they_started_starts_them_later(ap
     await shown(api, session)
     await sandbox_of(api).services.stop("web", forget=True)
     api.lifecycle.services.forget(session)  # a new server knows nothing
+    await api.lifecycle.services.resume()
+    await eventually(lambda: "web" in sandbox_of(api).services.all)
+
+
+async def test_a_start_looks_again_at_services_of_a_sandbox_that_was_out_of_reach(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "LOOK_SECONDS", 0.01)
+    session = await api.session(services=[WEB])
+    await shown(api, session)
+    await sandbox_of(api).services.stop("web", forget=True)
+    api.lifecycle.services.forget(session)  # a new server knows nothing
+    get, tries = api.sandboxes.get, 0
+
+    async def out_of_reach(sandbox_id: str) -> Sandbox | None:
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            raise errors.Unavailable("The session's host cannot act just now.")
+        return await get(sandbox_id)
+
+    monkeypatch.setattr(api.sandboxes, "get", out_of_reach)
     await api.lifecycle.services.resume()
     await eventually(lambda: "web" in sandbox_of(api).services.all)
 

@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from buntime.daemon.tasks import Tasks, cancel_and_wait
-from buntime.errors import FileNotFound
+from buntime.errors import FileNotFound, Unavailable
 from buntime.plan import Limits
 from buntime.ports import SandboxGone
 from buntime.sandboxes import adopting, local
@@ -54,6 +54,15 @@ def _waiting_for(event: asyncio.Event) -> Callable[[], Awaitable[None]]:
 
 
 @dataclass
+class Fence:
+    is_closed: bool = False
+    thaws: int = 0
+
+    def lift(self) -> None:
+        self.is_closed, self.thaws = False, self.thaws + 1
+
+
+@dataclass(eq=False)
 class Box:
     """A fake sandbox with the parts that adopting uses."""
 
@@ -62,6 +71,9 @@ class Box:
     killed: bool = False
     has_counted_spare: bool = True
     spares: int = 0  # processes that it was told to park with their memory counted
+    fence: "Fence" = field(default_factory=lambda: Fence())
+    is_given_up: bool = False
+    thawed: int = 0  # times
 
     async def freeze(self) -> bool:
         return True
@@ -71,7 +83,17 @@ class Box:
         return self.record.sandbox
 
     def let_go(self) -> None:
-        return None
+        self.thawed += 1
+
+    def was_fenced(self, thaws: int) -> bool:
+        return self.fence.is_closed or self.fence.thaws != thaws
+
+    def give_up(self, *, frozen: bool = False) -> bool:
+        self.is_given_up = not self.killed
+        return self.is_given_up
+
+    async def check(self) -> None:
+        await self.take_over()
 
     async def thaw(self) -> None:
         self.spares += 1
@@ -95,6 +117,8 @@ class Host:
     pool_size: int = 0
     boxes: dict[str, Box] = field(default_factory=dict)
     removed: list[str] = field(default_factory=list)
+    fence: Fence = field(default_factory=Fence)
+    failing: Exception | None = None  # of a stop
 
     def sandboxes(self, tasks: Tasks) -> LocalSandboxes:
         settings: Any = SimpleNamespace(
@@ -106,7 +130,8 @@ class Host:
             pool_prepared=0,
         )
         parents = SimpleNamespace(own={}, keep=lambda marks: 0)
-        machinery: Any = SimpleNamespace(tasks=tasks, volumes=SimpleNamespace(all=set, parents=parents))
+        volumes = SimpleNamespace(all=set, parents=parents)
+        machinery: Any = SimpleNamespace(tasks=tasks, volumes=volumes, thaws=lambda: self.fence.thaws)
         machinery.cgroups = SimpleNamespace(sandboxes=set)
         machinery.made, machinery.packed = None, SimpleNamespace(keep=lambda layers: None)
         runtime: Any = SimpleNamespace(known=list)
@@ -123,6 +148,8 @@ class Host:
 
         async def stop(session: Session) -> None:
             self.removed.append(session.sandbox)
+            if self.failing is not None:
+                raise self.failing
 
         sandboxes._removed = sandboxes._discard = remove  # type: ignore[method-assign]
         sandboxes.stop = stop  # type: ignore[method-assign]
@@ -134,7 +161,7 @@ class Host:
         records.write(directory, Record(sandbox_id, len(sandbox_id), "img", "secret", session_id, records.GENERATION))
 
     def _taken_up(self, record: Record, init: int) -> Box:
-        box = Box(record, self.ways.get(record.sandbox, _at_once))
+        box = Box(record, self.ways.get(record.sandbox, _at_once), fence=self.fence)
         self.boxes[record.sandbox] = box
         return box
 
@@ -327,3 +354,206 @@ async def test_no_more_are_parked_than_the_pool_holds(tmp_path: Path, tasks: Tas
     assert len(sandboxes._pool) == 3
     assert len(host.removed) == 37
     assert {name for name, box in host.boxes.items() if box.killed} == set(host.removed)
+
+
+# --- a host of a fleet ---
+
+
+def _in_seconds(monkeypatch: pytest.MonkeyPatch, ready: float = READY) -> None:
+    monkeypatch.setattr(local, "READY_SECONDS", ready)
+    monkeypatch.setattr(adopting, "AGAIN_SECONDS", ready / 10)
+    monkeypatch.setattr(adopting, "TURN_SECONDS", ready / 10)
+
+
+@pytest.mark.parametrize("lifted", [False, True])
+@pytest.mark.parametrize("failure", [None, SandboxGone("x")])
+async def test_a_sandbox_that_was_fenced_while_it_was_adopted_is_adopted_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tasks: Tasks, failure: Exception | None, *, lifted: bool
+) -> None:
+    """Also if the fence was lifted just before its time was over."""
+    _in_seconds(monkeypatch)
+    host, lost, answers = Host(tmp_path, pool_size=1), Lost(), asyncio.Event()
+
+    async def take_over() -> None:
+        if not answers.is_set():
+            host.fence.is_closed = True
+            if lifted:
+                host.fence.lift()
+            if failure is not None:
+                raise failure
+            await asyncio.Event().wait()
+
+    host.ways = {"a": take_over, "parked": take_over}
+    host.leave("parked", None)
+    sandboxes = host.sandboxes(tasks)
+    await sandboxes.recover(_owned(host, "a"))
+    sandboxes.on_lost(lost.note)
+    rest = asyncio.create_task(sandboxes.adopt())
+    with pytest.raises(Unavailable):
+        await sandboxes.get("a")
+    assert host.boxes["a"].is_given_up
+    assert sandboxes.is_running("a")
+    answers.set()
+    host.fence.lift()
+    await rest
+    assert await sandboxes.get("a") is not None
+    assert len(sandboxes._pool) == 1
+    assert (host.removed, lost.ids, len(sandboxes._adoption)) == ([], [], 0)
+
+
+async def test_a_sandbox_that_the_fence_froze_is_not_replaced_for_its_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tasks: Tasks
+) -> None:
+    _in_seconds(monkeypatch)
+    host = Host(tmp_path)
+    sandboxes = host.sandboxes(tasks)
+    await sandboxes.recover(_owned(host, "a"))
+    await sandboxes.adopt()
+    host.boxes["a"].take_over = _never
+    host.fence.is_closed = True
+    with pytest.raises(Unavailable):
+        await sandboxes.start(_session("a"))
+    assert host.removed == []
+    host.fence.lift()
+    host.boxes["a"].take_over = _at_once
+    assert await sandboxes.start(_session("a")) is await sandboxes.get("a")
+
+
+@pytest.mark.parametrize("now", [None, "another volume"])
+async def test_a_sandbox_whose_session_moved_before_its_turn_is_neither_thawed_nor_adopted(
+    tmp_path: Path, tasks: Tasks, now: str | None
+) -> None:
+    host = Host(tmp_path)
+    owned = _owned(host, "here", "moved")
+    sandboxes = host.sandboxes(tasks)
+    await sandboxes.recover(owned)
+
+    async def current(session_id: str) -> Session | None:
+        here = owned["here"]
+        if session_id == here.id:
+            return here
+        moved = _session("moved")
+        moved.volume = now  # type: ignore[misc, assignment]
+        return moved if now else None
+
+    sandboxes.look_before_adopting(current)
+    await sandboxes.adopt()
+    assert list(host.boxes) == ["here"]
+    with pytest.raises(Unavailable):
+        await sandboxes.get("moved")
+    await sandboxes.kill("moved")  # as what gives up the session does
+    assert host.boxes["moved"].killed
+    assert host.boxes["moved"].thawed == 0
+    assert await sandboxes.get("moved") is None
+
+
+async def test_a_sandbox_is_adopted_when_the_host_may_act_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tasks: Tasks
+) -> None:
+    _in_seconds(monkeypatch)
+    host, asked = Host(tmp_path), list[str]()
+    owned = _owned(host, "a")
+    sandboxes = host.sandboxes(tasks)
+    await sandboxes.recover(owned)
+
+    async def current(session_id: str) -> Session | None:
+        asked.append(session_id)
+        if len(asked) < 3:
+            raise Unavailable("away")
+        return owned["a"]
+
+    sandboxes.look_before_adopting(current)
+    await sandboxes.adopt()
+    assert len(asked) == 3
+    assert await sandboxes.get("a") is not None
+
+
+async def test_a_sandbox_that_is_being_adopted_has_counters_and_traffic(tmp_path: Path, tasks: Tasks) -> None:
+    answers = asyncio.Event()
+    host = Host(tmp_path, {"a": _waiting_for(answers)})
+    sandboxes = host.sandboxes(tasks)
+    owned = _owned(host, "a")
+    machinery: Any = sandboxes._machinery
+    machinery.network = SimpleNamespace(touched=lambda: {1})
+    await sandboxes.recover(owned)
+    asking = asyncio.create_task(sandboxes.get("a"))
+    await eventually(lambda: host.boxes)
+    assert sandboxes._metered(list(owned.values()))[0].interface is not None
+    assert await sandboxes.touched() == ["ses_a"]
+    assert sandboxes._awake() == [found.record.volume for found in sandboxes._adoption.found] != []
+    answers.set()
+    await asking
+
+
+@pytest.mark.parametrize("failure", [OSError(5, "x"), Unavailable("x"), ZeroDivisionError()])
+async def test_a_lost_sandbox_is_told_even_if_its_volume_cannot_be_synced(tmp_path: Path, failure: Exception) -> None:
+    host, lost = Host(tmp_path, {"a": _raising(SandboxGone("x"))}, failing=failure), Lost()
+    with capture_logs() as logs:
+        async with Tasks() as tasks:
+            sandboxes = host.sandboxes(tasks)
+            await sandboxes.recover(_owned(host, "a"))
+            sandboxes.on_lost(lost.note)
+            await sandboxes.adopt()
+    assert lost.ids == ["ses_a"]
+    told = [entry["sandbox"] for entry in logs if entry["event"] == "sandbox_not_cleared"]
+    assert told == ([] if isinstance(failure, Unavailable) else ["a"])  # that one was told before
+
+
+async def test_a_silent_parked_sandbox_holds_up_neither_the_pool_nor_sessions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tasks: Tasks
+) -> None:
+    monkeypatch.setattr(adopting, "TURN_SECONDS", 0.05)
+    answers = asyncio.Event()
+    host = Host(tmp_path, {"silent": _waiting_for(answers)}, pool_size=1)
+    host.leave("silent", None)
+    sandboxes = host.sandboxes(tasks)
+    await sandboxes.recover(_owned(host, "a"))
+    rest = asyncio.create_task(sandboxes.adopt())
+    async with asyncio.timeout(5):
+        await sandboxes._adoption.parked.wait()
+        await eventually(lambda: "a" in sandboxes._running)
+    assert not rest.done()
+    answers.set()
+    await rest
+    assert len(sandboxes._pool) == 1
+
+
+async def _fails_when_it_is_cut() -> None:
+    try:
+        await asyncio.Event().wait()
+    finally:
+        raise OSError(5, "x")
+
+
+@pytest.mark.parametrize("way", [_never, _fails_when_it_is_cut])
+async def test_a_server_that_stops_waits_for_no_guest_and_leaves_its_sandbox_running(
+    tmp_path: Path, way: Callable[[], Awaitable[None]]
+) -> None:
+    host, lost = Host(tmp_path, {"a": way, "parked": way}, pool_size=1), Lost()
+    host.leave("parked", None)
+    async with asyncio.timeout(5):
+        async with Tasks() as tasks:
+            sandboxes = host.sandboxes(tasks)
+            await sandboxes.recover(_owned(host, "a", "b"))
+            sandboxes.on_lost(lost.note)
+            asking = asyncio.create_task(sandboxes.get("a"))
+            tasks.start(sandboxes.adopt(), "adoption")
+            await eventually(lambda: {"a", "parked"} <= host.boxes.keys())
+            sandboxes._adoption.close()
+            with pytest.raises(Unavailable):
+                await asking
+            with pytest.raises(Unavailable):
+                await sandboxes.get("a")
+    assert [(box.killed, box.is_given_up) for box in (host.boxes["a"], host.boxes["parked"])] == [(False, True)] * 2
+    assert (host.removed, lost.ids) == ([], [])
+
+
+async def test_a_server_that_stops_begins_no_adoption(tmp_path: Path, tasks: Tasks) -> None:
+    host = Host(tmp_path)
+    sandboxes = host.sandboxes(tasks)
+    await sandboxes.recover(_owned(host, "a"))
+    sandboxes._adoption.close()
+    with pytest.raises(Unavailable):
+        await sandboxes.get("a")
+    await sandboxes.adopt()
+    assert host.boxes == {}

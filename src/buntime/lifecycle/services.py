@@ -5,7 +5,7 @@ has killed the guest's shell that would restart it. All work for one session is 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -109,11 +109,23 @@ class Services:
         session look for what it left running but not declared."""
         sessions = await self._store.all_sessions()
         self._left = {session.id: session.sandbox for session in sessions if session.state in _AWAKE}
+        left = await self._looked([one for one in sessions if one.services and one.state is State.ACTIVE])
+        while left:
+            await asyncio.sleep(LOOK_SECONDS)
+            left = await self._looked(left)
+
+    async def _looked(self, sessions: Iterable[Session]) -> Sequence[Session]:
+        """Returns those whose sandboxes are out of reach now."""
+        later = []
         for session in sessions:
-            if session.services and session.state is State.ACTIVE:
+            try:
                 sandbox = await self._sandboxes.get(session.sandbox)
-                if sandbox is not None:
-                    self.look(session, sandbox)
+            except errors.Unavailable:
+                later.append(session)
+                continue
+            if sandbox is not None:
+                self.look(session, sandbox)
+        return later
 
     def forget(self, session_id: str) -> None:
         """The session is gone."""

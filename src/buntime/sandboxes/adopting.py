@@ -5,12 +5,15 @@ thousands of them answers at once.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
 from buntime.daemon.tasks import Tasks
+from buntime.errors import Unavailable
 from buntime.ports import SandboxGone
 from buntime.sandboxes import record as records
 from buntime.sandboxes.containers import Containers, Settings
@@ -22,12 +25,15 @@ from buntime.session import Session, State
 log = structlog.get_logger()
 
 AT_ONCE, TURN_SECONDS = 8, 2.0  # a slower adoption makes way for the next one and goes on beside it
+AGAIN_SECONDS = 2.0  # between tries, while the host is fenced
+
+Current = Callable[[str], Awaitable[Session | None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
     record: Record
-    session: Session | None  # as the store had it at the start; nothing changes it before the sandbox is adopted
+    session: Session | None  # as the store had it at the start; nothing of this host changes it before the adoption
     init: int  # a pidfd
 
     @property
@@ -42,12 +48,21 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class UnderWay:
+    found: Found
     outcome: asyncio.Future[None]
-    decided: asyncio.Event  # it is adopted or killed; what is left of it may still have to be removed
+    decided: asyncio.Event  # it is adopted, killed or waits again; what is left of it may still have to be removed
+
+
+class NotNow(Exception):
+    """The sandbox runs on, and is neither adopted nor killed. `again`: it is tried again."""
+
+    def __init__(self, *, again: bool) -> None:
+        super().__init__()
+        self.again = again
 
 
 class Adoption:
-    """`gone` removes what is left of a sandbox that was not adopted, and has been killed."""
+    """`gone` removes what is left of a sandbox that was not adopted, and has been killed. `thaws`: see `Machinery`."""
 
     def __init__(
         self,
@@ -57,6 +72,7 @@ class Adoption:
         running: dict[str, LocalSandbox],
         tasks: Tasks,
         gone: Callable[[Found], Awaitable[None]],
+        thaws: Callable[[], int],
     ) -> None:
         self._settings = settings
         self._containers = containers
@@ -64,11 +80,15 @@ class Adoption:
         self._running = running
         self._tasks = tasks
         self._gone = gone
+        self._thaws = thaws
+        self._current: Current | None = None
         self.seconds = 0.0  # that a guest may take; one that takes longer is killed
         self._waiting: dict[str, Found] = {}
         self._under_way: dict[str, UnderWay] = {}
-        self._is_closed = False
-        self.parked = asyncio.Event()  # no parked one waits any more
+        self._again: set[str] = set()  # of those that wait
+        self._asking: dict[LocalSandbox, asyncio.Timeout] = {}  # whose guests have to answer
+        self._closed = asyncio.Event()
+        self.parked = asyncio.Event()  # the parked ones have had their turn
 
     def find(self, record: Record, session: Session | None) -> bool:
         """Notes a sandbox that an earlier server left. False when it does not run."""
@@ -76,6 +96,11 @@ class Adoption:
         if init is not None:
             self._waiting[record.sandbox] = Found(record, session, init)
         return init is not None
+
+    def look_with(self, current: Current) -> None:
+        """Before a sandbox thaws, `current` says what the session with this id is now: None where this host does not
+        have it any more. It raises Unavailable where the host may not act."""
+        self._current = current
 
     def __contains__(self, sandbox_id: str) -> bool:
         """Whether it runs and is not adopted yet."""
@@ -85,79 +110,135 @@ class Adoption:
         return len(self._waiting) + len(self._under_way)
 
     @property
-    def waiting(self) -> Sequence[Found]:
-        return list(self._waiting.values())
+    def found(self) -> Sequence[Found]:
+        """Those that run and are not adopted yet."""
+        under_way = [each.found for each in self._under_way.values() if not each.decided.is_set()]
+        return [*self._waiting.values(), *under_way]
 
     async def done(self, sandbox_id: str) -> None:
-        """Returns when it is adopted or gone, or at once if it is not waiting. Goes on when the caller leaves."""
-        if found := self._waiting.pop(sandbox_id, None):
-            decided = asyncio.Event()
-            adopting = self._tasks.finish(self._adopt(found, decided), f"adopt {sandbox_id}")
-            under_way = UnderWay(asyncio.ensure_future(adopting), decided)
-            self._under_way[sandbox_id] = under_way
-            under_way.outcome.add_done_callback(lambda _: self._under_way.pop(sandbox_id))
-        if running := self._under_way.get(sandbox_id):
-            await asyncio.wait({running.outcome})
+        """Returns when it is adopted or gone, or at once if it does not wait. Goes on when the caller leaves.
+
+        It still waits afterwards if it can be neither now: the host is fenced, or lost the session, or is being closed.
+        """
+        if under_way := self._begun(sandbox_id):
+            await asyncio.wait({under_way.outcome})
 
     async def kill(self, sandbox_id: str) -> None:
         """Kills it if it waits. Returns when it is no longer about to be adopted."""
+        while (under_way := self._under_way.get(sandbox_id)) and not under_way.decided.is_set():
+            await under_way.decided.wait()
         if found := self._waiting.pop(sandbox_id, None):
             await self._containers.taken_up(found.record, found.init).kill()
-        elif under_way := self._under_way.get(sandbox_id):
-            await under_way.decided.wait()
 
     async def urgent(self) -> None:
         """Adopts or kills what cannot wait."""
-        await self._each([name for name, found in self._waiting.items() if not found.can_wait])
+        await self._turns([name for name, found in self._waiting.items() if not found.can_wait])
+        await self._ended()
         if not any(found.is_parked for found in self._waiting.values()):
             self.parked.set()
 
     async def all(self) -> None:
-        """Adopts what waits, parked ones first."""
+        """Adopts what waits, parked ones first. Tries those again that were fenced, until `close`."""
         try:
-            await self._each([name for name, found in self._waiting.items() if found.is_parked])
+            await self._turns([name for name, found in self._waiting.items() if found.is_parked])
         finally:
             self.parked.set()
-        await self._each(list(self._waiting))
+        await self._turns(list(self._waiting))
+        await self._ended()
+        while self._again and not await self._is_closed_within(AGAIN_SECONDS):
+            await self._turns(list(self._again))
+            await self._ended()
 
     def close(self) -> None:
-        """Nothing more is begun. Those that wait go on running."""
-        self._is_closed = True
+        """Nothing more is begun, and no guest is waited for. Those that are not adopted go on running."""
+        self._closed.set()
+        for sandbox, time_limit in self._asking.items():
+            sandbox.give_up()
+            if not time_limit.expired():
+                time_limit.reschedule(asyncio.get_running_loop().time())
 
-    async def _each(self, names: Iterable[str]) -> None:
+    async def _is_closed_within(self, seconds: float) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._closed.wait()
+        return self._closed.is_set()
+
+    async def _turns(self, names: Iterable[str]) -> None:
+        """Returns when each has had its turn. A slow one is still under way then."""
         places = asyncio.Semaphore(AT_ONCE)
 
         async def one(name: str) -> None:
             async with places:
-                if not self._is_closed:
-                    await asyncio.wait({group.create_task(self.done(name))}, timeout=TURN_SECONDS)
+                if under_way := self._begun(name):
+                    await asyncio.wait({under_way.outcome}, timeout=TURN_SECONDS)
 
         async with asyncio.TaskGroup() as group:
             for name in names:
                 group.create_task(one(name))
 
+    async def _ended(self) -> None:
+        """Returns when nothing of what is under way now is so any more."""
+        if outcomes := {each.outcome for each in self._under_way.values()}:
+            await asyncio.wait(outcomes)
+
+    def _begun(self, sandbox_id: str) -> UnderWay | None:
+        """The adoption that is under way, from now on if it can begin."""
+        if not self._closed.is_set() and (found := self._waiting.pop(sandbox_id, None)):
+            self._again.discard(sandbox_id)
+            decided = asyncio.Event()
+            adopting = self._tasks.finish(self._adopt(found, decided), f"adopt {sandbox_id}")
+            outcome = asyncio.ensure_future(adopting)
+            outcome.add_done_callback(partial(_log_failure, sandbox_id))
+            self._under_way[sandbox_id] = UnderWay(found, outcome, decided)
+        return self._under_way.get(sandbox_id)
+
     async def _adopt(self, found: Found, decided: asyncio.Event) -> None:
         """Adopts the sandbox if it is wanted; otherwise kills it and removes what is left."""
+        name = found.record.sandbox
         try:
-            adopted = await self._tried(found)
+            if not await self._tried(found):
+                decided.set()
+                await self._gone(found)
+        except NotNow as not_now:
+            self._waiting[name] = found
+            if not_now.again:
+                self._again.add(name)
         finally:
+            del self._under_way[name]
             decided.set()
-        if not adopted:
-            await self._gone(found)
 
     async def _tried(self, found: Found) -> bool:
-        record, session = found.record, found.session
-        sandbox = self._containers.taken_up(record, found.init)
+        """Whether it is adopted. Otherwise it was killed. Raises NotNow."""
+        session = await self._session_now(found)
+        sandbox, thaws = self._containers.taken_up(found.record, found.init), self._thaws()
         try:
-            sandbox.let_go()  # no spare: it may be frozen again, and a parked one must not count its memory
-            if await self._adopted(sandbox, record, session):
+            if await self._adopted(sandbox, found.record, session):
                 return True
-        except (SandboxGone, TimeoutError) as gone:
-            log.warning("sandbox_not_adopted", sandbox=sandbox.id, reason=str(gone) or repr(gone))
-        except Exception:  # the boundary of a sandbox: one that fails must not keep the others from being adopted
-            log.exception("sandbox_not_adopted", sandbox=sandbox.id)
+        except Exception as failed:  # the boundary of a sandbox: one that fails must not keep others from being adopted
+            is_silent = isinstance(failed, (SandboxGone, TimeoutError))
+            if self._closed.is_set() or (is_silent and sandbox.is_alive() and sandbox.was_fenced(thaws)):
+                is_suspended = session is not None and session.state is State.IDLE
+                if sandbox.give_up(frozen=is_suspended):
+                    raise NotNow(again=True) from failed
+            told = {"reason": str(failed) or repr(failed)} if is_silent else {"exc_info": failed}
+            (log.warning if is_silent else log.error)("sandbox_not_adopted", sandbox=sandbox.id, **told)
         await sandbox.kill()
         return False
+
+    async def _session_now(self, found: Found) -> Session | None:
+        """Raises NotNow where this host has it no more, or has had it again since, with other files: then the sandbox
+        stays frozen until `lifecycle.aside` or `lifecycle.misplaced` ends it."""
+        if found.session is None or self._current is None:
+            return found.session
+        try:
+            session = await self._current(found.session.id)
+        except Unavailable:
+            raise NotNow(again=True) from None
+        sandbox, volume = found.record.sandbox, found.session.volume
+        if session is None or (session.sandbox, session.volume) != (sandbox, volume):
+            log.warning("sandbox_of_another_host", sandbox=sandbox, session=found.session.id)
+            raise NotNow(again=False)
+        return session
 
     async def _adopted(self, sandbox: LocalSandbox, record: Record, session: Session | None) -> bool:
         if record.generation != records.GENERATION:
@@ -166,6 +247,21 @@ class Adoption:
             return await self._adopt_parked(sandbox)
         return await self._adopt_own(sandbox, session)
 
+    @asynccontextmanager
+    async def _let_go(self, sandbox: LocalSandbox) -> AsyncIterator[None]:
+        """Within the block, it is not frozen, and its guest has to answer. Raises TimeoutError, also on `close`."""
+        if self._closed.is_set():
+            raise TimeoutError
+        async with asyncio.timeout(self.seconds) as time_limit:
+            self._asking[sandbox] = time_limit
+            try:
+                sandbox.let_go()  # no spare: it may be frozen again, and a parked one must not count its memory
+                yield
+                if self._closed.is_set():  # it was given up
+                    raise TimeoutError
+            finally:
+                del self._asking[sandbox]
+
     async def _end_in_order(self, sandbox: LocalSandbox, session: Session | None) -> bool:
         """Ends a sandbox of an earlier version, whose guest need not understand this one.
 
@@ -173,7 +269,7 @@ class Adoption:
         """
         log.info("sandbox_of_an_earlier_version", sandbox=sandbox.id, session=sandbox.record.session)
         if session is not None:
-            async with asyncio.timeout(self.seconds):
+            async with self._let_go(sandbox):
                 await sandbox.recall()
                 await sandbox.quiesce()
         return False
@@ -183,7 +279,7 @@ class Adoption:
         unclaimed = sandbox.record.session is None and sandbox.record.image == self._settings.image.id
         if not unclaimed or self._pool.is_full:
             return False
-        async with asyncio.timeout(self.seconds):
+        async with self._let_go(sandbox):
             await sandbox.take_over()
             await sandbox.park()
         # a crash between claiming and storing may have changed them
@@ -197,10 +293,15 @@ class Adoption:
         """Adopts the sandbox of a session."""
         if session.state is State.DEEP_SLEEP:  # the server was killed between storing that and stopping it
             return False
-        async with asyncio.timeout(self.seconds):
+        async with self._let_go(sandbox):
             await sandbox.take_over()
         await asyncio.to_thread(self._containers.limit, sandbox.record, session.limits)
         if session.state is State.IDLE:
             await sandbox.freeze()
         self._running[sandbox.id] = sandbox
         return True
+
+
+def _log_failure(sandbox_id: str, outcome: asyncio.Future[None]) -> None:
+    if not outcome.cancelled() and (failure := outcome.exception()) is not None:
+        log.error("sandbox_not_cleared", sandbox=sandbox_id, exc_info=failure)

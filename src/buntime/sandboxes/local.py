@@ -35,7 +35,7 @@ from buntime.ports import (
     Worked,
 )
 from buntime.sandboxes import record as records
-from buntime.sandboxes.adopting import Adoption, Found
+from buntime.sandboxes.adopting import Adoption, Current, Found
 from buntime.sandboxes.cache import VolumeCache
 from buntime.sandboxes.capacity import Capacity
 from buntime.sandboxes.containers import READY_SECONDS, Containers, Purpose, Settings, purpose_of
@@ -102,7 +102,13 @@ class LocalSandboxes:
             is_busy=lambda: machinery.runs.under_way >= BUSY,
         )
         self._adoption = Adoption(
-            settings, self._containers, self._pool, self._running, machinery.tasks, self._not_adopted
+            settings,
+            self._containers,
+            self._pool,
+            self._running,
+            machinery.tasks,
+            self._not_adopted,
+            machinery.thaws,
         )
 
     def works(self) -> Mapping[str, bool]:
@@ -145,8 +151,8 @@ class LocalSandboxes:
     def _awake(self) -> Sequence[str]:
         """Volumes whose sessions may write now."""
         awake = [sandbox.record.volume for sandbox in self._running.values() if not sandbox.is_frozen]
-        waiting = self._adoption.waiting
-        return awake + [one.record.volume for one in waiting if one.session and one.session.state is State.ACTIVE]
+        found = self._adoption.found
+        return awake + [one.record.volume for one in found if one.session and one.session.state is State.ACTIVE]
 
     # --- the port ---
 
@@ -203,7 +209,7 @@ class LocalSandboxes:
         return Claimed(sandbox, purpose.volume, purpose.image)
 
     async def get(self, sandbox_id: str) -> Sandbox | None:
-        await self._adoption.done(sandbox_id)
+        await self._adopt(sandbox_id)
         sandbox = self._running.get(sandbox_id)
         return sandbox if sandbox is not None and sandbox.is_alive() else None
 
@@ -212,7 +218,7 @@ class LocalSandboxes:
         return sandbox_id in self._adoption or (sandbox is not None and sandbox.is_alive())
 
     async def start(self, session: Session) -> Sandbox:
-        await self._adoption.done(session.sandbox)
+        await self._adopt(session.sandbox)
         running = self._running.get(session.sandbox)
         if running is not None and running.is_alive() and await self._answers(running):
             return running
@@ -227,6 +233,12 @@ class LocalSandboxes:
         self._cache.drop(session.volume)
         log.info("sandbox_started", session=session.id, sandbox=sandbox.id)
         return sandbox
+
+    async def _adopt(self, sandbox_id: str) -> None:
+        """Raises Unavailable where it is neither adopted nor gone, and cannot be now."""
+        await self._adoption.done(sandbox_id)
+        if sandbox_id in self._adoption:
+            raise Unavailable("The session's host cannot act just now.", 5)
 
     async def _serving(self, purpose: Purpose) -> LocalSandbox:
         """A parked sandbox that is given the root, or a new one. Raises Unavailable."""
@@ -365,6 +377,10 @@ class LocalSandboxes:
         await _each((found | self._containers.known()) - run, self._removed)
         await self._recover_volumes(volumes, set(layers))
 
+    def look_before_adopting(self, current: Current) -> None:
+        """See `Adoption.look_with`."""
+        self._adoption.look_with(current)
+
     def on_lost(self, call: Callable[[str], Coroutine[Any, Any, None]]) -> None:
         self._lost = call
 
@@ -374,15 +390,17 @@ class LocalSandboxes:
     async def _not_adopted(self, found: Found) -> None:
         """Removes what is left of a sandbox that an earlier server left running."""
         record, session = found.record, found.session
-        with suppress(Unavailable):  # it is in the log
-            if session is not None:
-                await self.stop(session)
-            elif record.volume in self._owned:  # it was started for a session that did not get it
-                await self._removing.remove(record.sandbox)
-            else:
-                await self._discard(record.sandbox)
-        if session is not None and self._lost is not None:
-            self._machinery.tasks.start(self._lost(session.id), f"sandbox of {session.id} is gone")
+        try:
+            with suppress(Unavailable):  # it is in the log
+                if session is not None:
+                    await self.stop(session)
+                elif record.volume in self._owned:  # it was started for a session that did not get it
+                    await self._removing.remove(record.sandbox)
+                else:
+                    await self._discard(record.sandbox)
+        finally:
+            if session is not None and self._lost is not None:
+                self._machinery.tasks.start(self._lost(session.id), f"sandbox of {session.id} is gone")
 
     async def _removed(self, sandbox_id: str) -> None:
         with suppress(Unavailable):  # it is in the log; its volume stays in use
@@ -391,7 +409,7 @@ class LocalSandboxes:
     async def _recover_volumes(self, owned: Mapping[str, Session], layers: Set[str]) -> None:
         """Removes the volumes and layers that are neither named here nor in use, and the parents that are not what the
         store says of their volume. `owned`: by volume."""
-        parked = {one.record.volume for one in self._adoption.waiting if one.is_parked}
+        parked = {one.record.volume for one in self._adoption.found if one.is_parked}
         used = parked | self._removing.volumes
         there = self._machinery.volumes.all()
         orphans = there - used - owned.keys() - layers
@@ -462,14 +480,14 @@ class LocalSandboxes:
         return await asyncio.to_thread(read, self._machinery.cgroups, self._machinery.volumes, some)
 
     def _metered(self, sessions: Sequence[Session]) -> Sequence[Metered]:
-        waiting = {one.record.sandbox: one.record for one in self._adoption.waiting}
+        waiting = {one.record.sandbox: one.record for one in self._adoption.found}
         return metered(sessions, self._running, waiting, self._part.interface)
 
     async def touched(self) -> Collection[str]:
         slots = await asyncio.to_thread(self._machinery.network.touched)
         if not slots:
             return ()
-        found = [s.record for s in self._running.values()] + [one.record for one in self._adoption.waiting]
+        found = [s.record for s in self._running.values()] + [one.record for one in self._adoption.found]
         return [record.session for record in found if record.slot in slots and record.session]
 
     async def close(self) -> None:
@@ -504,7 +522,7 @@ class LocalSandboxes:
                 await sandbox.check()
         except (SandboxGone, TimeoutError) as silent:
             if sandbox.is_alive() and sandbox.was_fenced(thaws):
-                raise Unavailable("The session's host could not act just now.", 5) from silent
+                raise Unavailable("The session's host cannot act just now.", 5) from silent
             return False
         return True
 

@@ -52,6 +52,7 @@ class LocalSandbox:
         self._directory = directory
         self._address = address
         self._init = init
+        self._is_given_up = False
         self.is_frozen = False
         self.is_quiet = False  # since `quiesce`: what it wrote is on disk
         self._guest = guest
@@ -140,6 +141,18 @@ class LocalSandbox:
         finally:
             os.close(init)
             self._guest.close()
+
+    def give_up(self, *, frozen: bool = False) -> bool:
+        """Leaves the sandbox running, or frozen, for whoever takes it up next. That one owns its pidfd. False: it was
+        killed."""
+        if self._init >= 0:
+            self._init, self._is_given_up = -1, True
+            self._reclaim.thawed()
+            self._guest.close()
+        if frozen and self._is_given_up:
+            with suppress(OSError):
+                self._machinery.cgroups.freeze(self.id, True)
+        return self._is_given_up
 
     async def freeze(self) -> bool:
         frozen = False
