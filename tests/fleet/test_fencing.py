@@ -134,3 +134,14 @@ def test_nothing_is_left_of_a_fence_that_is_removed(host: Networks, fence: HostF
     host.within(fence.close)
     host.within(fence.remove)
     assert host.reached() == set(host.WAYS)
+
+
+def test_a_fence_counts_a_thaw_before_it_thaws() -> None:
+    class Seeing(NoFreezer):
+        def thaw(self) -> None:
+            seen.append(fence.thaws)
+
+    seen = list[int]()
+    fence = HostFence(INSTANCE, Listening((HOST.world, "::1"), EDGE), Seeing())
+    fence.thaw()
+    assert seen == [1]

@@ -6,6 +6,7 @@ import struct
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -405,3 +406,13 @@ async def test_a_run_in_a_context_of_a_fenced_host_is_ended_after_the_thaw(rig: 
     running.cancel()
     with suppress(asyncio.CancelledError):
         await running
+
+
+async def test_a_server_that_stops_does_not_wait_for_the_thaw(rig: Rig, tmp_path: Path) -> None:
+    rig.fence()
+    async with asyncio.timeout(5), Tasks() as tasks:
+        machinery = replace(rig.sandbox._machinery, tasks=tasks)
+        one = LocalSandbox(rig.sandbox.record, tmp_path, "127.0.0.1", -1, rig.launcher._guest, machinery, {})
+        tasks.start(one._launcher.until_thawed(), "the end of a run in a context")
+        await asyncio.sleep(0.01)
+    assert rig.kernel.frozen
