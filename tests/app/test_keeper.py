@@ -1,6 +1,7 @@
 """The keeper continues whatever a session or the clock does."""
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -17,7 +18,7 @@ from buntime.ports import Run, RunResult
 from buntime.session import Session, State
 from buntime.testing.sandboxes import FakeSandbox, small_shell
 from tests.app.serving import Api, Clock
-from tests.app.sleeping import deep_sleep
+from tests.app.sleeping import content_of, deep_sleep, write
 from tests.waiting import eventually
 
 DAY = 86_400.0
@@ -34,6 +35,41 @@ async def test_a_session_that_makes_its_suspension_fail_does_not_end_the_keeper(
     api.clock.now += 300
     await api.keep(api.keeper(idle_after=300))
     assert await _states(api, good, bad) == [State.IDLE, State.ACTIVE]
+
+
+@pytest.mark.parametrize("state", [State.ACTIVE, State.IDLE])
+@pytest.mark.parametrize("idle_after", [300, math.inf])
+async def test_a_session_whose_sandbox_ended_is_in_deep_sleep_archived_and_not_billed_as_awake(
+    api: Api, idle_after: float, state: State
+) -> None:
+    session, keeper = await api.session(), api.keeper(idle_after=idle_after, deep_sleep_after=math.inf)
+    await write(api, session, "kept")
+    await api.call("GET", f"/sessions/{session}")  # counts its files
+    if state is State.IDLE:
+        await api.call("POST", f"/sessions/{session}/sleep")
+    await _pass_time(api, keeper, 120)
+    await api.sandboxes.kill(api.store.sessions[session].sandbox)
+    await _pass_time(api, keeper, 300)
+    assert await _states(api, session) == [State.DEEP_SLEEP]
+    assert api.store.sessions[session].files == 1
+    await eventually(lambda: api.store.sessions[session].archived)
+    told = (await api.call("GET", "/usage")).json["total"]
+    assert 60 <= told["active"] + told["idle"] <= 120
+    assert await content_of(api, session) == "kept"
+    assert await _states(api, session) == [State.ACTIVE]
+
+
+async def test_an_ended_sandbox_is_replaced_where_a_request_uses_the_session(api: Api) -> None:
+    session = await api.session()
+    await api.sandboxes.kill(api.store.sessions[session].sandbox)
+    with api.lifecycle.holds.held(session):
+        assert not await api.lifecycle.transitions.settle_ended(session)
+        assert not await api.lifecycle.transitions.suspend(session)
+        assert await _states(api, session) == [State.ACTIVE]
+    await api.sandboxes.destroy(api.store.sessions[session])
+    assert await api.lifecycle.transitions.suspend(session)
+    stored = api.store.sessions[session]
+    assert (stored.state, stored.archived) == (State.DEEP_SLEEP, True), "it has lost its files, which its wake tells"
 
 
 async def test_a_host_that_may_not_act_for_a_moment_forgets_no_deadline(api: Api) -> None:
@@ -357,6 +393,12 @@ async def test_accounts_without_sessions_cost_no_question_in_each_tick(
 
 async def _keep(api: Api, keeper: Keeper, ticks: int) -> None:
     for _ in range(ticks):
+        await api.keep(keeper)
+
+
+async def _pass_time(api: Api, keeper: Keeper, seconds: int) -> None:
+    for _ in range(seconds // 10):
+        api.clock.now += 10
         await api.keep(keeper)
 
 

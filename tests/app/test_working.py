@@ -175,11 +175,11 @@ async def test_a_session_that_was_deleted_is_forgotten(api: Api, keeper: Keeper)
     assert not api.lifecycle.working._looks
 
 
-async def test_a_session_whose_sandbox_does_not_run_is_left_alone(api: Api, keeper: Keeper) -> None:
+async def test_a_session_whose_sandbox_has_ended_is_not_at_work(api: Api, keeper: Keeper) -> None:
     session = await api.session(**WORKING)
     await api.sandboxes.kill((await stored_of(api, session)).sandbox)
     await live(api, keeper, session, IDLE_AFTER + 2)
-    assert await state(api, session) is State.ACTIVE, "its next request starts another sandbox"
+    assert await state(api, session) is State.DEEP_SLEEP
 
 
 async def test_a_session_whose_counters_cannot_be_read_now_may_be_at_work(

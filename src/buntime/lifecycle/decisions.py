@@ -17,6 +17,7 @@ class Step(Enum):
     SUSPEND = auto()  # freeze its sandbox
     KEEP = auto()  # archive its volume; it stays suspended, with its processes
     DEEP_SLEEP = auto()  # end its processes and give its sandbox back
+    SETTLE = auto()  # store the deep sleep of one whose sandbox has ended without us; `next_step` does not return it
     ARCHIVE = auto()  # save its volume, which is only on this host
 
 

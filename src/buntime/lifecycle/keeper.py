@@ -130,6 +130,9 @@ class Keeper:
         await self._begin_due(now)
         self._lifecycle.checkpoints.begin_due(now)
         self._lifecycle.metering.begin_due()
+        for session in self._lifecycle.metering.take_ended():
+            if session.id not in self._busy:
+                self._begin(session, Step.SETTLE, now)
         self._lifecycle.measuring.begin_due()
         self._lifecycle.working.begin_due()
         if not self._relieving:
@@ -268,6 +271,8 @@ class Keeper:
                 done = await self._lifecycle.checkpoints.archive(session.id)
                 if done:
                     self._kept[session.id] = session.last_active
+            case Step.SETTLE:
+                return await self._lifecycle.transitions.settle_ended(session.id)
             case Step.ARCHIVE:
                 return await self._lifecycle.archiving.archive(session.id)
             case Step.FINISH_DELETE:

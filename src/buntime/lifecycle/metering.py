@@ -3,6 +3,8 @@
 A change of state reads the kernel's counters itself, and stores the reading together with the change. Between two
 changes, sessions are noted when `usage.NOTE_SECONDS` have passed, many in one batch. So the memory of a session is
 sampled once a minute while it is awake, and a server that is killed loses at most what was used since the last note.
+
+A session is not noted any more once its sandbox has ended without us: its window then ends at the last note before.
 """
 
 import asyncio
@@ -41,6 +43,7 @@ class Metering:
         self._new = deque[str]()  # sessions that have no time for their first note yet
         self._placing = False
         self._place = 0.0  # of the last session that got one
+        self._ended: dict[str, Session] = {}  # awake sessions whose sandbox does not run, since `take_ended`
 
     @property
     def at_rest(self) -> bool:
@@ -92,8 +95,14 @@ class Metering:
             self._tasks.start(self._place_all(), "times of notes")
         self._batches.begin_due()
 
+    def take_ended(self) -> Sequence[Session]:
+        """Awake sessions, as of their last change, that were due since the last call and whose sandbox did not run."""
+        ended, self._ended = list(self._ended.values()), {}
+        return ended
+
     def forget(self, session_id: str) -> None:
         """The session is gone."""
+        self._ended.pop(session_id, None)
         self._batches.drop(session_id)
         self._sessions.pop(session_id, None)
         self._runs.pop(session_id, None)
@@ -127,9 +136,16 @@ class Metering:
             sessions = [self._sessions[session_id] for session_id in due if session_id in self._sessions]
             for session in sessions:
                 self._put(session, NOTE_SECONDS[session.state])
+            sessions = self._without_ended(sessions)
             readings = {session.id: self.now(session.id) for session in sessions}
             for session_id, used in (await self._sandboxes.used(sessions)).items():
                 readings[session_id] = replace(readings[session_id], counters=used.counters, disk=used.disk)
             await self._store.note_usage(readings)
         except BuntimeError as failed:  # nothing is lost: the next note has it too
             log.warning("usage_not_noted", sessions=len(due), reason=failed.message)
+
+    def _without_ended(self, sessions: Sequence[Session]) -> list[Session]:
+        runs = self._sandboxes.is_running
+        ended = {one.id: one for one in sessions if one.state is not State.DEEP_SLEEP and not runs(one.sandbox)}
+        self._ended |= ended
+        return [session for session in sessions if session.id not in ended]

@@ -80,7 +80,8 @@ class Transitions:
         return await self._tasks.finish(self._wake(session_id, suspect=True), f"restart {session_id}")
 
     async def suspend(self, session_id: str, quiet_since: float | None = None) -> bool:
-        """Freezes the sandbox and stores that. Returns False, with nothing changed, when the session is in use.
+        """Freezes the sandbox and stores that. Returns False, with nothing changed, when the session is in use. One
+        whose sandbox has ended without us goes to deep sleep.
 
         `quiet_since` (Unix seconds): suspends only if there was no activity since then. It then waits for no service
         that is being started or stopped, but returns False: a hostile guest can make that take minutes.
@@ -127,8 +128,38 @@ class Transitions:
             if session is not None:
                 await self._settle(session)
 
-    async def _settle(self, session: Session) -> None:
-        """`session`: as it is stored now. A start looks at each, so it asks the store only where something changes."""
+    async def settle_ended(self, session_id: str) -> bool:
+        """The same for an awake session whose sandbox has ended without us since. Returns False, with nothing changed,
+        when a request uses the session: that starts another sandbox."""
+        return await self._tasks.finish(self._settle_ended(session_id), f"settle {session_id}")
+
+    async def _settle_ended(self, session_id: str) -> bool:
+        async with self._holds.lock(session_id):
+            session = await self._changes.present(session_id)
+            if session.state is State.DEEP_SLEEP or self._sandboxes.is_running(session.sandbox):
+                return True
+            if self.is_used(session_id):
+                return False
+            await self._lay_down(session)
+            return True
+
+    async def _lay_down(self, session: Session) -> None:
+        """Stores the deep sleep of an awake session whose sandbox has ended without us.
+
+        Its window of usage ends where it was last noted: nothing is noted after the end, and so none of that is billed
+        as awake.
+        """
+        seen = await self._observations.observe(session)
+        log.warning("sandbox_ended", session=session.id, sandbox=session.sandbox, was=session.state.value)
+        self._monitor.lost("sandbox")
+        await self._sandboxes.stop(session)  # then all that it wrote before it ended is on disk
+        await self._settle(session, seen)
+        reached("settle: stored")
+        self._archiving.start(session.id)
+
+    async def _settle(self, session: Session, seen: Observed | None = None) -> None:
+        """`session`: as it is stored now. A start looks at each, so it asks the store only where something changes.
+        `seen`: what was last seen in it; None: what is stored."""
         if session.state is State.DELETING or self._sandboxes.is_running(session.sandbox):
             return
         there = self._sandboxes.volumes.exists(session.volume)
@@ -136,8 +167,8 @@ class Transitions:
             newest = session.saved.name if session.saved and not session.saved.is_checkpoint else None
             log.error("volume_lost", session=session.id, volume=session.volume, falls_back_to=newest)
             self._monitor.lost("volume")
-        if _settled(session, there=there) != session:
-            await self._changes.change(session.id, partial(_settled, there=there))
+        if _settled(session, there=there, seen=seen) != session:
+            await self._changes.change(session.id, partial(_settled, there=there, seen=seen))
 
     def forget(self, session_id: str) -> None:
         """The session is gone."""
@@ -241,13 +272,18 @@ class Transitions:
         async with self._holds.lock(session_id):
             session = await self._changes.present(session_id)
             sandbox = await self._sandboxes.get(session.sandbox)
-            if session.state is not State.ACTIVE or sandbox is None or _recent(session, quiet_since):
+            if session.state is not State.ACTIVE or _recent(session, quiet_since):
                 return session.state in (State.IDLE, State.DEEP_SLEEP)
             if quiet_since is None:
                 await self._on_wake.started(session_id)
                 await self._services.settled(session_id)
             elif self.is_used(session_id):
                 return False
+            if sandbox is None:
+                if self.is_used(session_id):
+                    return False
+                await self._lay_down(session)
+                return True
             seen = await self._observations.observe(session)
             # a request that arrives from here on finds the lock taken, and waits
             if self.is_used(session_id) or not await sandbox.freeze():
@@ -301,7 +337,8 @@ class Transitions:
         return False
 
 
-def _settled(session: Session, *, there: bool) -> Session:
+def _settled(session: Session, *, there: bool, seen: Observed | None) -> Session:
+    session = session if seen is None else _with_counts(session, seen)
     if session.state is not State.DEEP_SLEEP:
         return replace(session.down(), archived=not there)
     if not there:
