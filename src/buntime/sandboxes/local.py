@@ -496,7 +496,15 @@ class LocalSandboxes:
         self._adoption.close()
         parked = {sandbox.id: sandbox for sandbox in self._pool.empty()}
         self._running |= parked
-        await _each(parked, self._discard)
+        await _each(parked, self._discard_at_stop)
+
+    async def _discard_at_stop(self, sandbox_id: str) -> None:
+        try:
+            await self._discard(sandbox_id)
+        except Unavailable:  # it is in the log
+            return
+        except Exception:  # the boundary of a sandbox: one must not cut the stop short, and the next start removes it
+            log.exception("sandbox_not_removed", sandbox=sandbox_id)
 
     # --- starting ---
 
