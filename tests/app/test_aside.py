@@ -54,12 +54,15 @@ async def test_a_host_that_hears_of_a_move_before_it_may_act_looks_soon_after(
         await cancel_and_wait(running)
 
 
-async def test_one_that_cannot_be_given_up_keeps_no_other(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("failure", [Unavailable("The disk is busy."), OSError(5, "Input/output error")])
+async def test_one_that_cannot_be_given_up_keeps_no_other(
+    api: Api, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
     behind, destroy = Behind("ses_one", "ses_two"), api.sandboxes.destroy
 
     async def fails(one: Session) -> None:
         if one.id == "ses_one":
-            raise Unavailable("The disk is busy.")
+            raise failure
         await destroy(one)
 
     monkeypatch.setattr(api.sandboxes, "destroy", fails)

@@ -2,12 +2,14 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import pytest
 
+from buntime.daemon.tasks import cancel_and_wait
 from buntime.errors import Unavailable
+from buntime.lifecycle import draining as lifecycle_draining
 from buntime.lifecycle.draining import Draining
 from buntime.ports import Run, RunResult
 from buntime.session import Session, State
@@ -296,3 +298,41 @@ async def test_a_store_that_is_away_stops_no_drain_for_good(api: Api) -> None:
     assert await draining(api).step(Marked()) == 1
     assert await has_volume(api, session), "nothing goes before the store has it"
     assert await draining(api).step(Marked()) == 0
+
+
+async def test_a_session_whose_files_cannot_be_put_on_disk_stays_awake_and_keeps_no_other(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, good = await api.session(), await api.session()
+    sandbox = api.sandboxes.running[(await stored_of(api, bad)).sandbox]
+    quiesce = sandbox.quiesce
+
+    async def fails(*, durable: bool = True) -> bool:
+        await quiesce(durable=durable)
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sandbox, "quiesce", fails)
+        assert await draining(api).step(Marked(left=0)) == 1
+    assert [await host_of(api, session) for session in (bad, good)] == [LOCAL, ""]
+    await write(api, bad, "it is not left frozen")
+    assert await draining(api).step(Marked(left=0)) == 0
+
+
+async def test_a_drain_goes_on_after_a_step_that_failed(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lifecycle_draining, "PAUSE_SECONDS", 0.01)
+    session = await api.session()
+    await deep_sleep(api, session)
+    failures, all_sessions = iter([OSError(5, "Input/output error")]), api.store.all_sessions
+
+    async def fails_once() -> Sequence[Session]:
+        for failure in failures:
+            raise failure
+        return await all_sessions()
+
+    monkeypatch.setattr(api.store, "all_sessions", fails_once)
+    running = asyncio.create_task(draining(api).keep(Marked(left=0)))
+    try:
+        await eventually(lambda: draining(api).released == 1)
+    finally:
+        await cancel_and_wait(running)

@@ -12,6 +12,7 @@ from buntime.fleet.members import Membership
 from buntime.fleet.ownership import Ownership
 from buntime.fleet.rows import Rows
 from buntime.lifecycle.misplaced import MisplacedSandboxes
+from buntime.session import Session
 from tests.app.serving import Api
 from tests.app.sleeping import PATIENCE, stored_of
 from tests.waiting import eventually
@@ -75,6 +76,27 @@ async def test_a_sandbox_whose_session_another_host_has_is_ended(
     assert moved.is_set(), "what it has of the files is kept aside"
     assert misplaced.ended == 1
     assert before.volume in api.sandboxes.volumes
+
+
+async def test_one_that_cannot_be_ended_keeps_no_other_and_is_tried_again(
+    api: Api, misplaced: MisplacedSandboxes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs, stop = [await api.session(), await api.session()], api.sandboxes.stop
+    for session in theirs:
+        before = await stored_of(api, session)
+        api.store.sessions[session] = replace(before, host="another", epoch=2, volume=f"vol_of_{session}")
+    failures = iter([OSError(5, "Input/output error")])
+
+    async def fails_once(session: Session) -> None:
+        for failure in failures:
+            raise failure
+        await stop(session)
+
+    monkeypatch.setattr(api.sandboxes, "stop", fails_once)
+    await misplaced.look()
+    assert (misplaced.ended, len(api.sandboxes.running)) == (1, 1)
+    await misplaced.look()
+    assert not api.sandboxes.running
 
 
 async def test_a_sandbox_without_a_row_is_ended_by_the_second_look(api: Api, misplaced: MisplacedSandboxes) -> None:

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import structlog
 
-from buntime import errors
+from buntime.daemon.boundary import failing_alone
 from buntime.daemon.steps import reached
 from buntime.fleet.ownership import Left
 from buntime.fleet.rows import Rows
@@ -51,11 +51,9 @@ class Aside:
         """For ever."""
         while True:
             self._moved.clear()
-            try:
+            with failing_alone("not_kept_aside"):
                 if self._may_act():
                     await self.look()
-            except errors.BuntimeError as failed:
-                log.warning("not_kept_aside", reason=failed.message)
             with suppress(TimeoutError):
                 async with asyncio.timeout(TICK_SECONDS if self._may_act() else SOON_SECONDS):
                     await self._moved.wait()
@@ -63,11 +61,9 @@ class Aside:
     async def look(self) -> None:
         """Once. What cannot be given up now waits for the next look. Raises Unavailable."""
         for left in await self._rows.left_behind():
-            try:
+            with failing_alone("not_kept_aside", session=left.session):
                 async with self._holds.lock(left.session):
                     await self._give_up(left)
-            except errors.BuntimeError as failed:
-                log.warning("not_kept_aside", session=left.session, reason=failed.message)
 
     async def _give_up(self, left: Left) -> None:
         session = await self._rows.get_session(left.session)

@@ -7,13 +7,15 @@ for that, and then finds out who has it.
 
 import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Protocol
 
 import structlog
 
+from buntime.daemon.boundary import failing_alone
 from buntime.daemon.steps import reached
 from buntime.daemon.tasks import Tasks
-from buntime.errors import BuntimeError, SessionNotFound
+from buntime.errors import SessionNotFound
 from buntime.lifecycle.archiving import Archiving
 from buntime.lifecycle.changes import Changes
 from buntime.lifecycle.holds import Holds
@@ -95,13 +97,11 @@ class Draining:
             if not drain.is_on():
                 was_empty = False
             else:
-                try:
+                with failing_alone("drain_waits"):
                     left = await self.step(drain)
                     if not left and not was_empty:
                         log.info("host_drained", host=drain.host)
                     was_empty = not left
-                except BuntimeError as failed:
-                    log.warning("drain_waits", reason=failed.message)
             await asyncio.sleep(PAUSE_SECONDS)
 
     async def step(self, drain: Drain) -> int:
@@ -121,12 +121,8 @@ class Draining:
         for session in sessions:
             if not drain.is_on():
                 return
-            try:
+            with failing_alone("session_not_given_up", session=session.id), suppress(SessionNotFound):
                 await self._give_up(session, is_over=is_over)
-            except SessionNotFound:
-                continue
-            except BuntimeError as failed:
-                log.warning("session_not_given_up", session=session.id, reason=failed.message)
 
     async def _give_up(self, session: Session, *, is_over: bool) -> None:
         if session.state in (State.ACTIVE, State.IDLE):

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import structlog
 
-from buntime import errors
+from buntime.daemon.boundary import failing_alone
 from buntime.fleet.comparing import Comparing, Misplaced
 from buntime.fleet.members import Fenced, Membership
 from buntime.fleet.ownership import Standing
@@ -46,11 +46,8 @@ class MisplacedSandboxes:
         """For ever."""
         while True:
             await asyncio.sleep(SECONDS)
-            with suppress(Fenced):
-                try:
-                    await self.look()
-                except errors.BuntimeError as failed:
-                    log.warning("sandboxes_not_compared", reason=failed.message)
+            with failing_alone("sandboxes_not_compared"), suppress(Fenced):
+                await self.look()
 
     async def look(self) -> None:
         """Once. Ends a sandbox whose session another host has.
@@ -73,8 +70,9 @@ class MisplacedSandboxes:
             if (await self._comparing.misplaced(self._me())).get(sandbox) != one:
                 return
             log.error("sandbox_misplaced", session=one.held.session, sandbox=sandbox, because=one.standing.value)
-            await self._sandboxes.stop(_as_it_was(sandbox, one))
-            self.ended += 1
+            with failing_alone("sandbox_not_ended", session=one.held.session, sandbox=sandbox):
+                await self._sandboxes.stop(_as_it_was(sandbox, one))
+                self.ended += 1
         if one.standing is Standing.MOVED:
             self._moved.set()
 

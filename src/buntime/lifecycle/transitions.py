@@ -308,7 +308,7 @@ class Transitions:
             sandbox = await self._sandboxes.get(session.sandbox)
             if sandbox is None:
                 await self._sandboxes.stop(session)  # then all that it wrote before it ended is on disk
-            elif not await sandbox.quiesce():
+            elif not await _quiet(sandbox):
                 return False
             reached("sleep: quiet")
             await self._store_asleep(session, sandbox, lambda s: _with_counts(s.down(), seen))
@@ -335,6 +335,15 @@ class Transitions:
             stored = await self._store.get_session(session.id)
             return stored is not None and (stored.host, stored.epoch) != (session.host, session.epoch)
         return False
+
+
+async def _quiet(sandbox: Sandbox) -> bool:
+    """Returns what `quiesce` does. When it fails, the sandbox is not left frozen: its session stays awake."""
+    try:
+        return await sandbox.quiesce()
+    except BaseException:
+        await sandbox.thaw()
+        raise
 
 
 def _settled(session: Session, *, there: bool, seen: Observed | None) -> Session:
