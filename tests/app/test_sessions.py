@@ -1,10 +1,12 @@
+import asyncio
 import re
 from dataclasses import replace
 
 import pytest
 
 from buntime.inside import FileToWrite
-from buntime.ports import Observed
+from buntime.lifecycle import leases, observations
+from buntime.ports import Observed, Sandbox
 from buntime.session import State
 from buntime.testing.sandboxes import FakeSandbox
 from tests.app.serving import START, Api
@@ -254,3 +256,33 @@ async def test_clients_do_not_find_a_session_that_is_being_deleted(api: Api) -> 
     await api.store.change_session(stored, replace(stored, state=State.DELETING))
     assert (await api.call("GET", "/sessions")).json == {"sessions": [], "total": 0}
     assert (await api.call("GET", f"/sessions/{session}")).refusal == (404, "session_not_found")
+
+
+async def test_what_is_not_taken_over_yet_holds_up_no_list_and_no_execute(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent, other = await api.session(), await api.session()
+    for session in (silent, other):
+        await api.call("POST", "/files/write", {"sessionId": session, "path": "a", "content": "x"})
+        await api.call("POST", "/processes/start", {"sessionId": session, "command": "serve"})
+        assert (await api.call("GET", f"/sessions/{session}")).json["filesCount"] == 1
+    of_silent, get, waiting = api.store.sessions[silent].sandbox, api.sandboxes.get, asyncio.Event()
+
+    async def taking_over(sandbox_id: str) -> Sandbox | None:
+        if sandbox_id == of_silent:
+            await waiting.wait()
+        return await get(sandbox_id)
+
+    monkeypatch.setattr(api.sandboxes, "get", taking_over)
+    monkeypatch.setattr(observations, "OBSERVE_SECONDS", 0.1)
+    monkeypatch.setattr(leases, "WAKE_SECONDS", 0.1)
+    async with asyncio.timeout(10):
+        listed = (await api.call("GET", "/sessions")).json["sessions"]
+        assert [(one["filesCount"], one["activeProcesses"]) for one in listed] == [(1, 1)] * 2
+        shown = (await api.call("GET", f"/sessions/{silent}")).json
+        assert (shown["filesCount"], shown["activeProcesses"]) == (1, 1)
+        refused = await api.call("POST", "/execute", {"sessionId": silent, "command": "true"})
+        assert refused.refusal == (503, "unavailable")
+        assert refused.error["details"]["waking"] is True
+    waiting.set()
+    assert (await api.call("POST", "/execute", {"sessionId": silent, "command": "echo"})).status == 200

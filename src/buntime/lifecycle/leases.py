@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from buntime import errors
+from buntime.daemon.tasks import within
 from buntime.lifecycle.changes import Changes
 from buntime.lifecycle.holds import Holds
 from buntime.lifecycle.layers import Layers
@@ -75,7 +76,7 @@ class Leases:
     async def wake(self, session_id: str) -> Session:
         """The session, awake. Counts as activity. Raises SessionNotFound, Unavailable and SessionDamaged."""
         await self._touch(session_id)
-        await self._woken(session_id)
+        await self._woken(session_id, _deadline())
         return await self._changes.present(session_id)
 
     async def touched(self, session_id: str) -> None:
@@ -86,20 +87,28 @@ class Leases:
             await self.wake(session_id)
 
     async def _awake(self, session_id: str) -> Sandbox:
-        lock = self._holds.lock(session_id)
+        lock, until = self._holds.lock(session_id), _deadline()
         session = await self._store.get_session(session_id)
         if session is not None and session.state is State.ACTIVE:
-            sandbox = await self._sandboxes.get(session.sandbox)
+            sandbox = await self._running(session)
             # the session counts as held already: a suspension that has not begun by now will see that
             if sandbox is not None and not lock.locked():
                 self._services.look(session, sandbox)
                 return sandbox
-        return await self._woken(session_id)
+        return await self._woken(session_id, until)
 
-    async def _woken(self, session_id: str) -> Sandbox:
+    async def _running(self, session: Session) -> Sandbox | None:
+        """Waits while a sandbox that an earlier server left is taken over, for a limited time; that goes on. Raises
+        StillWaking."""
+        try:
+            return await within(WAKE_SECONDS, self._sandboxes.get(session.sandbox), f"sandbox of {session.id}")
+        except TimeoutError:
+            raise await self._still_waking(session.id) from None
+
+    async def _woken(self, session_id: str, until: float) -> Sandbox:
         """Waits for a wake, for a limited time; the wake goes on. Raises StillWaking and Unavailable."""
         try:
-            async with asyncio.timeout(WAKE_SECONDS):
+            async with asyncio.timeout_at(until):
                 try:
                     return await self._transitions.wake(session_id)
                 except errors.Unavailable:
@@ -118,3 +127,8 @@ class Leases:
 
     async def _touch(self, session_id: str) -> None:
         await self._store.touch_session(session_id, int(self._clock()))
+
+
+def _deadline() -> float:
+    """Of a request that waits for a session, on the loop's clock."""
+    return asyncio.get_running_loop().time() + WAKE_SECONDS
