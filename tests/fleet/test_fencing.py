@@ -31,6 +31,9 @@ class NoFreezer:
 
     def thaw(self) -> None: ...
     def kill_unfrozen(self) -> None: ...
+    def end(self) -> None: ...
+    def is_empty(self) -> bool:
+        return True
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,10 @@ from buntime.sandboxes.fencing import HostFence
 from buntime.sandboxes.guest.client import Links
 from buntime.sandboxes.images.shelf import Shelf
 from buntime.sandboxes.kernel.commands import HostCommandFailed
+from buntime.sandboxes.kernel.freezing import end_all, find_freezer
 from buntime.sandboxes.kernel.host import NoPart
+
+END_SECONDS = 30.0  # for the processes of all sandboxes to end
 
 
 def purge(config: Config) -> None:
@@ -33,6 +36,8 @@ def purge(config: Config) -> None:
     configure_logs("warning")
     with only_server(config):
         try:
+            # before anything opens for them: a lost host's sessions may run elsewhere by now, on newer files
+            end_all(find_freezer(config.instance), END_SECONDS)
             _leave_fleet(config)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(_purge(config))
@@ -45,7 +50,7 @@ def purge(config: Config) -> None:
 
 
 def _leave_fleet(config: Config) -> None:
-    """What runs must be thawed before it can be ended."""
+    """Opens the host, on which nothing runs any more."""
     if not config.lease_file.exists():
         return
     end_watchdog(config.lease_file)

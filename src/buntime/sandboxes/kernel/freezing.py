@@ -13,7 +13,8 @@ from typing import Protocol
 from buntime.sandboxes.kernel.cgroup_tree import children_of, field_of, pids_of, put_if_there, signal_members, text_of
 from buntime.sandboxes.kernel.cgroup_version import ROOT
 
-LOOK_SECONDS = 0.01  # between two looks at what is not frozen yet
+LOOK_SECONDS = 0.01  # between two looks at what is not frozen yet, or has not ended
+FREEZE_SECONDS = 1.0  # that ending waits for a freeze, and then for the ends
 
 
 class Freezer(Protocol):
@@ -22,6 +23,14 @@ class Freezer(Protocol):
     def thaw(self) -> None: ...
     def kill_unfrozen(self) -> None:
         """Sends SIGKILL to every process of a sandbox that is not frozen as a whole."""
+        ...
+
+    def end(self) -> None:
+        """Sends SIGKILL to every process of every sandbox, and then thaws all, also what was frozen by itself."""
+        ...
+
+    def is_empty(self) -> bool:
+        """Whether no sandbox has a process."""
         ...
 
 
@@ -45,8 +54,15 @@ class FreezerV1:
         for name in children_of(self._group):
             sandbox = self._group / name
             if not _is_frozen_v1(sandbox):
-                for group in _tree(sandbox):
-                    signal_members(group, pids_of(group), signal.SIGKILL)
+                _kill_v1(sandbox)
+
+    def end(self) -> None:
+        _kill_v1(self._group)
+        for group in _tree(self._group):
+            put_if_there(group / "freezer.state", "THAWED")
+
+    def is_empty(self) -> bool:
+        return _is_empty(self._group)
 
 
 class FreezerV2:
@@ -68,6 +84,15 @@ class FreezerV2:
             sandbox = self._group / name
             if not _is_frozen_v2(sandbox):
                 put_if_there(sandbox / "cgroup.kill", "1")
+
+    def end(self) -> None:
+        """A frozen process dies of it, too."""
+        put_if_there(self._group / "cgroup.kill", "1")
+        for group in _tree(self._group):
+            put_if_there(group / "cgroup.freeze", "0")
+
+    def is_empty(self) -> bool:
+        return _is_empty(self._group)
 
 
 def find_freezer(instance: str) -> Freezer:
@@ -97,6 +122,23 @@ def freeze_or_kill(freezer: Freezer, seconds: float) -> bool:
     return True
 
 
+def end_all(freezer: Freezer, seconds: float) -> None:
+    """Ends every process of all sandboxes, frozen ones too, and returns when none is left. None of them runs on
+    meanwhile, but for what the kernel cannot freeze, and what forks while it is killed.
+
+    Raises TimeoutError when some are left after so many seconds.
+    """
+    deadline = time.monotonic() + seconds
+    while not freezer.is_empty():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"processes of sandboxes have not ended within {seconds:g} seconds")
+        freeze_or_kill(freezer, FREEZE_SECONDS)
+        freezer.end()
+        again = time.monotonic() + FREEZE_SECONDS
+        while not freezer.is_empty() and time.monotonic() < again:
+            time.sleep(LOOK_SECONDS)
+
+
 def _is_frozen_v1(group: Path) -> bool:
     try:
         return text_of(group / "freezer.state").strip() == "FROZEN"
@@ -109,6 +151,15 @@ def _is_frozen_v2(group: Path) -> bool:
         return field_of(group / "cgroup.events", "frozen") == 1
     except OSError:
         return True
+
+
+def _kill_v1(above: Path) -> None:
+    for group in _tree(above):
+        signal_members(group, pids_of(group), signal.SIGKILL)
+
+
+def _is_empty(above: Path) -> bool:
+    return not any(pids_of(group) for group in _tree(above))
 
 
 def _tree(group: Path) -> Iterator[Path]:
