@@ -265,14 +265,15 @@ class IdempotencyInProgress(BuntimeError):
 
 
 class OutcomeUnknown(BuntimeError):
-    """The host was lost while the first request with this key ran. The key is used up: it is never run again."""
+    """The first request with this key failed in the middle, or its host was lost. The key is used up: it is never run
+    again."""
 
     code = "outcome_unknown"
 
     def __init__(self) -> None:
         super().__init__(
-            "The host that ran the first request with this Idempotency-Key was lost. It may have done all of it, some "
-            "or nothing. Look what is there before you ask again with another key."
+            "The first request with this Idempotency-Key did not end. It may have done all of its work, some or "
+            "nothing. Look what is there before you ask again with another key."
         )
 
 

@@ -31,7 +31,7 @@ async def test_a_request_over_its_time_is_408(monkeypatch: pytest.MonkeyPatch) -
             answer = await api.call("POST", "/execute", body, **headers)
             assert answer.refusal == (408, "execution_timeout")
             assert answer.error["retryable"] is True
-        assert not api.store.answers
+        assert (await api.call("POST", "/execute", body, Idempotency_Key="k")).refusal == (409, "outcome_unknown")
 
 
 async def test_a_create_over_its_time_keeps_its_key_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,7 +119,7 @@ export class ExecutionTimeout extends BuntimeError {}
 /** 409 `idempotency_in_progress`: the first request with this key is still running. */
 export class IdempotencyInProgress extends BuntimeError {}
 
-/** 409 `outcome_unknown`: a host was lost while the first request with this key ran. It is never run again. */
+/** 409 `outcome_unknown`: the first request with this key failed in the middle. It is never run again. */
 export class OutcomeUnknown extends BuntimeError {}
 
 /** 422 `idempotency_key_reused`: the key was used for a different request. */

@@ -56,13 +56,22 @@ class Leases:
                 await self._touch(session.id)
                 yield await self._awake(session.id)
             except SandboxGone:
-                await self._transitions.restart(session.id)
-                raise errors.InvalidState(
-                    "The session's runtime ended while it worked, for example because the program killed every "
-                    "process. It was started again: files are kept, background processes are not."
-                ) from None
+                raise await self._started_again(session.id) from None
             finally:
                 await self._touch(session.id)
+
+    async def _started_again(self, session_id: str) -> errors.InvalidState:
+        """The failure of a request whose sandbox has ended. The request may have done something, so the failure is the
+        same when the sandbox cannot start now."""
+        try:
+            await self._transitions.restart(session_id)
+            started = "It was started again"
+        except errors.Unavailable:
+            started = "It starts again with the next request"
+        return errors.InvalidState(
+            "The session's runtime ended while it worked, for example because the program killed every process. "
+            f"{started}: files are kept, background processes are not."
+        )
 
     def lend(self, session: Session, seconds: float) -> None:
         """From within `use`: prevents suspension and deep sleep for `seconds`. What a client does under the permission

@@ -8,7 +8,7 @@ from buntime.caller import Caller
 from buntime.daemon.tasks import Tasks
 from buntime.ids import new_id
 from buntime.inside import Context, Evaluation, NewContext, Shows, Sink
-from buntime.operations.entrance import Entrance
+from buntime.operations.entrance import Entrance, note_begun
 from buntime.operations.executions import LISTED_FILES, raise_for_limits, shown_files
 from buntime.operations.telling import Telling
 from buntime.paths import inside_session
@@ -42,6 +42,7 @@ class Contexts:
             self._entrance.place(caller, session, sandbox, "contexts"),
         ):
             new = NewContext(context_id, {**session.env, **env}, directory)
+            note_begun()
             # a start goes on when the client leaves: the client finds the context in the list
             return await self._tasks.finish(sandbox.contexts.create(new), f"start of {context_id}")
 
@@ -91,6 +92,7 @@ class Contexts:
             await _check_context(sandbox, context_id)
             await self._entrance.write(session, sandbox, request.files)
         timeout = float(request.timeout or session.limits.timeout)
+        note_begun()
         result = await sandbox.contexts.run(context_id, request.code or "", timeout, sink, shows)
         self._telling.executed(session, result, context_id)
         known = {"contextId": context_id, "contextSurvived": result.survived}

@@ -26,6 +26,7 @@ class Entries:
 
     may_guess: bool  # which host has a session: not where a host has guessed already
     sessions: list[str] = field(default_factory=list)
+    has_begun: bool = False  # see `note_begun`
 
 
 _entries: ContextVar[Entries | None] = ContextVar("entries", default=None)
@@ -42,10 +43,16 @@ def noting_entries(*, may_guess: bool) -> Iterator[Entries]:
         _entries.reset(mark)
 
 
-def has_entered() -> bool:
-    """Whether the request that this is work of has entered a session of this host."""
+def note_begun() -> None:
+    """The request that this is work of begins what must not be done twice: from now on, it may have happened."""
+    if (entries := _entries.get()) is not None:
+        entries.has_begun = True
+
+
+def has_begun() -> bool:
+    """Whether the request that this is work of has begun what must not be done twice."""
     entries = _entries.get()
-    return entries is not None and bool(entries.sessions)
+    return entries is not None and entries.has_begun
 
 
 class Entrance:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from buntime import errors, requests
 from buntime.caller import Caller
 from buntime.inside import Evaluation, FileToWrite, Sink
-from buntime.operations.entrance import Entrance
+from buntime.operations.entrance import Entrance, note_begun
 from buntime.operations.processes import Processes, Start
 from buntime.operations.telling import Telling
 from buntime.paths import WORKSPACE
@@ -72,6 +72,7 @@ class Executions:
         if request.files:
             await self._entrance.write(session, sandbox, request.files)
         self._ran(session.id)
+        note_begun()
         result = await sandbox.run(_run_of(session, request), sink)
         self._telling.executed(session, result)
         raise_for_limits("run", session, result, streamed=sink is not None)

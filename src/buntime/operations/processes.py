@@ -10,7 +10,7 @@ from buntime.caller import Caller
 from buntime.daemon.tasks import Tasks
 from buntime.ids import new_process_id
 from buntime.inside import LogPage, NewProcess, Process, ProcessUsage, Sink
-from buntime.operations.entrance import Entrance
+from buntime.operations.entrance import Entrance, note_begun
 from buntime.operations.readiness import WaitFor, check_pattern, check_wait, is_ready, listeners_before
 from buntime.paths import inside_session
 from buntime.plan import MB
@@ -64,6 +64,7 @@ class Processes:
             new = self._new(caller, session, asked)
             async with self._entrance.place(caller, session, sandbox, "processes"):
                 before = set() if wait_for is None else await listeners_before(sandbox, wait_for)
+                note_begun()
                 # a start goes on when the client leaves: the client finds the process in the list
                 process = await self._tasks.finish(sandbox.processes.start(new), f"start of {new.id}")
             if wait_for is None:

@@ -78,10 +78,16 @@ def failure_of(failure: BuntimeError) -> Failure:
 def is_final(failure: BuntimeError) -> bool:
     """Whether a retry with the same Idempotency-Key gets this failure again.
 
-    Failures before any work (400, 401, 403, 429) and failures whose work was undone (408, 5xx) are not final. A run
-    that reached its memory or disk limit (507) did happen, so that failure is final.
+    Failures before any work (400, 401, 403, 429) and failures that tell nothing about it (408, 5xx) are not final. A
+    run that reached its memory or disk limit (507) did happen, so that failure is final.
     """
     return not failure.retryable and BY_CODE.get(failure.code) in FINAL
+
+
+def did_nothing(failure: BuntimeError) -> bool:
+    """Whether a failure that is not final tells that the work was refused before it began."""
+    status = BY_CODE.get(failure.code, 500)
+    return status < HTTPStatus.INTERNAL_SERVER_ERROR and status != HTTPStatus.REQUEST_TIMEOUT
 
 
 def bare() -> BuntimeError:

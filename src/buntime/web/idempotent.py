@@ -1,13 +1,14 @@
 """The Idempotency-Key header: a repeated key gets the first final answer again."""
 
+import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-from buntime.errors import BuntimeError, InvalidRequest
-from buntime.operations.entrance import has_entered
+from buntime.errors import BuntimeError, InvalidRequest, OutcomeUnknown
+from buntime.operations.entrance import has_begun
 from buntime.operations.idempotency import Idempotency
-from buntime.ports import AnotherHost, Answer
+from buntime.ports import Answer
 from buntime.web import failures
 from buntime.web.decoding import canonical
 from buntime.web.exchange import Exchange, Reply
@@ -75,17 +76,23 @@ async def once(idempotency: Idempotency, request: KeyedRequest, work: Work) -> R
             return Reply(stored.status, stored.body, headers=[*headers, (b"idempotent-replayed", b"true")])
         try:
             reply = await work(success)
-        except BuntimeError as failure:
-            if failures.is_final(failure):
-                refused = failures.reply_to(failure)
-                await idempotency.keep(to_keep(refused.status, refused.body, {}))
+        except (Exception, asyncio.CancelledError) as failure:  # cancelled: the server stops
+            final = _final(failure, may_have_happened=has_begun() and not request.repeatable)
+            if final is None:
+                await idempotency.give_up(request.account, request.key)
             else:
-                await idempotency.give_up(request.account, request.key)
-            raise
-        except AnotherHost:
-            if request.repeatable or not has_entered():  # that host takes the key
-                await idempotency.give_up(request.account, request.key)
+                refused = failures.reply_to(final)
+                await idempotency.keep(to_keep(refused.status, refused.body, {}))
             raise
         told = {name.decode(): value.decode() for name, value in reply.headers}
         await idempotency.keep(to_keep(200, reply.body, told))
         return reply
+
+
+def _final(failure: BaseException, *, may_have_happened: bool) -> BuntimeError | None:
+    """What later requests with the key get. None: the first of them does the work, here or on another host."""
+    if isinstance(failure, BuntimeError):
+        if failures.is_final(failure):
+            return failure
+        may_have_happened = may_have_happened and not failures.did_nothing(failure)
+    return OutcomeUnknown() if may_have_happened else None

@@ -149,7 +149,7 @@ class IdempotencyInProgress(BuntimeError, code="idempotency_in_progress"):
 
 
 class OutcomeUnknown(BuntimeError, code="outcome_unknown"):
-    """409: a host was lost while the first request with this key ran. It is never run again."""
+    """409: the first request with this key failed in the middle. It is never run again."""
 
 
 class IdempotencyKeyReused(BuntimeError, code="idempotency_key_reused"):
