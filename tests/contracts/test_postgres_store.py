@@ -959,6 +959,19 @@ async def test_a_key_begins_on_no_host_while_another_one_stores_its_answer(hosts
             await begun
 
 
+async def test_a_host_that_has_lapsed_frees_no_key_of_a_run_that_it_began_before(hosts: tuple[Host, Host]) -> None:
+    a, b = hosts
+    for name, repeatable in (("run", False), ("work", True)):
+        await a.store.begin_key("acc_one", name, "told", NOW, repeatable=repeatable)
+    again = await a.members.join("hst_a", Description("hst_a:1", "1"))
+    a.store._membership = lambda: again
+    for name in ("run", "work"):
+        await a.store.end_key("acc_one", name)
+    with pytest.raises(OutcomeUnknown):
+        await b.store.begin_key("acc_one", "run", "told", NOW, repeatable=False)
+    await b.store.begin_key("acc_one", "work", "told", NOW, repeatable=True)
+
+
 async def test_a_host_gives_up_no_key_that_another_one_went_on_with(
     hosts: tuple[Host, Host], postgres_server: Server
 ) -> None:

@@ -269,7 +269,8 @@ def rows_of(events: Sequence[AccountEvent]) -> list[Values]:
 async def add_answer(transaction: Transaction, stored: PackedAnswer) -> bool:
     """Returns False and changes nothing if this account and key already have an answer."""
     assert transaction.me is not None
-    await transaction.send("end_key", account=stored.account, key=stored.key, host=transaction.me.host)
+    mine = {"host": transaction.me.host, "incarnation": transaction.me.incarnation}
+    await transaction.send("end_key", account=stored.account, key=stored.key, **mine)
     return await transaction.run("add_answer", **answer_values(stored)) == 1
 
 

@@ -405,7 +405,8 @@ class PostgresStore(CountedOverHosts):
             raise _refusal_of_key(refused) from refused
 
     async def end_key(self, account_id: str, key: str) -> None:
-        await self._run("end_key", account=account_id, key=key, host=self.host)
+        me = self._me()
+        await self._run("end_key", account=account_id, key=key, host=me.host, incarnation=me.incarnation)
 
     async def find_answer(self, account_id: str, key: str) -> Answer | None:
         row = await self._transactions.first("find_answer", account=account_id, key=key)

@@ -32,8 +32,9 @@ WITH marked AS (
 SELECT begin_key(%(account)s, %(key)s, %(fingerprint)s, %(repeatable)s, %(host)s, %(incarnation)s, %(now)s) FROM marked
 
 -- name: end_key
--- Another host may have gone on with it.
-DELETE FROM keys_in_use WHERE account = %(account)s AND key = %(key)s AND host = %(host)s
+-- Another host may have gone on with it. A run that began before this host lapsed may have happened.
+DELETE FROM keys_in_use
+WHERE account = %(account)s AND key = %(key)s AND host = %(host)s AND (repeatable OR incarnation = %(incarnation)s)
 
 -- name: drop_keys
 DELETE FROM keys_in_use WHERE created_at < %(before)s
