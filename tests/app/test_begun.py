@@ -6,15 +6,16 @@ from dataclasses import replace
 import pytest
 
 from buntime.errors import InvalidRequest, Unavailable
-from buntime.inside import NewProcess
+from buntime.inside import NewContext, NewProcess
 from buntime.ports import AnotherHost, Peer, Run, RunResult, SandboxGone
 from buntime.session import Session
+from buntime.testing.contexts import FakeContexts
 from buntime.testing.processes import FakeProcesses
 from buntime.testing.sandboxes import FakeSandbox
 from buntime.web import app
 from buntime.web.api import processes as api_processes
 from buntime.web.api import sessions as api_sessions
-from tests.app.serving import serving
+from tests.app.serving import Api, serving
 from tests.waiting import eventually
 
 
@@ -64,6 +65,31 @@ async def test_a_run_that_the_session_refused_leaves_the_key_free() -> None:
             answer = await api.call("POST", "/execute", body, Idempotency_Key="k")
             assert answer.refusal == (400, "invalid_request")
     assert runs.number == 2
+
+
+ROTATE = "rotateWebhookSecret"  # whoever lost the secret has to rotate again in any case
+
+
+def test_only_what_is_stored_with_its_answer_is_done_again_when_a_host_was_lost() -> None:
+    again = {each.name for each in app.OPERATIONS if each.idempotent and each.is_repeatable}
+    stored = {each.name for each in app.OPERATIONS if "answer" in each.handler.__code__.co_names}
+    assert again - {ROTATE} == stored
+
+
+async def test_a_context_that_failed_in_the_middle_is_not_created_again(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ("POST", "/contexts/create", {"sessionId": await api.session()})
+    create, made = FakeContexts.create, []
+
+    async def lost(contexts: FakeContexts, new: NewContext) -> None:
+        made.append(await create(contexts, new))
+        raise Unavailable("no room for the answer")
+
+    monkeypatch.setattr(FakeContexts, "create", lost)
+    answers = [(await api.call(*asked, Idempotency_Key="k")).refusal for _ in range(2)]
+    assert answers == [(503, "unavailable"), (409, "outcome_unknown")]
+    assert len(made) == 1
 
 
 async def test_a_start_that_goes_on_after_its_request_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,9 @@ export class Webhooks {
 
   /**
    * Gives the webhook a new secret, which is not shown again. `overlap`: seconds for which the secret before is valid
-   * too, 0 to 604,800; a day by default. Throws `WebhookNotFound`.
+   * too, 0 to 604,800; a day by default. A retry with the same `idempotencyKey` returns the same secret. If a server was
+   * lost in between, a retry rotates again: then the secret that you had before is worthless at once. Throws
+   * `WebhookNotFound`.
    */
   async rotate(webhookId: string, options: { overlap?: number | undefined } & KeyedOptions = {}): Promise<MadeWebhook> {
     const { signal, overlap, idempotencyKey = newKey() } = options;

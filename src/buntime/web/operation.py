@@ -138,7 +138,8 @@ class Operation:
 
     @property
     def is_repeatable(self) -> bool:
-        """Whether the work may be done again where a host was lost before it stored the answer for its key."""
+        """Whether the work may be done again where a host was lost before it stored the answer for its key. It may
+        where both are stored together."""
         return OutcomeUnknown not in self.errors
 
     def seconds_for(self, call: Call[Any, Any]) -> float:

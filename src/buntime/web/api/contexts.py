@@ -26,7 +26,13 @@ def _fields(context: inside.Context) -> dict[str, str]:
     tag="Contexts",
     body=wire.CreateContext,
     answer=wire.ContextMade,
-    errors=(errors.SessionNotFound, errors.InvalidState, errors.ResourceLimitExceeded, errors.SessionBusy),
+    errors=(
+        errors.SessionNotFound,
+        errors.InvalidState,
+        errors.ResourceLimitExceeded,
+        errors.SessionBusy,
+        errors.OutcomeUnknown,
+    ),
     idempotent=True,
     seconds=START_SECONDS,
 )
