@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import LiteralString
 
 import psycopg
 import pytest
@@ -141,6 +142,28 @@ async def test_checks_hold_whatever_the_databases_default_isolation_is(postgres_
         found = await outcomes(*((one, two)[n % 2].add_session(session(f"ses_{n}"), None, 7) for n in range(20)))
         assert (found.count(None), found.count(SessionLimitExceeded)) == (7, 13)
         await _no_layer_in_use_is_condemned((one, two))
+        with pgbouncer(postgres_server, "isolated") as url:
+            async with opened(place_of(url), joins=False) as pooled:
+                for store in (one, pooled):
+                    await _no_key_begins_whose_answer_is_being_stored(store, place)
+
+
+async def _no_key_begins_whose_answer_is_being_stored(store: PostgresStore, place: Place) -> None:
+    with connect_blocking(place) as elsewhere:
+        elsewhere.execute("INSERT INTO keys_in_use VALUES ('acc_one', 'k', 'told', false, 'hst_b', 1, 0)")
+        with elsewhere.transaction():
+            elsewhere.execute("DELETE FROM keys_in_use")
+            elsewhere.execute("INSERT INTO answers VALUES ('acc_one', 'k', 'told', 200, 0, '', false, '')")
+            begun = asyncio.create_task(store.begin_key("acc_one", "k", "told", NOW, repeatable=False))
+            await eventually(partial(_has_row, place, "SELECT FROM pg_locks WHERE NOT granted"))
+        with pytest.raises(IdempotencyInProgress):
+            await begun
+        elsewhere.execute("DELETE FROM answers")
+
+
+async def _has_row(place: Place, question: LiteralString) -> bool:
+    async with await connect(place) as connection:
+        return await (await connection.execute(question)).fetchone() is not None
 
 
 async def test_one_of_many_adds_from_two_hosts_gets_the_name(stores: tuple[PostgresStore, PostgresStore]) -> None:

@@ -101,7 +101,7 @@ def pool_of(place: Place, *, is_pooled: bool) -> Pool:
         place.conninfo,
         connection_class=AsyncConnection[DictRow],
         kwargs=_settings(is_pooled=is_pooled),
-        configure=None if is_pooled else _compile_nothing,
+        configure=None if is_pooled else _configure,
         min_size=LEAST_OPEN,
         max_size=POOL_SIZE,
         open=False,
@@ -111,9 +111,10 @@ def pool_of(place: Place, *, is_pooled: bool) -> Pool:
     )
 
 
-async def _compile_nothing(connection: AsyncConnection[DictRow]) -> None:
-    """Statements read few rows. Where the planner guesses that one reads many, compiling it takes a second."""
-    await connection.execute("SET jit = off")
+async def _configure(connection: AsyncConnection[DictRow]) -> None:
+    """Statements read few rows. Where the planner guesses that one reads many, compiling it takes a second. One that is
+    a transaction of its own has the isolation that BEGIN gives the others."""
+    await connection.execute("SET jit = off; SET default_transaction_isolation = 'read committed'")
 
 
 async def probe(connection: AsyncConnection[DictRow]) -> bool:

@@ -63,7 +63,7 @@ class PostgresStore(CountedOverHosts):
         self, place: Place, pool: Pool, host: str, membership: Callable[[], Membership], *, is_pooled: bool
     ) -> None:
         """Use `open`."""
-        super().__init__(place, Transactions(pool), host, membership)
+        super().__init__(place, Transactions(pool, is_pooled=is_pooled), host, membership)
         self._pool = pool
         self.is_pooled = is_pooled  # a pooler shares connections among transactions: statements cannot be prepared
         self._seen: dict[str, int] = {}  # session → version that `_changed_rows` returned, and may find again

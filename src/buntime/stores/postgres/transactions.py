@@ -104,8 +104,10 @@ type Work[T] = Callable[[Transaction], Awaitable[T]]
 class Transactions:
     """The database through a pool of connections in autocommit mode."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, *, is_pooled: bool) -> None:
+        """`is_pooled`: a pooler shares connections of the server among transactions, so settings do not stay."""
         self._pool = pool
+        self._is_pooled = is_pooled
         self._is_away = False  # as the last call has seen it
         self._places = asyncio.Semaphore(pool.max_size - KEPT_FOR_READS)
 
@@ -203,7 +205,13 @@ class Transactions:
         mark = _new_mark()
         try:
             async with self._connection(end) as connection:
-                await connection.execute(query(name), {**values, "change": mark})
+                if not self._is_pooled:
+                    await connection.execute(query(name), {**values, "change": mark})
+                    return
+                async with connection.pipeline():
+                    await connection.execute(BEGIN, prepare=False)
+                    await connection.execute(query(name), {**values, "change": mark})
+                    await connection.execute(COMMIT, prepare=False)
         except Lost as lost:
             if not (isinstance(lost.__cause__, _Cut) and await self._has_committed(mark)):
                 raise
