@@ -16,7 +16,7 @@ from psycopg.rows import DictRow
 from psycopg_pool import AsyncConnectionPool
 
 from buntime.config import Config
-from buntime.daemon.tasks import cancel_and_wait
+from buntime.daemon.tasks import Tasks, cancel_and_wait
 from buntime.errors import (
     BuntimeError,
     CommitUnknown,
@@ -33,6 +33,9 @@ from buntime.errors import (
 from buntime.event import AccountEvent, EventType, of_new_session
 from buntime.fleet.members import Description, Membership
 from buntime.fleet.postgres.members import PostgresMembers
+from buntime.lifecycle.sealing import Vault
+from buntime.operations.entrance import note_begun, noting_entries
+from buntime.operations.idempotency import Idempotency
 from buntime.session import Session, State
 from buntime.stores.opening import with_password
 from buntime.stores.postgres import committing, listening, migrations, transactions
@@ -42,6 +45,8 @@ from buntime.stores.postgres.transactions import Transaction
 from buntime.stores.rows.sessions import session_of
 from buntime.stores.unusable import StoreTooNew, StoreUnusable
 from buntime.usage import Moment, Reading
+from buntime.web.exchange import Reply
+from buntime.web.idempotent import KeyedRequest, once
 from tests.contracts.cutting import Cut, CuttingProxy
 from tests.contracts.examples import NOW, account, answer, key, layer, session, snapshot
 from tests.contracts.pgbouncer import pgbouncer
@@ -980,6 +985,28 @@ async def test_a_key_begins_on_no_host_while_another_one_stores_its_answer(hosts
         await a.store.add_answer(answer(f"k{number}"))
         with pytest.raises(IdempotencyInProgress):
             await begun
+
+
+@pytest.mark.parametrize(("repeatable", "begins"), [(True, True), (False, False), (False, True)])
+async def test_a_key_is_in_progress_nowhere_after_an_unexpected_failure(
+    hosts: tuple[Host, Host], repeatable: bool, begins: bool
+) -> None:
+    a, b = hosts
+    asked = KeyedRequest("acc_one", "k", "told", lambda: NOW, repeatable=repeatable)
+
+    async def fail(_: object) -> Reply:
+        if begins:
+            note_begun()
+        raise RuntimeError
+
+    async with Tasks() as tasks:
+        here = Idempotency(a.store, Vault(bytes(32)), tasks, lambda: NOW)
+        with noting_entries(may_guess=False), pytest.raises(RuntimeError):
+            await once(here, asked, fail)
+    found = await b.store.find_answer("acc_one", "k")
+    assert (found is not None and b"outcome_unknown" in found.body) == (begins and not repeatable)
+    if found is None:
+        await b.store.begin_key("acc_one", "k", "told", NOW, repeatable=repeatable)
 
 
 async def test_a_host_that_has_lapsed_frees_no_key_of_a_run_that_it_began_before(hosts: tuple[Host, Host]) -> None:
