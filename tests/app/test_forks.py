@@ -152,3 +152,23 @@ async def test_a_repeated_request_goes_on_where_a_crash_stopped_it(api: Api) -> 
     assert [kept[0], kept[2]] == [replaced[0], replaced[2]]
     assert kept[1] != replaced[1]
     assert await content_of(api, replaced[1]) == "kept"
+
+
+@pytest.mark.parametrize("name", [None, "one"])
+async def test_two_hosts_that_make_the_same_fork_return_the_same_session(
+    api: Api, monkeypatch: pytest.MonkeyPatch, name: str | None
+) -> None:
+    """The other host makes it just after this one has looked whether it is made."""
+    session, find = await awake(api), api.store.find_answer
+    asked = ("POST", f"/sessions/{session}/fork", {"count": 1, **({"name": name} if name else {})})
+    first = await api.call(*asked, Idempotency_Key="once")
+    del api.store.answers["acc_one0000000000000", "once"]
+    looks = []
+
+    async def late(account_id: str, key: str) -> object:
+        looks.append(key)
+        return await find(account_id, key) if looks.count("once fork 0") != 1 else None
+
+    monkeypatch.setattr(api.store, "find_answer", late)
+    assert (await api.call(*asked, Idempotency_Key="once")).json == first.json
+    assert looks == ["once", "once fork 0", "once fork 0"]

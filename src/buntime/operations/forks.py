@@ -124,14 +124,19 @@ class Forks:
 
         async with places:
             try:
-                if key is not None:
-                    stored = await self._store.find_answer(work.caller.account.id, key)
-                    if stored is not None:
-                        return stored.body
+                if (stored := await self._shown(work, key)) is not None:
+                    return stored
                 made = await self._sessions.make(
                     work.caller, work.like, work.ttl, work.source, answer if key is not None else None
                 )
             except errors.BuntimeError as failed:
+                with suppress(errors.Unavailable):  # another host may have made it since, and has its key and its name
+                    return await self._shown(work, key) or failed
                 return failed
         reached("fork: one stored")
         return work.show(made)
+
+    async def _shown(self, work: _Work, key: str | None) -> bytes | None:
+        """The session that is made already for this key."""
+        stored = None if key is None else await self._store.find_answer(work.caller.account.id, key)
+        return None if stored is None else stored.body
