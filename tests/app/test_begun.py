@@ -11,7 +11,7 @@ from buntime.ports import AnotherHost, Peer, Run, RunResult, SandboxGone
 from buntime.session import Session
 from buntime.testing.contexts import FakeContexts
 from buntime.testing.processes import FakeProcesses
-from buntime.testing.sandboxes import FakeSandbox
+from buntime.testing.sandboxes import FakeSandbox, result
 from buntime.web import app
 from buntime.web.api import processes as api_processes
 from buntime.web.api import sessions as api_sessions
@@ -109,6 +109,19 @@ async def test_a_start_that_goes_on_after_its_request_is_not_repeated(monkeypatc
         await eventually(lambda: api.store.answers)
         assert (await api.call(*asked, Idempotency_Key="k")).refusal == (409, "outcome_unknown")
     assert len(started) == 1
+
+
+async def test_a_host_that_lapsed_during_a_run_does_not_tell_how_it_ended() -> None:
+    async def lapses(run: Run, sandbox: FakeSandbox) -> RunResult:
+        api.owners.acts = False
+        return result(b"lost", exit_code=1, disk_full=True)
+
+    async with serving(lapses) as api:
+        asked = ("POST", "/execute", {"sessionId": await api.session(), "code": "1"})
+        for headers in ({}, {"Idempotency_Key": "k"}):
+            api.owners.acts = True
+            answer = await api.call(*asked, **headers)
+            assert (answer.refusal, b"lost" in answer.body) == ((503, "unavailable"), False)
 
 
 async def test_a_run_that_the_server_cuts_as_it_stops_is_not_repeated() -> None:

@@ -24,7 +24,7 @@ from buntime.web.leaving import while_connected
 from buntime.web.metrics import Metrics
 from buntime.web.named import with_ids
 from buntime.web.operation import Call, Operation, Page, Upload
-from buntime.web.silence import only_if
+from buntime.web.silence import only_if, tells_only_if
 from buntime.web.streaming import OpenStreams, Out, parts_of, perform
 from buntime.web.wire.shapes import NoBody, encode
 
@@ -55,11 +55,12 @@ class Resource:
         exchange: Exchange = scope["exchange"]
         exchange.route = self.path
         exchange.note_session(exchange.path_params.get("sessionId"))
-        send = only_if(self._world.operations.owners.standing(), send)
+        stands = self._world.operations.owners.standing()
         caller = await self._world.authenticator.caller_of(exchange)
         belongs_to(caller.account.id)
         try:
-            await self._answer(exchange, caller, receive, send)
+            with tells_only_if(stands):
+                await self._answer(exchange, caller, receive, only_if(stands, send))
         except (BuntimeError, AnotherHost):
             await self._world.authenticator.count_question(exchange, caller)
             raise

@@ -30,7 +30,7 @@ from buntime.web.exchange import ClientLeft, Exchange
 from buntime.web.failures import reply_to
 from buntime.web.operation import SESSION_SECONDS, Call, operation
 from buntime.web.resource import World
-from buntime.web.silence import only_if
+from buntime.web.silence import only_if, tells_only_if
 from buntime.web.streaming import OpenStreams
 from buntime.web.websocket import left
 from buntime.web.wire.errors import FailureAnswer
@@ -56,12 +56,12 @@ class TerminalSocket:
         exchange: Exchange = scope["exchange"]
         exchange.route = PATH
         exchange.note_session(exchange.path_params.get("sessionId"))
-        send = only_if(self._world.operations.owners.standing(), send)
+        stands = self._world.operations.owners.standing()
         caller = await self._world.authenticator.caller_of(exchange)
         belongs_to(caller.account.id)
         caller.require(terminal.scope)
-        with caused_by(cause_of(exchange, caller)):
-            await self._serve(exchange, caller, receive, send)
+        with caused_by(cause_of(exchange, caller)), tells_only_if(stands):
+            await self._serve(exchange, caller, receive, only_if(stands, send))
 
     async def _serve(self, exchange: Exchange, caller: Caller, receive: Receive, send: Send) -> None:
         query, _ = decode_query(TerminalQuery, exchange.scope["query_string"], filters=False)
