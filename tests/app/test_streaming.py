@@ -119,6 +119,18 @@ async def test_comments_fill_silence(api: Api, program: Program, monkeypatch: py
         assert (await lines(answer))[-2] == "event: result"
 
 
+async def test_a_stream_of_a_host_that_lapses_is_cut_while_it_is_silent(
+    api: Api, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streaming, "HEARTBEAT_SECONDS", 0.05)
+    async with streamed(api, await api.session()) as answer:
+        await answer.content.readuntil(b"\n\n")
+        api.owners.acts = False
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await answer.read()
+    await eventually(lambda: program.left)
+
+
 async def test_a_client_that_leaves_ends_the_run(api: Api, program: Program) -> None:
     async with streamed(api, await api.session()) as answer:
         await answer.content.readuntil(b"\n\n")

@@ -6,14 +6,13 @@ Only a lack of progress ends such an answer: a client that reads nothing for `ST
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
 from typing import Protocol
 
 import msgspec
 from starlette.types import Receive, Send
 
 from buntime.daemon.tasks import within
-from buntime.errors import BuntimeError, ExecutionTimeout, Unavailable
+from buntime.errors import BuntimeError, ExecutionTimeout, MayNotAct, Unavailable
 from buntime.inside import Ticket
 from buntime.web.exchange import ClientLeft, Exchange, Headers
 from buntime.web.failures import reply_to
@@ -41,6 +40,9 @@ class Out:
         self._pieces = 0
         self.begun = False
         self._is_events = False
+        self.silenced: asyncio.Future[None] = (
+            asyncio.get_running_loop().create_future()
+        )  # a heartbeat was refused: this host may say nothing any more
 
     async def begin_events(self) -> None:
         """Sends the head of a stream of events. From now on heartbeats fill silence."""
@@ -122,11 +124,15 @@ class Out:
 
     async def _beat(self) -> None:
         clock = asyncio.get_running_loop().time
-        with suppress(ClientLeft):  # the next sender finds out too
+        try:
             while True:
                 await asyncio.sleep(max(self._sent_at + HEARTBEAT_SECONDS - clock(), 0.01))
                 if clock() - self._sent_at >= HEARTBEAT_SECONDS:
                     await self._put(HEARTBEAT)
+        except ClientLeft:
+            return  # the next sender finds out too
+        except MayNotAct:
+            self.silenced.set_result(None)
 
 
 class HeadIsAll(Exception):
@@ -180,8 +186,9 @@ async def perform(
 ) -> None:
     """Sends a whole streamed answer.
 
-    Cancels the handler if the client leaves, and if the server stops: the answer then ends with an error. `receive` is
-    None if the handler reads the body. `streams` is given for an answer without an end of its own.
+    Cancels the handler if the client leaves, if this host may not act any more, which raises MayNotAct, and if the
+    server stops: the answer then ends with an error. `receive` is None if the handler reads the body. `streams` is
+    given for an answer without an end of its own.
     """
     answer = _Answer(out, handle, streams)
     work = asyncio.create_task(answer.whole(), name="streamed answer")
@@ -189,9 +196,10 @@ async def perform(
         streams.add(work)
     watch = None if receive is None else asyncio.create_task(disconnected(receive), name="disconnect watch")
     try:
-        await asyncio.wait({work, *({watch} if watch else ())}, return_when=asyncio.FIRST_COMPLETED)
+        ends = {work, out.silenced, *({watch} if watch else ())}
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if not work.done():
-            raise ClientLeft
+            raise MayNotAct if out.silenced.done() else ClientLeft
         await work
     except asyncio.CancelledError:
         answer.stopped = True
