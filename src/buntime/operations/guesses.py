@@ -48,7 +48,7 @@ class Guesses:
         self._known[session_id] = Guess(account, peer, self._steady(peer), self._clock())
 
     def forget(self, session_id: str) -> None:
-        """This host has it."""
+        """This host has it. Not called where a preview or a wake has got it: the next request finds out."""
         self._known.pop(session_id, None)
 
     def _is_steady(self, guess: Guess) -> bool:
