@@ -17,6 +17,7 @@ pytestmark = pytest.mark.sandbox
 BOUND = 30.0  # seconds; the machine may be busy
 # A look is a run. A session that has used up its share of the CPU must be quiet for 0.2 s before a process is prepared.
 LOOK_SECONDS = 0.3
+HEARD_SECONDS = 0.2  # until the server has heard from the guest what /proc says already
 # Finds prepared processes: guest/src/boot/boot.js holds one descriptor until it is ready, and another until it is used.
 WAITING = """for process in /proc/[0-9]*; do
   [ -e $process/fd/9 ] && [ ! -e $process/fd/8 ] && grep -qz boot.js $process/cmdline && echo ${process#/proc/}
@@ -47,6 +48,7 @@ def _prepared(session: Session, **fields: object) -> str:
     earlier = set(_waiting(session))
     session.code("0", **fields)
     _until(lambda: set(_waiting(session)) - earlier, "a process to be prepared")
+    time.sleep(HEARD_SECONDS)
     (pid,) = set(_waiting(session)) - earlier
     return pid
 
@@ -77,6 +79,7 @@ def _until_all_are_prepared(server: Server) -> None:
         return found
 
     _until(lambda: waiting() == int(server.settings["BUNTIME_POOL_SIZE"]), "all parked sandboxes to be prepared")
+    time.sleep(HEARD_SECONDS)
 
 
 def test_the_first_run_of_a_session_meets_a_process_that_has_started(servers: Servers) -> None:
