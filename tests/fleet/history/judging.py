@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 
-from tests.fleet.history.operations import GAVE_UP, Both, Happened, History, Kind, Operation, Outcome, Run
+from tests.fleet.history.operations import FOR_GOOD, GAVE_UP, Both, Happened, History, Kind, Operation, Outcome, Run
 from tests.fleet.history.planning import Fault
 
 SLACK = 2.0  # seconds by which `recoveredFrom` may be rounded
@@ -290,14 +290,20 @@ def _was_paused(both: Both, history: History) -> bool:
 
 
 def _drains(history: History) -> Iterator[Violation]:
-    """While a host drains and nothing else is broken, each request is answered, and the host gives up all it has."""
+    """While a host drains and nothing else is broken, each request is answered, and the host gives up all it has. One
+    that was first sent before, to a host that was then lost, may be told that nobody knows what became of it."""
+    asked: dict[str, float] = {}  # key → when it was first sent
+    for each in sorted(history.operations, key=lambda operation: operation.begin):
+        asked.setdefault(each.key, each.begin)
     for drain in history.faults:
         if drain.fault != Fault.DRAIN:
             continue
         if drain.left:
             yield Violation("a drain ends at no session", drain.host, f"it had {drain.left} left")
         for each in history.operations:
-            if drain.begin <= each.begin <= drain.end and _fails(each) and not _was_cut(each, drain, history):
+            is_of_before = each.why.startswith(FOR_GOOD) and asked[each.key] < drain.begin
+            is_excused = is_of_before or _was_cut(each, drain, history)
+            if drain.begin <= each.begin <= drain.end and _fails(each) and not is_excused:
                 what = f"{each.kind} on {each.host}: {each.why}"
                 yield Violation("a drain fails no request", each.session or each.key, what)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 GAVE_UP = "no answer in time"  # `Operation.why`: the client has waited for as long as it does
+FOR_GOOD = "409 outcome_unknown"  # nobody will ever know more
 
 
 class Kind(StrEnum):

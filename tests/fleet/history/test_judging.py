@@ -7,6 +7,7 @@ import pytest
 
 from tests.fleet.history.judging import unanswered, violations
 from tests.fleet.history.operations import (
+    FOR_GOOD,
     GAVE_UP,
     Both,
     Happened,
@@ -193,6 +194,15 @@ def test_a_request_of_a_drain_that_the_next_fault_cut_is_allowed() -> None:
     for operation, faults in ((before, (drained, unplugged)), (cut, (earlier, drained)), (cut, (drained, again))):
         found = violations(History((*BEGUN, operation), faults=faults))
         assert {each.rule for each in found} == {"a drain fails no request"}
+
+
+def test_a_run_that_was_first_sent_before_a_drain_may_have_an_unknown_outcome() -> None:
+    drained = (Happened("drain", "f1", 2.5, 9.0),)
+    lost, again = (replace(failed("c", at, why, Outcome.UNKNOWN), key="k") for at, why in ((2.4, "502"), (3, FOR_GOOD)))
+    assert violations(History((*BEGUN, again, lost), faults=drained)) == []
+    for operations in ((again,), (replace(lost, key="other"), again), (lost, replace(again, why="502"))):
+        found = violations(History((*BEGUN, *operations), faults=drained))
+        assert [each.rule for each in found] == ["a drain fails no request"]
 
 
 def test_a_drain_that_does_not_end_is_seen() -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from tests.fleet.history.operations import Kind, Operation, Outcome
+from tests.fleet.history.operations import FOR_GOOD, Kind, Operation, Outcome
 from tests.fleet.history.recording import Asking
 
 LIMITS = {"cpu": 1, "memory": 256, "disk": 256}
@@ -31,7 +31,6 @@ WEIGHTS = {
     Kind.SNAPSHOT: 3,
     Kind.DELETE: 2,
 }
-FOR_GOOD = "409 outcome_unknown"  # nobody will ever know more
 LOST = ("host_lost", "volume_lost")
 
 
