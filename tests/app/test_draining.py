@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 import pytest
@@ -174,9 +175,9 @@ async def test_a_session_that_a_request_uses_stays_until_the_request_has_ended()
         assert await draining(api).step(Marked(left=0)) == 0
 
 
-async def test_a_request_that_comes_while_its_session_is_archived_wakes_it_here(api: Api) -> None:
-    session = await api.session()
-    await write(api, session, "content")
+@asynccontextmanager
+async def stuck_archive(api: Api) -> AsyncIterator[Gate]:
+    """Objects arrive in the archive when the gate is open."""
     put = api.archive.put
     async with opened_at_the_end(Gate()) as gate:
 
@@ -185,7 +186,60 @@ async def test_a_request_that_comes_while_its_session_is_archived_wakes_it_here(
             put(name, content)
 
         api.archive.put = stuck  # type: ignore[method-assign]
+        yield gate
+
+
+async def test_an_active_session_is_archived_before_its_requests_have_to_wait(api: Api) -> None:
+    session = await api.session()
+    await write(api, session, "content")
+    async with stuck_archive(api) as gate:
         step = asyncio.create_task(draining(api).step(Marked(left=0)))
+        await asyncio.to_thread(gate.reached.wait, PATIENCE)
+        assert await content_of(api, session) == "content"
+        assert (await stored_of(api, session)).state is State.ACTIVE
+        gate.opened.set()
+        assert await step == 0
+    assert await host_of(api, session) == ""
+
+
+async def test_an_active_session_stays_awake_while_the_archive_is_away(api: Api) -> None:
+    session = await api.session()
+    await write(api, session, "content")
+    api.archive.unreachable = True
+    assert await draining(api).step(Marked(left=0)) == 1
+    assert (await stored_of(api, session)).state is State.ACTIVE
+
+
+async def test_a_request_waits_while_its_session_goes(api: Api) -> None:
+    """Otherwise a session with a request every second would never go."""
+    session = await api.session()
+    await write(api, session, "content")
+    await idle(api, session)
+    async with stuck_archive(api) as gate:
+        step = asyncio.create_task(draining(api).step(Marked(left=0)))
+        await asyncio.to_thread(gate.reached.wait, PATIENCE)
+        request = asyncio.create_task(content_of(api, session))
+        await asyncio.wait({request}, timeout=0.2)
+        assert not request.done()
+        gate.opened.set()
+        assert await step == 0
+        assert await request == "content"
+    assert (await stored_of(api, session)).epoch == 2, "it was claimed after it had gone"
+
+
+@pytest.mark.parametrize("is_over", [True, False])
+async def test_a_request_does_not_wait_for_a_slow_archive(
+    api: Api, monkeypatch: pytest.MonkeyPatch, *, is_over: bool
+) -> None:
+    monkeypatch.setattr(lifecycle_draining, "LEAVE_SECONDS", 0.2 if is_over else PATIENCE)
+    session = await api.session()
+    await write(api, session, "content")
+    async with stuck_archive(api) as gate:
+        if is_over:
+            await idle(api, session)
+        else:
+            await deep_sleep(api, session)
+        step = asyncio.create_task(draining(api).step(Marked(left=0 if is_over else 1)))
         await asyncio.to_thread(gate.reached.wait, PATIENCE)
         assert await content_of(api, session) == "content"
         gate.opened.set()

@@ -92,7 +92,7 @@ def assemble_lifecycle(
     endings = Endings(store, sandboxes, saving, layers, changes, holds, forgetting, tasks, metering, measuring)
     draining = None
     if releases is not None:
-        shared = (store, releases, sandboxes, changes, holds, archiving, transitions, layers)
+        shared = (store, releases, sandboxes, changes, holds, archiving, checkpoints, transitions, layers)
         draining = Draining(*shared, forgetting, tasks, clock)
     return Lifecycle(
         changes,

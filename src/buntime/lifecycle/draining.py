@@ -7,7 +7,7 @@ for that, and then finds out who has it.
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Protocol
 
 import structlog
@@ -18,6 +18,7 @@ from buntime.daemon.tasks import Tasks
 from buntime.errors import SessionNotFound
 from buntime.lifecycle.archiving import Archiving
 from buntime.lifecycle.changes import Changes
+from buntime.lifecycle.checkpoints import Checkpoints
 from buntime.lifecycle.holds import Holds
 from buntime.lifecycle.layers import Layers
 from buntime.lifecycle.transitions import Transitions
@@ -28,6 +29,7 @@ log = structlog.get_logger()
 
 AT_ONCE = 4  # sessions; each may send a volume to the archive
 PAUSE_SECONDS = 1.0  # between two looks
+LEAVE_SECONDS = 5.0  # for which a request waits while its session goes, of the 8 that it waits for a wake
 
 
 class Drain(Protocol):
@@ -70,6 +72,7 @@ class Draining:
         changes: Changes,
         holds: Holds,
         archiving: Archiving,
+        checkpoints: Checkpoints,
         transitions: Transitions,
         layers: Layers,
         forgetting: tuple[Remembering, ...],
@@ -83,6 +86,7 @@ class Draining:
         self._changes = changes
         self._holds = holds
         self._archiving = archiving
+        self._checkpoints = checkpoints
         self._transitions = transitions
         self._layers = layers
         self._forgetting = forgetting
@@ -125,21 +129,27 @@ class Draining:
                 await self._give_up(session, is_over=is_over)
 
     async def _give_up(self, session: Session, *, is_over: bool) -> None:
-        if session.state in (State.ACTIVE, State.IDLE):
-            # what was used just now is not quiet, and what is used meanwhile stays awake
-            if not is_over or not await self._transitions.deep_sleep(session.id, self._clock()):
-                return
-        elif session.state is not State.DEEP_SLEEP:
-            return  # the keeper removes its remains
-        if not await self._archiving.archive(session.id) or not await self._layers.saves_image(session.image):
+        if session.state is State.DELETING:  # the keeper removes its remains
             return
-        await self._tasks.finish(self._release(session.id), f"release {session.id}")
+        if session.state is not State.DEEP_SLEEP and not is_over:
+            return
+        # what is archived now need not be while requests wait
+        if session.state is State.ACTIVE and not await self._checkpoints.archive(session.id):
+            return
+        with self._holds.leaving(session.id, LEAVE_SECONDS) if is_over else nullcontext():
+            if await self._sleeps(session):
+                await self._tasks.finish(self._release(session.id), f"release {session.id}")
+
+    async def _sleeps(self, session: Session) -> bool:
+        """Whether it is in deep sleep, and the archive has all that a wake on another host needs."""
+        # what was used just now is not quiet, and what is used meanwhile stays awake
+        if session.state is not State.DEEP_SLEEP and not await self._transitions.deep_sleep(session.id, self._clock()):
+            return False
+        return await self._archiving.archive(session.id) and await self._layers.saves_image(session.image)
 
     async def _release(self, session_id: str) -> None:
-        """A wake that waits for the lock finds that the session is nobody's, and claims it or sends its request on."""
+        """A wake that waits finds that the session is nobody's, and claims it or sends its request on."""
         async with self._archiving.one_save(session_id), self._holds.lock(session_id):
-            if self._transitions.is_used(session_id):
-                return
             session = await self._changes.present(session_id)
             newest, volumes = session.saved, self._sandboxes.volumes
             if newest is not None and newest.is_checkpoint and volumes.exists(session.volume):

@@ -1,7 +1,8 @@
 """Who uses a session's sandbox now.
 
 Three kinds of use exist. A request holds a session for as long as it runs. A permission of the edge is lent for a
-fixed time. A transition (suspend, wake, deep sleep) takes the session's lock, so transitions come one at a time.
+fixed time. A transition (suspend, wake, deep sleep) takes the session's lock, so transitions come one at a time. A wake
+waits for a host that is giving the session up, see `leaving`.
 
 A copy of the files is made between two writes of the server, see `writing` and `copying`.
 """
@@ -58,6 +59,7 @@ class Holds:
         self._held: Counter[str] = Counter()  # session → requests
         self._writes: WeakValueDictionary[str, _Writes] = WeakValueDictionary()
         self._lent: dict[str, float] = {}  # session → the end of the last permission, on the loop's clock
+        self._leaving: dict[str, asyncio.Event] = {}  # session → set when wakes wait no longer
 
     def lock(self, session_id: str) -> asyncio.Lock:
         """The lock that every transition of the session takes."""
@@ -89,6 +91,23 @@ class Holds:
         """
         async with self._writes.setdefault(session_id, _Writes()).none():
             yield
+
+    @contextmanager
+    def leaving(self, session_id: str, seconds: float) -> Iterator[None]:
+        """The host gives the session up in the block. Wakes wait for its end, for so many seconds at most."""
+        stays = self._leaving[session_id] = asyncio.Event()
+        timer = asyncio.get_running_loop().call_later(seconds, stays.set)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            stays.set()
+            del self._leaving[session_id]
+
+    async def not_leaving(self, session_id: str) -> None:
+        """Returns when a wake need not wait. See `leaving`."""
+        if stays := self._leaving.get(session_id):
+            await stays.wait()
 
     def lend(self, session_id: str, seconds: float) -> None:
         """The session counts as in use for `seconds`."""

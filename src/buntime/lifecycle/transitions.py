@@ -177,6 +177,7 @@ class Transitions:
     async def _wake(self, session_id: str, *, suspect: bool = False) -> Sandbox:
         """`suspect`: the host asks a running sandbox whether it still answers, and replaces it if it does not."""
         asked_at = time.perf_counter()  # the loop's clock stands still within a turn
+        await self._holds.not_leaving(session_id)
         async with self._holds.lock(session_id):
             session = await self._own(session_id)
             sandbox = await self._sandboxes.get(session.sandbox)
