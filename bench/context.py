@@ -49,7 +49,7 @@ class Context:
         while any([await self.client.gauge(name) < number for name, number in wanted.items()]):
             if time.monotonic() > deadline:
                 raise NotSettled("the pool is not full")
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.1)
 
     async def settled(self, live: int = 0) -> None:
         """Returns when the pool is full, as `pool_filled`, and deleted sessions are gone completely. Raises NotSettled.

@@ -1,10 +1,11 @@
-"""Execute in a context, compared with one request to the guest of the same session."""
+"""Execute in a context, compared with one request to the guest of the same session. The bare chain asks beside it."""
 
 from dataclasses import dataclass
 
 import msgspec
 
 from bench import machine
+from bench.bare_chain import bare_chain
 from bench.context import Context, each, sessions, stopwatch
 from bench.pace import by_turns
 from bench.previews import address_of
@@ -39,7 +40,11 @@ async def measure(context: Context) -> list[Row]:
     async def list_none(kernel: Kernel) -> float:
         return await stopwatch(client.get("/files/list", {"sessionId": kernel.session}))
 
-    async with sessions(context) as made, Links() as links:
+    async with (
+        sessions(context) as made,
+        Links() as links,
+        bare_chain(context, scale.execution_sessions) as chain,
+    ):
 
         async def create(session: str) -> None:
             body = msgspec.json.encode({"sessionId": session})
@@ -53,9 +58,14 @@ async def measure(context: Context) -> list[Row]:
 
         await made.create_many(scale.execution_sessions)
         await each(made.ids, create, CREATED_AT_ONCE)
-        works = {"execute": execute, "ask": ask, "list": list_none}
+        numbers = {kernel.session: number for number, kernel in enumerate(kernels)}
+
+        async def bare_question(kernel: Kernel) -> float:
+            return await chain.ask(numbers[kernel.session])
+
+        works = {"execute": execute, "ask": ask, "list": list_none, "bare question": bare_question}
         taken = await by_turns(scale.execution_turns, kernels, works)
-    measured, asked, listed = (summarise(taken[name]) for name in works)
+    measured, asked, listed, bare = (summarise(taken[name]) for name in works)
     return [
         Row(
             figure="context-execute",
@@ -64,9 +74,11 @@ async def measure(context: Context) -> list[Row]:
             baselines=(
                 Baseline("one direct request to the guest", asked),
                 Baseline("/files/list of an empty directory, over the API", listed),
+                Baseline("a question by the bare chain", bare),
             ),
             checks=(Check("p50: more by", measured.p50 - asked.p50, MOST_MS, " ms"),),
-            note=f"{measured.p50 / listed.p50:.2f}× of /files/list, which is {listed.p50 / asked.p50:.1f}× of direct",
+            note=f"{measured.p50 / listed.p50:.2f}× of /files/list, which is {listed.p50 / asked.p50:.1f}× of direct; "
+            f"the bare chain takes {bare.p50 - asked.p50:.2f} ms more than direct",
         )
     ]
 

@@ -1,10 +1,11 @@
 """A question to the guest through the API, compared with a request that the server answers from memory.
 
 The same question is also asked directly. The machine is idle between two questions, so that shows how much of the
-difference is only to wake the guest and the one who asks.
+difference is only to wake the guest and the one who asks. The bare chain does both beside it.
 """
 
 from bench import machine
+from bench.bare_chain import bare_chain
 from bench.context import Context, sessions, stopwatch
 from bench.pace import by_turns
 from bench.previews import address_of
@@ -29,15 +30,33 @@ async def measure(context: Context) -> list[Row]:
     async def ask(session: str) -> float:
         return await stopwatch(guests[session].check())
 
-    async with sessions(context) as made, Links() as links:
+    async with (
+        sessions(context) as made,
+        Links() as links,
+        bare_chain(context, scale.execution_sessions) as chain,
+    ):
         await made.create_many(scale.execution_sessions)
         for session in made.ids:
             secret = machine.record_of(context.server.config, session).secret
             guests[session] = Guest(links, await address_of(client, session), secret)
             await guests[session].check()
-        works = {"files": list_files, "sessions": list_sessions, "direct": ask}
+        numbers = {session: number for number, session in enumerate(made.ids)}
+
+        async def bare_question(session: str) -> float:
+            return await chain.ask(numbers[session])
+
+        async def bare_answer(_: str) -> float:
+            return await chain.answer()
+
+        works = {
+            "files": list_files,
+            "sessions": list_sessions,
+            "direct": ask,
+            "bare question": bare_question,
+            "bare answer": bare_answer,
+        }
         taken = await by_turns(scale.execution_turns, made.ids, works)
-    measured, baseline, direct = (summarise(taken[name]) for name in works)
+    measured, baseline, direct, question, answer = (summarise(taken[name]) for name in works)
     return [
         Row(
             figure="guest-question",
@@ -46,7 +65,9 @@ async def measure(context: Context) -> list[Row]:
             baselines=(
                 Baseline("GET /sessions?limit=1", baseline),
                 Baseline("one direct request to the guest", direct),
+                Baseline("a question by the bare chain", question),
             ),
             checks=(Check("p50: more by", measured.p50 - baseline.p50, MOST_MS, " ms"),),
+            note=f"in the bare chain a guest takes {question.p50 - answer.p50:.2f} ms more",
         )
     ]

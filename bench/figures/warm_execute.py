@@ -1,8 +1,12 @@
-"""Execute in sessions that have run code before. They take turns, so that no session's CPU quota decides."""
+"""Execute in sessions that have run code before. They take turns, so that no session's CPU quota decides.
 
+The bare chain does the same at the end.
+"""
+
+from bench.bare_chain import bare_chain
 from bench.baselines import CODE
 from bench.context import Context, bun_baseline, sessions, stopwatch
-from bench.report import Row, ratio
+from bench.report import Baseline, Row, ratio
 from bench.statistics import summarise
 
 
@@ -21,13 +25,16 @@ async def measure(context: Context) -> list[Row]:
             if turn == scale.runs_per_session // 2:
                 host += await context.bun_runs()
         host += await context.bun_runs()
-    measured, baseline = summarise(times), bun_baseline(host)
+    async with bare_chain(context, scale.execution_sessions) as chain:
+        bare = [await chain.code(guest) for _ in range(scale.rounds) for guest in range(scale.execution_sessions)]
+    measured, baseline, chained = summarise(times), bun_baseline(host), summarise(bare)
     return [
         Row(
             figure="warm-execute",
             what=f"execute in a warm session ({scale.warm_sessions} take turns)",
             measured=measured,
-            baselines=(baseline,),
+            baselines=(baseline, Baseline("the bare chain", chained)),
             checks=(ratio("p50", measured.p50, baseline.measured.p50, 0.8),),
+            note=f"the bare chain has {chained.p50 / baseline.measured.p50:.2f}×",
         )
     ]

@@ -1,0 +1,100 @@
+"""The bare chain: the processes that any request must pass here, with nothing in them but the passing on.
+
+    client → nginx → a server in Python → a guest on Bun → a program that has started and waits → back
+
+There are no keys, limits, accounts, records, sandboxes or cgroups. No figure of the API can be faster than this, so it
+shows which targets this machine forbids. The programs are `programs/bare_server.py` and `programs/bare_guest.js`.
+"""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from pathlib import Path
+from socket import create_server
+from string import Template
+
+from bench.client import Client
+from bench.context import Context, stopwatch
+from bench.plain_nginx import running
+
+PROGRAMS = Path(__file__).parent / "programs"
+FRONT = Template("""\
+  upstream bare { server unix:$socket; keepalive 64; keepalive_requests 100000; }
+  server {
+    listen 127.0.0.1:$port;
+    location / { proxy_pass http://bare; }
+  }
+""")
+
+
+class BareChain:
+    """Its guests have numbers. Each method returns milliseconds."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def answer(self) -> float:
+        """Without a guest."""
+        return await stopwatch(self._client.get("/h"))
+
+    async def ask(self, guest: int) -> float:
+        return await stopwatch(self._client.get(f"/q/{guest}"))
+
+    async def command(self, guest: int) -> float:
+        """`true`, by bash."""
+        return await self._used("t", guest)
+
+    async def code(self, guest: int) -> float:
+        """`console.log(1)`, by a Bun that has started."""
+        return await self._used("c", guest)
+
+    async def create_and_code(self, guest: int) -> float:
+        """The same after a request that writes 500 bytes to the disk."""
+        return await stopwatch(self._client.get("/n")) + await stopwatch(self._client.get(f"/c/{guest}"))
+
+    async def prepare(self, guest: int) -> None:
+        await self._client.get(f"/p/{guest}")
+
+    async def _used(self, letter: str, guest: int) -> float:
+        spent = await stopwatch(self._client.get(f"/{letter}/{guest}"))
+        await self.prepare(guest)
+        return spent
+
+
+@asynccontextmanager
+async def bare_chain(context: Context, guests: int) -> AsyncIterator[BareChain]:
+    """With so many guests, whose programs wait. Raises RuntimeError."""
+    bun = str(context.server.bun)
+    with ExitStack() as stack:
+        scratch = _directory(stack)
+        ports = [_process(stack, [bun, "--smol", str(PROGRAMS / "bare_guest.js")]) for _ in range(guests)]
+        socket, log = scratch / "socket", context.server.scratch / "bare-log"
+        stack.callback(log.unlink, missing_ok=True)
+        _process(stack, [sys.executable, str(PROGRAMS / "bare_server.py"), str(socket), str(log), *ports])
+        with create_server(("127.0.0.1", 0)) as free:
+            port = int(free.getsockname()[1])
+        stack.enter_context(running(scratch / "nginx", FRONT.substitute(socket=socket, port=port), "127.0.0.1", port))
+        async with AsyncExitStack() as clients:
+            client = Client(f"http://127.0.0.1:{port}", "", context.server.config.metrics_socket)
+            chain = BareChain(await clients.enter_async_context(client))
+            for guest in range(guests):
+                await chain.prepare(guest)
+            yield chain
+
+
+def _directory(stack: ExitStack) -> Path:
+    """The edge's user may look for sockets in it."""
+    directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="buntime-bare-")))
+    directory.chmod(0o755)
+    return directory
+
+
+def _process(stack: ExitStack, command: list[str]) -> str:
+    """Starts it, and returns its first line."""
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    stack.callback(process.wait)
+    stack.callback(process.terminate)
+    assert process.stdout is not None
+    return process.stdout.readline().decode().strip()
