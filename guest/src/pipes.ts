@@ -160,7 +160,7 @@ export class PipeWriter implements End {
   constructor(fd: number, bytes: Uint8Array) {
     this.#fd = fd;
     this.#rest = bytes;
-    watch(this, fd);
+    if (bytes.length > 0) watch(this, fd);
     this.advance();
   }
 

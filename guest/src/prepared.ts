@@ -3,6 +3,8 @@
  *     POST /spares/prepare?spare=   {env, cwd} → {}   it has become a prepared Bun that waits for code
  *     POST /prepared/run?spare=     as /run           in a prepared Bun; ESTALE when it does not fit. The last frame has
  *                                                     "started": false when the process ended before the code ran
+ *     POST /rehearsal               → {}, after runs of nothing in shells of their own, as by /run and as in a prepared
+ *                                   Bun. The first real run is then as fast as later ones: everything is compiled
  *
  * Bun reads its surroundings when it starts: the environment, settings, and names in the working directory and above.
  * The code of a run goes to a prepared Bun only when all of that is unchanged. Otherwise the run starts like any other.
@@ -15,11 +17,12 @@ import type { Clock } from "./changes";
 import { Failure, errnoOf } from "./failure";
 import { available, makeNonBlocking } from "./libc";
 import { PipeWriter } from "./pipes";
-import { execute, parseRun, type RunRequest } from "./run";
-import { NOTHING, STDIN, startOf, TEXT } from "./script";
+import { execute, parseRun, rehearseRun, type RunRequest } from "./run";
+import { codeOf, NOTHING, STDIN, startOf, TEXT } from "./script";
 import { json } from "./answer";
 import { numberIn, type Handlers, type Settings } from "./asked";
 import type { Spare, Spares } from "./spares";
+import { forgetWork } from "./thrift";
 
 const LONGEST_CODE = 16 << 10; // bytes that have room in the placeholder
 const PLACEHOLDER = "//" + "waiting ".repeat(LONGEST_CODE / 8) + "\n"; // a length that nothing else in memory has
@@ -178,18 +181,37 @@ class PreparedProcesses {
     const script = startOf(argv, environment, NOTHING, [], moved);
     const [noScript, noInput] = [openSync("/dev/null", "w"), openSync("/dev/null", "w")]; // for ends in use already
     const spare = this.#taken(spares, pid, [noScript, noInput]);
-    const token = new Token(spare.stdin);
-    const usable = { ...spare, script: noScript, stdin: noInput };
-    this.#waiting.set(spare.pid, { spare: usable, token, environment: nameOf(environment), seen });
-    void spare.exited.then(() => {
-      token.close();
-      if (this.#waiting.delete(spare.pid))
-        [noScript, noInput, spare.text, spare.stdout, spare.stderr].forEach((end) => closeSync(end));
-    });
+    this.#wait(spare, { ...spare, script: noScript, stdin: noInput }, environment, seen);
     new PipeWriter(spare.script, Buffer.from(script));
     for (const deadline = Date.now() + PATIENCE; !isReady(pid); await Bun.sleep(LOOK))
       if (Date.now() > deadline || !this.#waiting.has(pid))
         throw new Failure("ESTALE", { message: "the process does not start" });
+  }
+
+  /** Hands the code to a shell that ends without running it. Null when nothing can be prepared. */
+  rehearse(spares: Spares, environment: RunEnvironment, code: string): Prepared | null {
+    const seen = surroundings(environment, this.bun);
+    if (seen === null) return null;
+    const [noScript, noInput] = [openSync("/dev/null", "w"), openSync("/dev/null", "w")];
+    const spare = this.#taken(spares, spares.park(), [noScript, noInput]);
+    this.#wait(spare, { ...spare, script: noScript, stdin: noInput }, environment, seen);
+    new PipeWriter(spare.script, Buffer.from("exit\n"));
+    try {
+      return this.take(spare.pid, environment, code);
+    } catch {
+      return null; // a file has changed just now
+    }
+  }
+
+  /** `usable`: the spare for the run, with other ends in place of those that are in use. */
+  #wait(spare: Spare, usable: Spare, environment: RunEnvironment, seen: ReadonlyMap<string, string>): void {
+    const token = new Token(spare.stdin);
+    this.#waiting.set(spare.pid, { spare: usable, token, environment: nameOf(environment), seen });
+    void spare.exited.then(() => {
+      token.close();
+      if (this.#waiting.delete(spare.pid))
+        [usable.script, usable.stdin, spare.text, spare.stdout, spare.stderr].forEach((end) => closeSync(end));
+    });
   }
 
   #taken(spares: Spares, pid: number, opened: readonly number[]): Spare {
@@ -222,7 +244,8 @@ class PreparedProcesses {
 }
 
 /** `clock`: the one that runs use. */
-export function preparedHandlers({ bun, boot, workspace }: Settings, spares: Spares, clock: Clock): Handlers {
+export function preparedHandlers(settings: Settings, spares: Spares, clock: Clock): Handlers {
+  const { bun, boot, workspace } = settings;
   const processes = new PreparedProcesses(bun, boot);
   return {
     "POST /spares/prepare": async (asked) => {
@@ -232,21 +255,28 @@ export function preparedHandlers({ bun, boot, workspace }: Settings, spares: Spa
     },
     "POST /prepared/run": async (asked) => {
       const body = await asked.json();
-      const { code, request: run } = preparedRun(body, bun, workspace);
-      const { spare, token } = processes.take(numberIn(asked, "spare", -1), environmentOf(body, workspace), code);
-      return execute(spare, run, clock.mark(), workspace, asked.gone, token);
+      const { code, request: run } = preparedRun(body, workspace);
+      const { spare, token } = processes.take(numberIn(asked, "spare", -1), run, code);
+      return execute(spare, run, clock.mark(), workspace, asked.gone, { go: token });
+    },
+    "POST /rehearsal": async () => {
+      await rehearseRun(settings, spares, clock);
+      const { code, request: run } = preparedRun({ code: "" }, workspace);
+      const ready = processes.rehearse(spares, run, code);
+      const nobody = new AbortController().signal;
+      if (ready !== null) await execute(ready.spare, run, clock.mark(), workspace, nobody, { go: ready.token });
+      forgetWork();
+      return json({});
     },
   };
 }
 
 /** The body of POST /prepared/run, checked like that of /run. It must be code without input. */
-function preparedRun(body: unknown, bun: string, workspace: string): { code: string; request: RunRequest } {
-  const request = parseRun(body, bun, workspace);
-  const { code } = body as { code?: string };
-  if (code === undefined || request.stdin.length > 0 || request.feed !== "")
+function preparedRun(body: unknown, workspace: string): { code: string; request: RunRequest } {
+  const request = parseRun(body, workspace);
+  if (request.code === null || request.stdin.length > 0 || request.feed !== "")
     throw new Failure("ESTALE", { message: "it is started in another way" });
-  const text = code.trim() === "" ? ";" : code; // as in script.ts
-  return { code: text, request: { ...request, script: "", text: "" } };
+  return { code: codeOf(request.code), request };
 }
 
 /** Raises EINVAL. */

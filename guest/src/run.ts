@@ -1,8 +1,6 @@
 /** Runs: a spare becomes the program, its output goes to the host, and then how it ended.
  *
  *     POST /run?spare=   {code | command, env, cwd, stdin, maxOutput, live, feed, edge} → frames (frames.ts)
- *     POST /rehearsal    → {}, after a run of nothing in a shell of its own. The first real run is then as fast as later
- *                        ones: everything is compiled
  *     GET  /feed?name=   → {"open": bool}, when the run with this `feed` has begun
  *     POST /feed?name=   bytes → {"open": bool}, when the program has taken them
  *     POST /feed/edge?name=&ticket=&size=  → {}; the edge brings so many bytes for the program
@@ -10,6 +8,7 @@
  *     POST /output/end?ticket=&whole=  → {"open": bool}, for a run whose output goes to the edge
  */
 
+import { closeSync } from "node:fs";
 import { type Answer, json } from "./answer";
 import { flagIn, type Handlers, numberIn, type Settings } from "./asked";
 import { endPiping, Piping, properTicket, ticketIn } from "./bodies";
@@ -19,16 +18,17 @@ import { beginFeed, begun, endFeed, fedFromEdge, feed, feedFromEdge } from "./fe
 import { type FrameType, HEADER, jsonFrame, seal } from "./frames";
 import { Outbox } from "./outbox";
 import { PipeReader, PipeWriter, type Taker } from "./pipes";
-import { scriptOf } from "./script";
+import { type Program, type Script, scriptOf } from "./script";
 import { sessionShell } from "./shells";
 import type { Spare, Spares } from "./spares";
-import { forgetWork } from "./thrift";
 
 const DEFAULT_OUTPUT = 10 << 20; // bytes of each stream
 
 export interface RunRequest {
-  readonly script: string;
-  readonly text: string;
+  readonly code: string | null;
+  readonly command: string | null;
+  readonly env: Readonly<Record<string, string>>;
+  readonly cwd: string;
   readonly stdin: Uint8Array;
   readonly maxOutput: number;
   /** Whether a client watches. Output is then sent at once. */
@@ -44,15 +44,9 @@ const NOTICE = Buffer.from("held"); // to the host, in place of the output that 
 export function runHandlers({ bun, workspace }: Settings, spares: Spares, clock: Clock): Handlers {
   return {
     "POST /run": async (asked) => {
-      const run = parseRun(await asked.json(), bun, workspace);
-      return execute(spares.take(numberIn(asked, "spare", -1)), run, clock.mark(), workspace, asked.gone);
-    },
-    "POST /rehearsal": async () => {
-      const nothing = parseRun({ command: ":" }, bun, workspace);
-      const spare = spares.take(spares.park());
-      await execute(spare, { ...nothing, script: "exit\n" }, clock.mark(), workspace, new AbortController().signal);
-      forgetWork();
-      return json({});
+      const run = parseRun(await asked.json(), workspace);
+      const start = scriptOf(programOf(run, bun));
+      return execute(spares.take(numberIn(asked, "spare", -1)), run, clock.mark(), workspace, asked.gone, { start });
     },
     "GET /feed": async (asked) => json({ open: await begun(asked.query.get("name") ?? "") }),
     "POST /feed": async (asked) => {
@@ -69,8 +63,8 @@ export function runHandlers({ bun, workspace }: Settings, spares: Spares, clock:
   };
 }
 
-/** The body of POST /run, checked. Raises EINVAL and E2BIG. */
-export function parseRun(body: unknown, bun: string, workspace: string): RunRequest {
+/** The body of POST /run, checked. Raises EINVAL. */
+export function parseRun(body: unknown, workspace: string): RunRequest {
   const wrong = (what: string) => new Failure("EINVAL", { message: `${what} has the wrong form` });
   if (typeof body !== "object" || body === null) throw wrong("the body");
   const {
@@ -93,24 +87,29 @@ export function parseRun(body: unknown, bun: string, workspace: string): RunRequ
   if (typeof feed !== "string") throw wrong("feed");
   if (edge !== "" && !properTicket(edge)) throw wrong("edge");
   if (!Number.isSafeInteger(maxOutput) || (maxOutput as number) < 0) throw wrong("maxOutput");
-  const bytes = Buffer.from(stdin, "base64");
-  const program = {
+  return {
     code: isCode ? (code as string) : null,
     command: isCommand ? (command as string) : null,
     env: env as Record<string, string>,
     cwd,
-    bun,
-    shell: sessionShell(),
-    hasStdin: bytes.length > 0 || feed !== "",
-  };
-  return {
-    ...scriptOf(program),
-    stdin: bytes,
+    stdin: Buffer.from(stdin, "base64"),
     maxOutput: maxOutput as number,
     live: live === true,
     feed,
     edge: edge as string,
   };
+}
+
+function programOf({ code, command, env, cwd, stdin, feed }: RunRequest, bun: string): Program {
+  return { code, command, env, cwd, bun, shell: sessionShell(), hasStdin: stdin.length > 0 || feed !== "" };
+}
+
+/** Runs nothing in a shell of its own. */
+export async function rehearseRun({ bun, workspace }: Settings, spares: Spares, clock: Clock): Promise<void> {
+  const nothing = parseRun({ command: ":" }, workspace);
+  const start = { ...scriptOf(programOf(nothing, bun)), script: "exit\n" };
+  const spare = spares.take(spares.park());
+  await execute(spare, nothing, clock.mark(), workspace, new AbortController().signal, { start });
 }
 
 /** One output stream of a run, up to its limit. */
@@ -154,8 +153,9 @@ export interface Go {
 
 /** Runs the request in the spare. The answer streams frames and ends with the program.
  *
- * If the host hangs up (`gone`), the program goes on. With `go`, the spare has the program, and starts it when it takes
- * that. Until then no output is the program's. If the process ends first, the answer says so.
+ * If the host hangs up (`gone`), the program goes on. `by`: the script that starts the program; or `go`, if the spare has
+ * the program already and starts it when it takes that. Until then no output is the program's. If the process ends
+ * first, the answer says so.
  */
 export function execute(
   spare: Spare,
@@ -163,8 +163,9 @@ export function execute(
   mark: Mark,
   workspace: string,
   gone: AbortSignal,
-  go: Go | null = null,
+  by: { readonly start: Script } | { readonly go: Go },
 ): Promise<Answer> {
+  const go = "go" in by ? by.go : null;
   const hasStarted = () => go === null || go.isTaken;
   const outbox = new Outbox(() => readers.forEach((reader) => reader.advance()), request.live);
   const outputs = [
@@ -181,11 +182,11 @@ export function execute(
     piping?.leave();
   });
   const fed = request.feed === "" ? null : beginFeed(request.feed, spare.stdin);
-  const writers = [
-    ...(fed === null ? [new PipeWriter(spare.stdin, request.stdin)] : []),
-    ...(go === null ? [new PipeWriter(spare.text, Buffer.from(request.text))] : []),
-    new PipeWriter(spare.script, Buffer.from(request.script)),
-  ];
+  const writers = fed === null ? [new PipeWriter(spare.stdin, request.stdin)] : [];
+  if ("start" in by) {
+    writers.push(new PipeWriter(spare.text, Buffer.from(by.start.text)));
+    writers.push(new PipeWriter(spare.script, Buffer.from(by.start.script)));
+  } else closeSync(spare.script);
   go?.give();
   void spare.exited.then(async (exitCode) => {
     writers.forEach((writer) => writer.close());

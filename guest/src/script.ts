@@ -90,21 +90,29 @@ export function startOf(
   return lines.join("\n") + "\n";
 }
 
+/** The code as Bun gets it. Raises EINVAL. */
+export function codeOf(code: string): string {
+  return code.trim() === "" ? ";" : withoutNul(code); // `bun -e ''` would print Bun's help
+}
+
+function withoutNul(text: string): string {
+  if (text.includes("\0")) throw new Failure("EINVAL", { message: "a NUL byte in the program" });
+  return text;
+}
+
 function invocation({ code, command, bun: path, shell, hasStdin }: Program): {
   argv: string[];
   text: string;
   input: number;
 } {
-  const subject = code ?? command ?? "";
-  if (subject.includes("\0")) throw new Failure("EINVAL", { message: "a NUL byte in the program" });
+  const subject = code === null ? withoutNul(command ?? "") : codeOf(code);
   const long = Buffer.byteLength(subject) > LONGEST_ARGUMENT;
   const text = long ? subject : "";
   const input = hasStdin ? STDIN : NOTHING;
   if (code === null && shell === null) return { argv: [], text: "", input };
   if (code === null) return { argv: [shell!, "-c", long ? evaluateCommand(shell!) : subject], text, input };
   const bun = [path, "--install=fallback"];
-  // `bun -e ''` would print Bun's help.
-  if (!long) return { argv: [...bun, "-e", subject.trim() === "" ? ";" : subject], text, input };
+  if (!long) return { argv: [...bun, "-e", subject], text, input };
   if (!hasStdin) return { argv: [...bun, "-"], text, input: TEXT };
   return { argv: [...bun, "-e", EVALUATE], text, input };
 }
