@@ -113,8 +113,8 @@ def create_app(
     metrics = metrics or Metrics()
     world = World(operations, config, authenticator, metrics, BodyMemory(), streams or OpenStreams())
     pages = _pages(ready, files, config)
-    router = Router(_routes(world, pages), redirect_slashes=False, default=Unknown(authenticator, TAKEN))
-    return Front(CrossOrigin(router, config.origins) if config.origins else router, metrics)
+    paths = FixedPaths(_routes(world, pages), Unknown(authenticator, TAKEN))
+    return Front(CrossOrigin(paths, config.origins) if config.origins else paths, metrics)
 
 
 def openapi_pages() -> tuple[Page, ...]:
@@ -141,6 +141,18 @@ def _routes(world: World, pages: tuple[Page, ...]) -> list[BaseRoute]:
         *(Route(page.path, PublicResource(page)) for page in pages),
         *(Route(asset.path, AssetResource(asset)) for asset in (*assets(), copy_script())),
     ]
+
+
+class FixedPaths:
+    """Finds fixed paths in a table. A router tries one path after the other, which it does here for all others."""
+
+    def __init__(self, routes: Sequence[BaseRoute], unknown: ASGIApp) -> None:
+        self._fixed = {route.path: route.app for route in routes if isinstance(route, Route) and "{" not in route.path}
+        self._router = Router(list(routes), redirect_slashes=False, default=unknown)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        fixed = self._fixed.get(scope["path"]) if scope["type"] == "http" else None
+        await (fixed or self._router)(scope, receive, send)
 
 
 class Front:
