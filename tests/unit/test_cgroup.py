@@ -11,6 +11,10 @@ from buntime.sandboxes.kernel.cgroup_tree import make_directory
 from buntime.sandboxes.kernel.cgroup_v1 import CgroupsV1
 from buntime.sandboxes.kernel.cgroup_v2 import CgroupsV2
 
+CPU_FILES = {
+    **{"cpu.max": "max 100000\n", "cpu.max.burst": "0\n"},
+    **{"cpu.cfs_quota_us": "-1\n", "cpu.cfs_period_us": "100000\n", "cpu.cfs_burst_us": "0\n"},
+}
 SMALL = Limits(memory=64, cpu=0.25, timeout=30, disk=64)
 
 
@@ -19,7 +23,7 @@ class Kernel:
 
     def __init__(self, root: Path, files: dict[str, str]) -> None:
         self.root = root
-        self.files = files
+        self.files = {**CPU_FILES, **files}
 
     def populate(self) -> None:
         for directory in [self.root, *(p for p in self.root.rglob("*") if p.is_dir())]:
@@ -51,6 +55,7 @@ def v2(tmp_path: Path) -> tuple[CgroupsV2, Path]:
 def test_v2_limits_the_runs_and_leaves_the_guest_its_own_memory(v2: tuple[CgroupsV2, Path]) -> None:
     cgroups, root = v2
     cgroups.create("sb1", "7:0")
+    Kernel(root, {}).populate()
     cgroups.limit("sb1", SMALL)
     assert (root / "sb1/runs/memory.max").read_text() == str(64 * MB)
     assert (root / "sb1/memory.max").read_text() == str(64 * MB + GUEST_MEMORY)
@@ -60,6 +65,7 @@ def test_v2_limits_the_runs_and_leaves_the_guest_its_own_memory(v2: tuple[Cgroup
 def test_v2_gives_a_session_its_share_of_a_core_and_as_much_again_in_a_burst(v2: tuple[CgroupsV2, Path]) -> None:
     cgroups, root = v2
     cgroups.create("sb1", None)
+    Kernel(root, {}).populate()
     cgroups.limit("sb1", SMALL)
     assert (root / "sb1/runs/cpu.max").read_text() == "25000 100000"
     assert (root / "sb1/runs/cpu.max.burst").read_text() == "25000"
@@ -117,6 +123,25 @@ def test_v1_grows_the_parent_first_and_shrinks_it_last(tmp_path: Path) -> None:
         assert (top / "runs/memory.limit_in_bytes").read_text() == str(memory * MB)
 
 
+@pytest.mark.parametrize("version", [1, 2])
+def test_limits_of_cpu_time_that_hold_already_are_not_written_again(tmp_path: Path, version: int) -> None:
+    cgroups = CgroupsV1(tmp_path, "buntime-abcd") if version == 1 else CgroupsV2(tmp_path / "buntime-abcd")
+    (tmp_path / "buntime-abcd").mkdir()
+    kernel = Kernel(tmp_path, {"memory.limit_in_bytes": "9223372036854771712"})
+    cgroups.create("sb1", None)
+    kernel.populate()
+    cgroups.limit("sb1", SMALL)
+    written = [file for file in tmp_path.rglob("cpu.*") if "runs" in file.parts and file.read_text()[-1] != "\n"]
+    assert len(written) == 2, "of a new group, the quota and the burst"
+    for file in written:
+        file.write_text(f"{file.read_text()}\n")  # as the kernel shows it
+    cgroups.limit("sb1", SMALL)
+    assert all(file.read_text()[-1] == "\n" for file in written)
+    for cpu, shares in ((1, "100000"), (0.1, "10000")):
+        cgroups.limit("sb1", Limits(memory=64, cpu=cpu, timeout=30, disk=64))
+        assert {file.read_text().split()[0] for file in written} == {shares}
+
+
 def test_v1_limits_memory_and_swap_together_where_the_kernel_counts_swap(tmp_path: Path) -> None:
     cgroups = CgroupsV1(tmp_path, "buntime-abcd")
     unlimited = "9223372036854771712"
@@ -158,6 +183,7 @@ def _swapping(root: Path, out: int) -> CgroupsV2:
     """Cgroups of a session with 64 MB, of which `out` bytes are in swap."""
     cgroups = CgroupsV2(root)
     cgroups.create("sb1", None)
+    Kernel(root, {}).populate()
     for group in (root / "sb1", root / "sb1/runs"):
         (group / "memory.swap.max").touch()
         (group / "memory.swap.current").write_text(f"{out}\n")
@@ -181,8 +207,9 @@ def test_v2_lowers_the_memory_of_a_session_by_what_it_has_in_swap(v2: tuple[Cgro
 
 
 def test_v2_lends_no_swap_where_the_kernel_does_not_count_it(v2: tuple[CgroupsV2, Path]) -> None:
-    cgroups, _ = v2
+    cgroups, root = v2
     cgroups.create("sb1", None)
+    Kernel(root, {}).populate()
     cgroups.limit("sb1", SMALL)
     assert not cgroups.lend_swap("sb1")
 

@@ -180,6 +180,12 @@ def crowds(runs: str, run: str) -> bool:
     return int(text_of(f"{runs}/pids.current")) > RUN_PIDS - FEW_PIDS
 
 
+def put_if_other(file: Path, text: str) -> None:
+    """Writes a limit of CPU time unless it is there. For each write the kernel looks at all CPU cgroups of the host."""
+    if file.read_text().strip() != text:
+        file.write_text(text)
+
+
 def memory_free(group: str, limit: int, used: int, prefix: str) -> int:
     names = ("inactive_file", "active_file")
     return limit - used + sum(field_of(f"{group}/memory.stat", prefix + name) for name in names)

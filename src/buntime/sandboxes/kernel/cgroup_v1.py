@@ -23,6 +23,7 @@ from buntime.sandboxes.kernel.cgroup import (
     crowds,
     memory_free,
     place_of,
+    put_if_other,
     whole_disk,
 )
 from buntime.sandboxes.kernel.cgroup_tree import (
@@ -230,14 +231,15 @@ def _memory_limits_v1(directory: Path, size: int) -> list[tuple[Path, int]]:
 
 def _largest_first(a: Path, a_cores: float, b: Path, b_cores: float) -> Iterator[tuple[Path, float]]:
     """A child's quota may never exceed its parent's: lift the parent's, set the child's, set the parent's."""
-    (a / "cpu.cfs_burst_us").write_text("0")
-    (a / "cpu.cfs_quota_us").write_text("-1")
+    put_if_other(a / "cpu.cfs_quota_us", "-1")
     yield b, b_cores
     yield a, a_cores
 
 
 def _set_cpu_v1(directory: Path, quota: int) -> None:
-    (directory / "cpu.cfs_burst_us").write_text("0")
-    (directory / "cpu.cfs_period_us").write_text(str(PERIOD_US))
-    (directory / "cpu.cfs_quota_us").write_text(str(quota))
-    (directory / "cpu.cfs_burst_us").write_text(str(quota))
+    burst = directory / "cpu.cfs_burst_us"
+    if int(burst.read_text()) > quota:
+        burst.write_text("0")  # it may never exceed the quota
+    put_if_other(directory / "cpu.cfs_period_us", str(PERIOD_US))
+    put_if_other(directory / "cpu.cfs_quota_us", str(quota))
+    put_if_other(burst, str(quota))

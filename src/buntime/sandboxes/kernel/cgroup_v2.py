@@ -21,6 +21,7 @@ from buntime.sandboxes.kernel.cgroup import (
     crowds,
     memory_free,
     place_of,
+    put_if_other,
     whole_disk,
 )
 from buntime.sandboxes.kernel.cgroup_tree import (
@@ -74,9 +75,11 @@ class CgroupsV2:
         _settle(top, runs, limits.memory * MB)
         for directory, cores in ((top, limits.cpu + GUEST_CPU), (runs, limits.cpu)):
             quota = int(cores * PERIOD_US)
-            (directory / "cpu.max.burst").write_text("0")
-            (directory / "cpu.max").write_text(f"{quota} {PERIOD_US}")
-            (directory / "cpu.max.burst").write_text(str(quota))
+            burst = directory / "cpu.max.burst"
+            if int(burst.read_text()) > quota:
+                burst.write_text("0")  # it may never exceed the quota
+            put_if_other(directory / "cpu.max", f"{quota} {PERIOD_US}")
+            put_if_other(burst, str(quota))
 
     def seen(self, sandbox: str) -> Mapping[str, Path]:
         return {"": self._dir(sandbox, "runs")}
