@@ -131,15 +131,28 @@ def test_limits_of_cpu_time_that_hold_already_are_not_written_again(tmp_path: Pa
     cgroups.create("sb1", None)
     kernel.populate()
     cgroups.limit("sb1", SMALL)
-    written = [file for file in tmp_path.rglob("cpu.*") if "runs" in file.parts and file.read_text()[-1] != "\n"]
-    assert len(written) == 2, "of a new group, the quota and the burst"
+    written = [file for file in tmp_path.rglob("cpu.*") if file.read_text()[-1] != "\n"]
+    assert len(written) == 4, "of the sandbox and of its runs, the quota and the burst"
     for file in written:
         file.write_text(f"{file.read_text()}\n")  # as the kernel shows it
     cgroups.limit("sb1", SMALL)
     assert all(file.read_text()[-1] == "\n" for file in written)
-    for cpu, shares in ((1, "100000"), (0.1, "10000")):
+    for cpu, shares in ((1, {"100000", "110000"}), (0.1, {"10000", "20000"})):
         cgroups.limit("sb1", Limits(memory=64, cpu=cpu, timeout=30, disk=64))
-        assert {file.read_text().split()[0] for file in written} == {shares}
+        assert {file.read_text().split()[0] for file in written} == shares
+
+
+def test_v1_limits_a_group_that_a_killed_server_left_without_a_limit(tmp_path: Path) -> None:
+    cgroups = CgroupsV1(tmp_path, "buntime-abcd")
+    kernel = Kernel(tmp_path, {"memory.limit_in_bytes": "9223372036854771712"})
+    cgroups.create("sb1", None)
+    kernel.populate()
+    cgroups.limit("sb1", SMALL)
+    quota = tmp_path / "cpu/buntime-abcd/sb1/cpu.cfs_quota_us"
+    before = quota.read_text()
+    quota.write_text("-1\n")
+    cgroups.limit("sb1", SMALL)
+    assert quota.read_text() == before
 
 
 def test_v1_limits_memory_and_swap_together_where_the_kernel_counts_swap(tmp_path: Path) -> None:

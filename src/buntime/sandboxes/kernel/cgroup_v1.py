@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -88,10 +88,10 @@ class CgroupsV1:
             file.write_text(str(size))
         with suppress(FileNotFoundError):  # this kernel may not count it
             (pairs[1][0] / self.SOCKETS).write_text(str(runs // SOCKET_SHARE))
-        for directory, cores in _largest_first(
-            self._dir("cpu", sandbox), limits.cpu + GUEST_CPU, self._dir("cpu", sandbox, "runs"), limits.cpu
-        ):
-            _set_cpu_v1(directory, int(cores * PERIOD_US))
+        _limit_cpu(
+            (self._dir("cpu", sandbox), int((limits.cpu + GUEST_CPU) * PERIOD_US)),
+            (self._dir("cpu", sandbox, "runs"), int(limits.cpu * PERIOD_US)),
+        )
 
     def seen(self, sandbox: str) -> Mapping[str, Path]:
         return {controller: self._dir(controller, sandbox, "runs") for controller in self.SEEN}
@@ -229,17 +229,20 @@ def _memory_limits_v1(directory: Path, size: int) -> list[tuple[Path, int]]:
     return [*swap, (directory / "memory.limit_in_bytes", size)]
 
 
-def _largest_first(a: Path, a_cores: float, b: Path, b_cores: float) -> Iterator[tuple[Path, float]]:
-    """A child's quota may never exceed its parent's: lift the parent's, set the child's, set the parent's."""
-    put_if_other(a / "cpu.cfs_quota_us", "-1")
-    yield b, b_cores
-    yield a, a_cores
+def _limit_cpu(parent: tuple[Path, int], child: tuple[Path, int]) -> None:
+    """Gives both groups their quotas, in microseconds of a period."""
+    if all(_has_cpu(group, quota) for group, quota in (parent, child)):
+        return
+    # A child's quota may never exceed its parent's: lift the parent's, set the child's, set the parent's.
+    put_if_other(parent[0] / "cpu.cfs_quota_us", "-1")
+    for group, quota in (child, parent):
+        burst = group / "cpu.cfs_burst_us"
+        if int(burst.read_text()) > quota:
+            burst.write_text("0")  # it may never exceed the quota
+        put_if_other(group / "cpu.cfs_period_us", str(PERIOD_US))
+        put_if_other(group / "cpu.cfs_quota_us", str(quota))
+        put_if_other(burst, str(quota))
 
 
-def _set_cpu_v1(directory: Path, quota: int) -> None:
-    burst = directory / "cpu.cfs_burst_us"
-    if int(burst.read_text()) > quota:
-        burst.write_text("0")  # it may never exceed the quota
-    put_if_other(directory / "cpu.cfs_period_us", str(PERIOD_US))
-    put_if_other(directory / "cpu.cfs_quota_us", str(quota))
-    put_if_other(burst, str(quota))
+def _has_cpu(group: Path, quota: int) -> bool:
+    return all(int((group / name).read_text()) == quota for name in ("cpu.cfs_quota_us", "cpu.cfs_burst_us"))
