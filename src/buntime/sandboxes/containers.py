@@ -146,6 +146,8 @@ class Containers:
             pid = self._runtime.run(self._place(record, namespace.path), self._settings.seccomp)
         finally:
             namespace.close()
+        if purpose is not None:
+            self.keep_root(sandbox)
         reached("make: started")
         init = records.open_process(pid)
         if init is None:
@@ -223,6 +225,10 @@ class Containers:
     def _record(self, sandbox: LocalSandbox, record: Record) -> None:
         records.write(self.directory(sandbox.id), record)
         sandbox.serve(record, self._image_env(record))
+
+    def keep_root(self, sandbox_id: str) -> None:
+        """To be called when the sandbox has a session: `attach` is for parked ones."""
+        self._runtime.keep_root(self._container(sandbox_id))
 
     def limit(self, record: Record, limits: Limits) -> None:
         """Blocking."""

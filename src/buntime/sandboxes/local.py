@@ -179,6 +179,7 @@ class LocalSandboxes:
             records.write(self._containers.directory(sandbox.id), sandbox.record)
             reached("claim: recorded")
             used = read_new(self._machinery.cgroups, sandbox.id, self._part.interface(sandbox.record.slot))
+            self._containers.keep_root(sandbox.id)
             sandbox.begin()
             sandbox.claimed(looks_the_same=look_alike(limits, self._settings.parked_limits))
             if limits != self._settings.parked_limits:
