@@ -179,9 +179,7 @@ class PreparedProcesses {
     const argv = [this.bun, "--install=fallback", "--preload", this.boot, "-e", PLACEHOLDER];
     const moved = `${TAKEN}<&${STDIN} ${READY}<&${STDIN} ${CODE}<&${TEXT}`;
     const script = startOf(argv, environment, NOTHING, [], moved);
-    const [noScript, noInput] = [openSync("/dev/null", "w"), openSync("/dev/null", "w")]; // for ends in use already
-    const spare = this.#taken(spares, pid, [noScript, noInput]);
-    this.#wait(spare, { ...spare, script: noScript, stdin: noInput }, environment, seen);
+    const spare = this.#wait(spares, pid, environment, seen);
     new PipeWriter(spare.script, Buffer.from(script));
     for (const deadline = Date.now() + PATIENCE; !isReady(pid); await Bun.sleep(LOOK))
       if (Date.now() > deadline || !this.#waiting.has(pid))
@@ -192,9 +190,7 @@ class PreparedProcesses {
   rehearse(spares: Spares, environment: RunEnvironment, code: string): Prepared | null {
     const seen = surroundings(environment, this.bun);
     if (seen === null) return null;
-    const [noScript, noInput] = [openSync("/dev/null", "w"), openSync("/dev/null", "w")];
-    const spare = this.#taken(spares, spares.park(), [noScript, noInput]);
-    this.#wait(spare, { ...spare, script: noScript, stdin: noInput }, environment, seen);
+    const spare = this.#wait(spares, spares.park(), environment, seen);
     new PipeWriter(spare.script, Buffer.from("exit\n"));
     try {
       return this.take(spare.pid, environment, code);
@@ -203,15 +199,19 @@ class PreparedProcesses {
     }
   }
 
-  /** `usable`: the spare for the run, with other ends in place of those that are in use. */
-  #wait(spare: Spare, usable: Spare, environment: RunEnvironment, seen: ReadonlyMap<string, string>): void {
+  /** Takes the spare, which waits from now on, and returns it. Raises ESRCH. */
+  #wait(spares: Spares, pid: number, environment: RunEnvironment, seen: ReadonlyMap<string, string>): Spare {
+    const [noScript, noInput] = [openSync("/dev/null", "w"), openSync("/dev/null", "w")]; // for ends in use already
+    const spare = this.#taken(spares, pid, [noScript, noInput]);
     const token = new Token(spare.stdin);
-    this.#waiting.set(spare.pid, { spare: usable, token, environment: nameOf(environment), seen });
+    const usable = { ...spare, script: noScript, stdin: noInput };
+    this.#waiting.set(pid, { spare: usable, token, environment: nameOf(environment), seen });
     void spare.exited.then(() => {
       token.close();
-      if (this.#waiting.delete(spare.pid))
-        [usable.script, usable.stdin, spare.text, spare.stdout, spare.stderr].forEach((end) => closeSync(end));
+      if (this.#waiting.delete(pid))
+        [noScript, noInput, spare.text, spare.stdout, spare.stderr].forEach((end) => closeSync(end));
     });
+    return spare;
   }
 
   #taken(spares: Spares, pid: number, opened: readonly number[]): Spare {
