@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from socket import create_server
 from string import Template
@@ -76,9 +76,8 @@ async def bare_chain(context: Context, guests: int) -> AsyncIterator[BareChain]:
         with create_server(("127.0.0.1", 0)) as free:
             port = int(free.getsockname()[1])
         stack.enter_context(running(scratch / "nginx", FRONT.substitute(socket=socket, port=port), "127.0.0.1", port))
-        async with AsyncExitStack() as clients:
-            client = Client(f"http://127.0.0.1:{port}", "", context.server.config.metrics_socket)
-            chain = BareChain(await clients.enter_async_context(client))
+        async with Client(f"http://127.0.0.1:{port}", "", context.server.config.metrics_socket) as client:
+            chain = BareChain(client)
             for guest in range(guests):
                 await chain.prepare(guest)
             yield chain
