@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from buntime.daemon.tasks import Tasks, cancel_and_wait
+from buntime.errors import Unavailable
 from buntime.sandboxes.pool import COUNTED, Pool
 from tests.waiting import eventually
 
@@ -28,6 +29,8 @@ class Parked:
         self.has_counted_spare = True
 
     async def park(self) -> None: ...
+
+    async def keep_spare(self) -> None: ...
 
     async def prepare(self) -> None:
         self.is_prepared = self.id != FAILS
@@ -66,6 +69,121 @@ async def test_a_burst_of_claims_has_one_for_each() -> None:
         for _ in boxes:
             pool.take_parked()
     assert all(box.has_counted_spare for box in boxes)
+
+
+# --- claims that find none ---
+
+
+class Starts:
+    """Starts of sandboxes, each of which ends when the test says so."""
+
+    def __init__(self) -> None:
+        self.under_way: list[asyncio.Future[Any]] = []
+        self.destroyed: list[str] = []
+
+    async def start(self) -> Any:
+        outcome = asyncio.get_running_loop().create_future()
+        self.under_way.append(outcome)
+        return await asyncio.shield(outcome)
+
+    async def destroy(self, sandbox: str) -> None:
+        self.destroyed.append(sandbox)
+
+
+@asynccontextmanager
+async def _empty(starts: Starts, size: int = 2) -> AsyncIterator[Pool]:
+    async with Tasks() as tasks:
+        yield Pool(
+            size,
+            0,
+            tasks,
+            require_room=lambda: None,
+            start=starts.start,
+            destroy=starts.destroy,
+            is_busy=lambda: False,
+        )
+
+
+async def _claim(pool: Pool, starts: Starts) -> asyncio.Task[Any]:
+    """One whose start is under way."""
+    count = len(starts.under_way)
+    claim = asyncio.create_task(pool.take())
+    await eventually(lambda: len(starts.under_way) > count)
+    return claim
+
+
+async def test_a_claim_gets_the_sandbox_that_is_started_for_it() -> None:
+    starts, box = Starts(), cast("Any", Parked(1))
+    async with _empty(starts) as pool:
+        claim = await _claim(pool, starts)
+        starts.under_way[0].set_result(box)
+        assert await claim is box
+        assert len(pool) == 0
+
+
+async def test_a_claim_that_waits_too_long_is_told_when_to_come_again_and_the_next_one_has_its_sandbox(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("buntime.sandboxes.pool.LONGEST_WAIT", 0.01)
+    starts, box = Starts(), cast("Any", Parked(1))
+    async with _empty(starts) as pool:
+        with pytest.raises(Unavailable) as refused:
+            await pool.take()
+        assert int(str(refused.value.details["retryAfter"])) >= 1
+        starts.under_way[0].set_result(box)
+        await eventually(lambda: len(pool) == 1)
+        assert await pool.take() is box
+    assert not starts.destroyed
+
+
+async def test_the_sandbox_of_a_claim_that_left_is_for_the_next_one() -> None:
+    starts, box = Starts(), cast("Any", Parked(1))
+    async with _empty(starts) as pool:
+        claim = await _claim(pool, starts)
+        await cancel_and_wait(claim)
+        starts.under_way[0].set_result(box)
+        await eventually(lambda: len(pool) == 1)
+        assert pool.take_parked() is box
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_claim_that_leaves_as_its_sandbox_comes_does_not_lose_it(turns: int) -> None:
+    starts = Starts()
+    async with _empty(starts) as pool:
+        claim = await _claim(pool, starts)
+        starts.under_way[0].set_result(Parked(1))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await cancel_and_wait(claim)
+        await eventually(lambda: pool.ids == set() if not claim.cancelled() else pool.ids == {"sb1"})
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+async def test_a_late_sandbox_that_has_no_place_is_destroyed(is_closed: bool) -> None:
+    starts = Starts()
+    async with _empty(starts, size=1) as pool:
+        claim = await _claim(pool, starts)
+        await cancel_and_wait(claim)
+        if is_closed:
+            pool.empty()
+        else:
+            pool.add(cast("Any", Parked(2)))
+        starts.under_way[0].set_result(Parked(1))
+        await eventually(lambda: starts.destroyed == ["sb1"])
+        assert pool.ids == (set() if is_closed else {"sb2"})
+
+
+async def test_a_claim_is_told_that_its_start_failed() -> None:
+    starts = Starts()
+    async with _empty(starts) as pool:
+        claim = await _claim(pool, starts)
+        starts.under_way[0].set_exception(Unavailable("no", 5))
+        with pytest.raises(Unavailable, match="no"):
+            await claim
+        claim = await _claim(pool, starts)
+        await cancel_and_wait(claim)
+        starts.under_way[1].set_exception(Unavailable("no", 5))
+        assert len(pool) == 0
 
 
 # --- those with a started Bun ---

@@ -31,10 +31,14 @@ class Line:
         """
         if self.waiting < FREE or (self.waiting + 1) * self._pace <= LONGEST_WAIT:
             return
+        raise self.refusal()
+
+    def refusal(self) -> Unavailable:
+        """For a claim that waits no longer, or does not begin to."""
         now = self._clock()
         self._next_turn = max(self._next_turn, now) + self._pace
         seconds = min(LONGEST_RETRY, math.ceil(self._next_turn - now))
-        raise Unavailable("This host starts sessions as fast as it can, and others wait before this one.", seconds)
+        return Unavailable("This host starts sessions as fast as it can, and others wait before this one.", seconds)
 
     @contextmanager
     def place(self) -> Iterator[None]:

@@ -12,7 +12,7 @@ import structlog
 from buntime.daemon.tasks import Tasks
 from buntime.errors import Unavailable
 from buntime.ports import SandboxGone
-from buntime.sandboxes.line import Line
+from buntime.sandboxes.line import LONGEST_WAIT, Line
 from buntime.sandboxes.sandbox import LocalSandbox
 
 log = structlog.get_logger()
@@ -53,6 +53,7 @@ class Pool:
         self._claimed_at = 0.0
         self._claimed = asyncio.Event()
         self._line = Line()  # claims that found nothing parked
+        self._is_closed = False
         self.claims = self.misses = 0  # since the start
 
     def __iter__(self) -> Iterator[LocalSandbox]:
@@ -84,7 +85,7 @@ class Pool:
         if parked := self.take_parked():
             return parked
         self._line.require()
-        return await self.started(self._start)
+        return await self._started_in_time()
 
     def take_parked(self, *, bare: bool = False) -> LocalSandbox | None:
         """A parked sandbox, or None when none is parked. `bare`: rather one in which no Bun has started."""
@@ -114,15 +115,68 @@ class Pool:
         """For a claim that found nothing parked: starts a sandbox at once, while the pool waits. Raises Unavailable."""
         with self._line.place():
             sandbox = await start()
-        self._tasks.start(sandbox.keep_spare(), f"first spare for {sandbox.id}")
+        self._keep_spare(sandbox)
         return sandbox
+
+    def _keep_spare(self, sandbox: LocalSandbox) -> None:
+        self._tasks.start(sandbox.keep_spare(), f"first spare for {sandbox.id}")
+
+    async def _started_in_time(self) -> LocalSandbox:
+        """The same for a sandbox that any claim may have. If this one waits too long or leaves, it is parked for
+        another."""
+        claim: asyncio.Future[LocalSandbox] = asyncio.get_running_loop().create_future()
+        self._tasks.start(self._start_for(claim), "start for a claim")
+        try:
+            async with asyncio.timeout(LONGEST_WAIT):
+                sandbox = await claim
+        except BaseException as failed:
+            if not claim.cancel() and not claim.cancelled() and claim.exception() is None:  # it came just now
+                self._tasks.start(self._add_late(claim.result()), "park a late start")
+            if isinstance(failed, TimeoutError):
+                raise self._line.refusal() from failed
+            raise
+        self._keep_spare(sandbox)
+        return sandbox
+
+    async def _start_for(self, claim: asyncio.Future[LocalSandbox]) -> None:
+        try:
+            with self._line.place():
+                sandbox = await self._start()
+        except Exception as failed:
+            if not claim.done():
+                claim.set_exception(failed)
+            elif not isinstance(failed, Unavailable):  # that is in the log
+                raise
+            return
+        except BaseException:
+            claim.cancel()
+            raise
+        if claim.done():
+            await self._add_late(sandbox)
+        else:
+            claim.set_result(sandbox)
+
+    async def _add_late(self, sandbox: LocalSandbox) -> None:
+        if self.is_full or self._is_closed:
+            await self._destroy(sandbox.id)
+        else:
+            await self._add_parked(sandbox)
+
+    async def _add_parked(self, sandbox: LocalSandbox) -> None:
+        try:
+            await sandbox.park()
+        except (SandboxGone, OSError) as failed:
+            await self._destroy(sandbox.id)
+            raise Unavailable("A parked sandbox failed.") from failed
+        self.add(sandbox)
 
     def add(self, sandbox: LocalSandbox) -> None:
         self._parked.append(sandbox)
         self._count_next()
 
     def empty(self) -> list[LocalSandbox]:
-        """Takes out all parked sandboxes."""
+        """Takes out all parked sandboxes. None is parked any more."""
+        self._is_closed = True
         parked, self._parked = list(self._parked), deque()
         return parked
 
@@ -144,13 +198,7 @@ class Pool:
                 await asyncio.sleep(REST_SECONDS)
                 continue
             self._require_room()
-            sandbox = await self._start()
-            try:
-                await sandbox.park()
-            except (SandboxGone, OSError) as failed:
-                await self._destroy(sandbox.id)
-                raise Unavailable("A parked sandbox failed.") from failed
-            self.add(sandbox)
+            await self._add_parked(await self._start())
 
     async def _prepare(self) -> None:
         """Has a Bun started in the sandboxes that are claimed next, as long as the pool is full."""

@@ -3,8 +3,9 @@
 Half of Bun's start is page faults in its binary, and much of its end is to forget these pages again. The kernel maps
 512 pages at once where the file is in huge pages, which a tmpfs can promise and few other file systems can.
 
-The copy lies over the image's own file, as a layer of the overlays (`mounts.py`). It outlives the server, as sandboxes
-do. A host that cannot do this uses the image's files as they are.
+Its text has another place in the file, so that huge pages can hold it (`aligned.py`). The copy lies over the image's
+own file, as a layer of the overlays (`mounts.py`). It outlives the server, as sandboxes do. A host that cannot do this
+uses the image's files as they are.
 """
 
 import hashlib
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import structlog
 
+from buntime.sandboxes.kernel.aligned import copy_aligned
 from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.kernel.mount_calls import MS_NODEV, MS_NOSUID, detached, map_ids, mount, unmount
 from buntime.sandboxes.kernel.user_namespaces import id_map
@@ -24,7 +26,7 @@ log = structlog.get_logger()
 BUN = Path("usr/local/bin/bun")
 ROOT, GUEST = "root", "guest"  # what lies over the root file system of an image, and over the guest's programs
 SLACK = 8 << 20  # bytes
-PIECE = 2 << 20  # bytes: a huge page
+LAYOUT = 2  # of the copy. Raise it when a later server must not use those that are there
 
 
 class Huge:
@@ -71,7 +73,7 @@ class Huge:
 def _name(image: Path) -> str:
     """Images that have hard links of one Bun have one copy."""
     stats = (image / BUN).stat()
-    identity = f"{stats.st_dev} {stats.st_ino} {stats.st_size} {stats.st_mtime_ns}"
+    identity = f"{LAYOUT} {stats.st_dev} {stats.st_ino} {stats.st_size} {stats.st_mtime_ns}"
     return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
@@ -86,7 +88,7 @@ def _make(place: Path, image: Path) -> None:
     bun.parent.mkdir()
     (root / BUN).parent.mkdir(parents=True)
     with (image / BUN).open("rb") as source, bun.open("wb") as copy:
-        shutil.copyfileobj(source, copy, PIECE)
+        copy_aligned(source, copy)
     (root / BUN).hardlink_to(bun)
     for each in (BUN, *BUN.parents):  # in the overlay, a directory looks like its uppermost one
         shutil.copystat(image / each, root / each)
