@@ -22,7 +22,7 @@ from buntime.sandboxes.kernel.commands import HostCommandFailed, call
 from buntime.sandboxes.kernel.host import BLOCK, RESERVED, Part, blocks_for, require_blocks
 from buntime.sandboxes.network.edge_rules import edge_rules
 from buntime.sandboxes.network.host_settings import SYSCTLS, host_settings
-from buntime.sandboxes.network.namespaces import Network, edge_user, takes_timeouts
+from buntime.sandboxes.network.namespaces import Network, check_rules, edge_user, takes_timeouts
 from buntime.sandboxes.network.rules import whole
 from buntime.stores.opening import check as check_store
 from buntime.stores.unusable import StoreUnusable
@@ -286,7 +286,7 @@ def _packet_filter(config: Config) -> Iterator[Finding]:
     short = takes_timeouts()
     rules = whole(network.table, part, edge_user(), {}, counted, short=short)
     try:
-        call(["nft", "--check", "-f", "-"], rules)  # this may load modules
+        check_rules(rules)
     except HostCommandFailed as failed:
         reason = str(failed).splitlines()[0]
         yield Finding(
