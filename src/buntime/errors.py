@@ -396,6 +396,10 @@ class Unavailable(BuntimeError):
         super().__init__(message, retryAfter=retry_after, **details)
 
 
+class Crowded(Unavailable):
+    """Others wait for the sandboxes that this host starts next. To free memory or files would not help."""
+
+
 class CommitUnknown(Unavailable):
     """The store was lost during a commit: what was to be stored may be there or not. It must not be undone."""
 

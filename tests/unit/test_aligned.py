@@ -106,6 +106,11 @@ def test_no_segment_loses_its_own_alignment() -> None:
         usual()[:54] + b"\xff" + usual()[55:],
         usual()[:58] + b"\xff" + usual()[59:],
         usual()[:56] + b"\xff\xff" + usual()[58:],
+        usual()[:32] + b"\xff" * 8 + usual()[40:],
+        usual()[:40] + b"\xff" * 8 + usual()[48:],
+        usual()[: usual().rindex(b"data") + 4 + 64 + 24]
+        + b"\xff" * 8
+        + usual()[usual().rindex(b"data") + 4 + 64 + 32 :],
         program((LOAD, RUN, 0, BASE + 0x9000, b"x" * 0x3000, PAGE)),
         program((LOAD, READ, 0, BASE, b"r" * 0x3000, PAGE)),
         program((LOAD, READ, 0, BASE, b"r" * 0x4000, PAGE), (LOAD, RUN, 0x1000, BASE + 0x9000, b"x" * 0x1000, PAGE)),
@@ -123,6 +128,9 @@ def test_no_segment_loses_its_own_alignment() -> None:
         "other segments",
         "other sections",
         "more segments than it has",
+        "segments beyond all files",
+        "sections beyond all files",
+        "a section beyond all files",
         "text at its beginning",
         "no text",
         "parts that overlap",

@@ -1,5 +1,6 @@
 """Which pages of a process are pushed out, and in which portions."""
 
+import io
 import os
 from pathlib import Path
 
@@ -62,3 +63,10 @@ def test_an_eighth_of_the_hosts_swap_stays_free(monkeypatch: pytest.MonkeyPatch,
 def test_the_hosts_swap_is_what_proc_says() -> None:
     fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     assert pageout.swap()[0] >> 10 == int(fields["SwapTotal"].split()[0])
+
+
+def test_each_line_is_answered_though_the_sandbox_has_ended(tmp_path: Path) -> None:
+    gone = os.fsencode(tmp_path / "gone")
+    answers = io.BytesIO()
+    pageout.serve(io.BytesIO(b"\t".join([gone, gone]) + b"\n" + b"\t".join([gone, gone]) + b"\n"), answers)
+    assert answers.getvalue() == b"\n\n"

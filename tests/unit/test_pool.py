@@ -9,7 +9,8 @@ from typing import Any, cast
 import pytest
 
 from buntime.daemon.tasks import Tasks, cancel_and_wait
-from buntime.errors import Unavailable
+from buntime.errors import SessionBusy, Unavailable
+from buntime.ports import SandboxGone
 from buntime.sandboxes.pool import COUNTED, Pool
 from tests.waiting import eventually
 
@@ -21,6 +22,7 @@ class Parked:
         self.id = f"sb{number}"
         self.has_counted_spare = False
         self.is_prepared = False
+        self.is_killed = False
 
     def is_alive(self) -> bool:
         return True
@@ -31,6 +33,9 @@ class Parked:
     async def park(self) -> None: ...
 
     async def keep_spare(self) -> None: ...
+
+    async def kill(self) -> None:
+        self.is_killed = True
 
     async def prepare(self) -> None:
         self.is_prepared = self.id != FAILS
@@ -160,7 +165,7 @@ async def test_a_claim_that_leaves_as_its_sandbox_comes_does_not_lose_it(turns: 
 
 @pytest.mark.parametrize("is_closed", [False, True])
 async def test_a_late_sandbox_that_has_no_place_is_destroyed(is_closed: bool) -> None:
-    starts = Starts()
+    starts, box = Starts(), Parked(1)
     async with _empty(starts, size=1) as pool:
         claim = await _claim(pool, starts)
         await cancel_and_wait(claim)
@@ -168,9 +173,39 @@ async def test_a_late_sandbox_that_has_no_place_is_destroyed(is_closed: bool) ->
             pool.empty()
         else:
             pool.add(cast("Any", Parked(2)))
-        starts.under_way[0].set_result(Parked(1))
+        starts.under_way[0].set_result(box)
         await eventually(lambda: starts.destroyed == ["sb1"])
+        assert box.is_killed
         assert pool.ids == (set() if is_closed else {"sb2"})
+
+
+async def test_a_sandbox_that_is_parked_while_the_pool_is_emptied_is_destroyed() -> None:
+    class Slow(Parked):
+        async def park(self) -> None:
+            pool.empty()
+
+    starts, box = Starts(), Slow(1)
+    async with _empty(starts) as pool:
+        await cancel_and_wait(await _claim(pool, starts))
+        starts.under_way[0].set_result(box)
+        await eventually(lambda: starts.destroyed == ["sb1"])
+        assert box.is_killed
+        assert len(pool) == 0
+
+
+@pytest.mark.parametrize("failure", [SandboxGone("it ended"), SessionBusy("no process"), OSError("no file")])
+async def test_a_late_sandbox_that_cannot_be_parked_is_destroyed(failure: Exception) -> None:
+    class Failing(Parked):
+        async def park(self) -> None:
+            raise failure
+
+    starts, box = Starts(), Failing(1)
+    async with _empty(starts) as pool:
+        await cancel_and_wait(await _claim(pool, starts))
+        starts.under_way[0].set_result(box)
+        await eventually(lambda: starts.destroyed == ["sb1"])
+        assert box.is_killed
+        assert len(pool) == 0
 
 
 async def test_a_claim_is_told_that_its_start_failed() -> None:

@@ -278,7 +278,7 @@ class Sessions:
         try:
             return await self._sandboxes.claim(session_id, limits, image, layer)
         except errors.Unavailable as full:
-            if not await self._lifecycle.relief.relieve():
+            if isinstance(full, errors.Crowded) or not await self._lifecycle.relief.relieve():
                 raise errors.HostFull(full) from None
         try:
             return await self._sandboxes.claim(session_id, limits, image, layer)

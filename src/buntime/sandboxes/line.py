@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from buntime.errors import Unavailable
+from buntime.errors import Crowded
 
 LONGEST_WAIT = 7.0  # seconds; a create has ten, and needs some for its answer
 FIRST_PACE = 0.05  # seconds between two starts, before one is known
@@ -24,7 +24,7 @@ class Line:
         self.waiting = 0
 
     def require(self) -> None:
-        """Raises Unavailable when a claim that comes now would wait too long.
+        """Raises Crowded when a claim that comes now would wait too long.
 
         Its Retry-After is true: for each sandbox that starts, one claim may wait again. Each refused claim is told
         the time of another one.
@@ -33,12 +33,12 @@ class Line:
             return
         raise self.refusal()
 
-    def refusal(self) -> Unavailable:
+    def refusal(self) -> Crowded:
         """For a claim that waits no longer, or does not begin to."""
         now = self._clock()
         self._next_turn = max(self._next_turn, now) + self._pace
         seconds = min(LONGEST_RETRY, math.ceil(self._next_turn - now))
-        return Unavailable("This host starts sessions as fast as it can, and others wait before this one.", seconds)
+        return Crowded("This host starts sessions as fast as it can, and others wait before this one.", seconds)
 
     @contextmanager
     def place(self) -> Iterator[None]:

@@ -14,7 +14,7 @@ from buntime.sandboxes.images.made import MadeImages
 from buntime.sandboxes.kernel.cgroup import Cgroups
 from buntime.sandboxes.kernel.huge import Huge
 from buntime.sandboxes.kernel.packed import Packed
-from buntime.sandboxes.kernel.reclaim import AT_ONCE
+from buntime.sandboxes.kernel.reclaim import PageOut
 from buntime.sandboxes.kernel.volume import Volumes
 from buntime.sandboxes.network.namespaces import Network
 from buntime.sandboxes.quotas import Quotas
@@ -95,7 +95,8 @@ class Machinery:
     reports: Reports = field(default_factory=Reports)
     # The kernel may let a move of a process wait. Long work in the loop's own threads must not hold up a run's.
     movers: Executor = field(default_factory=lambda: ThreadPoolExecutor(MOVERS, thread_name_prefix="cgroups"))
-    reclaims: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+    pages: PageOut = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "quotas", Quotas(self.volumes, self.tasks, self.sync))
+        object.__setattr__(self, "pages", PageOut(self.tasks))

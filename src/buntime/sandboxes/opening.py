@@ -180,7 +180,9 @@ def _open_machinery(
     stack.callback(packed.close)
     huge = Huge(config.data_dir / "huge")
     cgroups = find_cgroups(part.instance)
-    return Machinery(cgroups, volumes, network, tasks, links, _run_env(), Runs(), made, packed, huge, thaws)
+    machinery = Machinery(cgroups, volumes, network, tasks, links, _run_env(), Runs(), made, packed, huge, thaws)
+    stack.callback(machinery.pages.close)
+    return machinery
 
 
 def _name_server(config: Config, part: Part) -> NameServer:

@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 
 from buntime.daemon.tasks import Tasks
-from buntime.errors import Unavailable
+from buntime.errors import BuntimeError, Unavailable
 from buntime.ports import SandboxGone
 from buntime.sandboxes.line import LONGEST_WAIT, Line
 from buntime.sandboxes.sandbox import LocalSandbox
@@ -157,18 +157,29 @@ class Pool:
             claim.set_result(sandbox)
 
     async def _add_late(self, sandbox: LocalSandbox) -> None:
-        if self.is_full or self._is_closed:
-            await self._destroy(sandbox.id)
-        else:
-            await self._add_parked(sandbox)
+        try:
+            if self.is_full:
+                await self._give_back(sandbox)
+            else:
+                await self._park(sandbox)
+        except Unavailable as failed:
+            log.warning("late_sandbox_not_parked", sandbox=sandbox.id, reason=str(failed))
 
-    async def _add_parked(self, sandbox: LocalSandbox) -> None:
+    async def _park(self, sandbox: LocalSandbox) -> None:
+        """Adds a sandbox that has just started. Raises Unavailable, and then leaves nothing of it."""
         try:
             await sandbox.park()
-        except (SandboxGone, OSError) as failed:
-            await self._destroy(sandbox.id)
+        except (SandboxGone, BuntimeError, OSError) as failed:
+            await self._give_back(sandbox)
             raise Unavailable("A parked sandbox failed.") from failed
-        self.add(sandbox)
+        if self._is_closed:
+            await self._give_back(sandbox)
+        else:
+            self.add(sandbox)
+
+    async def _give_back(self, sandbox: LocalSandbox) -> None:
+        await sandbox.kill()  # `destroy` does not know it, and would leave its files open
+        await self._destroy(sandbox.id)
 
     def add(self, sandbox: LocalSandbox) -> None:
         self._parked.append(sandbox)
@@ -193,12 +204,12 @@ class Pool:
             await self._claimed.wait()
 
     async def _fill(self) -> None:
-        while not self.is_full:
+        while not self.is_full and not self._is_closed:
             if not self._has_time():
                 await asyncio.sleep(REST_SECONDS)
                 continue
             self._require_room()
-            await self._add_parked(await self._start())
+            await self._park(await self._start())
 
     async def _prepare(self) -> None:
         """Has a Bun started in the sandboxes that are claimed next, as long as the pool is full."""

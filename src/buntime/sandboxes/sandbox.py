@@ -57,7 +57,7 @@ class LocalSandbox:
         self.is_quiet = False  # since `quiesce`: what it wrote is on disk
         self._guest = guest
         self._machinery = machinery
-        self._reclaim = Reclaim(record.sandbox, machinery.cgroups, machinery.reclaims, machinery.tasks)
+        self._reclaim = Reclaim(record.sandbox, machinery.cgroups, machinery.pages, machinery.tasks)
         self._clearing = Clearing(machinery.network, machinery.tasks, self.held_init)
         self._launcher = Launcher(record.sandbox, directory / "runs", guest, machinery, self.is_alive, self.kill)
         self._prepared = Prepared(record.sandbox, guest, self._launcher, machinery)

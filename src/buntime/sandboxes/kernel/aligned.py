@@ -29,7 +29,10 @@ class _Plan:
 
 def copy_aligned(source: BinaryIO, target: BinaryIO) -> None:
     """Copies the file as it is if it needs no padding, or is not a program of the kind that is known here."""
-    plan = _plan(source)
+    try:
+        plan = _plan(source)
+    except (OSError, ValueError, OverflowError, struct.error):  # numbers that no file has
+        plan = None
     source.seek(0)
     if plan is not None:
         # the page may have the end of the segment before it, too

@@ -1,9 +1,10 @@
-"""Pushes the anonymous pages of a frozen sandbox out to swap: pageout.py PROCESSES MEMORY
+"""Pushes the anonymous pages of frozen sandboxes out to swap, one after the other.
 
-PROCESSES and MEMORY are cgroups: all processes of the sandbox are in or below the first; the second counts its memory.
+Each line of the standard input names one by two cgroups, with a tab between them. All processes of the sandbox are in
+or below the first; the second counts its memory. An empty line answers it. The end of the input ends the program.
 
-It is a program, started from this file with the standard library alone, because that takes 10 ms. Only killing it makes
-the kernel stop, which a thaw needs.
+It is a program, started from this file with the standard library alone. Only killing it makes the kernel stop, which a
+thaw needs.
 
 The processes are hostile. They may have many mappings with long names, may be killed meanwhile, and their pids may be
 reused. So lines are read one by one, time is bounded, and the kernel gets pidfds of processes that were in the cgroup
@@ -25,6 +26,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 SECONDS = 10.0  # for one sandbox; what is left stays in memory
 PROCESS_MADVISE, MADV_PAGEOUT = 440, 21  # the same on x86-64 and arm64
@@ -203,12 +205,17 @@ def _shared_memory() -> bytes:
     return f"{os.major(device):02x}:{os.minor(device):02x}".encode()
 
 
-def main(processes: Path, memory: Path) -> None:
-    deadline = time.monotonic() + SECONDS
-    if swap_is_free():
-        page_out(processes, deadline)
-        give_up_written(memory, deadline)
+def serve(asked: BinaryIO, answers: BinaryIO) -> None:
+    for line in asked:
+        processes, memory = (Path(os.fsdecode(path)) for path in line.rstrip(b"\n").split(b"\t"))
+        deadline = time.monotonic() + SECONDS
+        with suppress(OSError):  # the sandbox has ended
+            if swap_is_free():
+                page_out(processes, deadline)
+                give_up_written(memory, deadline)
+        answers.write(b"\n")
+        answers.flush()
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    serve(sys.stdin.buffer, sys.stdout.buffer)
