@@ -74,6 +74,12 @@ class Client:
         """Creates a session, with all defaults unless `fields` say otherwise, and returns its id."""
         return str((await self.create_with(fields))["sessionId"])
 
+    async def create_once(self, key: str) -> str:
+        """Creates a session, however often it is called with this idempotency key, and returns its id."""
+        return str(
+            msgspec.json.decode(await self.post("/sessions/create", None, {"Idempotency-Key": key}))["sessionId"]
+        )
+
     async def create_with(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Creates a session with these fields and returns the response."""
         body = msgspec.json.encode(fields) if fields else None

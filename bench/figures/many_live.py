@@ -6,6 +6,7 @@ stops if it does not help.
 
 import asyncio
 import time
+import uuid
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
 
@@ -16,7 +17,7 @@ from bench.context import Context, NotSettled, Sessions, each, sessions, stopwat
 from bench.figures.memory import both, steady
 from bench.paging import paged_out
 from bench.report import Baseline, Check, Row, ratio
-from bench.retrying import with_patience
+from bench.retrying import LATE, with_patience
 from bench.statistics import summarise
 from bench.usage import LEAST_MB, has_room, swap_mb
 from buntime.sandboxes.kernel.host import total_memory
@@ -67,7 +68,8 @@ async def measure(context: Context) -> list[Row]:
             figure="many-live",
             what=f"live sessions, of which {count - suspended} are active and {suspended} suspended",
             checks=(Check("reached", count, scale.many_live, "", least=True),),
-            note=f"{'; '.join(reasons)}; filled in {filling.seconds:.0f} s; {out} of {suspended} "
+            note=f"{'; '.join(reasons)}; filled in {filling.seconds:.0f} s; creates were asked for again "
+            f"{filling.refusals} times; {out} of {suspended} "
             f"paged out, the last {waited:.0f} s later; "
             f"one takes {(before[0] - after) / count:.2f} MB of MemAvailable; "
             + (f"no swap: {refused}" if refused else f"swap {swapped:.0f} MB, in zram {zram:.0f} MB"),
@@ -92,6 +94,7 @@ class Filling:
         self.seconds = 0.0
         self.stopped = ""  # why
         self.late: list[str] = []  # what was not there in time
+        self.refusals = 0  # creates that were asked for again: 503, or late
         self.suspended: list[str] = []
 
     async def sample(self) -> Times:
@@ -131,8 +134,10 @@ class Filling:
     async def _one(self) -> None:
         if not has_room():
             return
-        session, _ = await with_patience(self._context.client.create)
+        key = uuid.uuid4().hex
+        session, refusals = await with_patience(lambda: self._context.client.create_once(key), again=LATE)
         self._made.ids.append(session)
+        self.refusals += refusals
         await with_patience(lambda: self._context.client.execute(session, code=CODE))
 
     async def give_up(self, count: int) -> None:

@@ -12,10 +12,12 @@ from buntime.sandboxes.kernel.aligned import HUGE
 from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.kernel.huge import BUN, GUEST, ROOT, Huge
 from buntime.sandboxes.kernel.image import ensure_image
+from buntime.sandboxes.kernel.mount_calls import mount
 from tests.contracts.test_sandboxes import LIMITS, REAL, LocalHost
 
 pytestmark = REAL
 UID = 1_000_000
+KEEPS_OUT = tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 4)
 SMAPS = 'console.log(require("fs").readFileSync("/proc/self/smaps", "utf8"))'
 
 
@@ -78,6 +80,25 @@ async def test_the_next_server_uses_the_same_copy(host: LocalHost) -> None:
     before = [(place.name, place.stat().st_dev) for place in copies(host.data_dir)]
     await host.reopen({})
     assert [(place.name, place.stat().st_dev) for place in copies(host.data_dir)] == before
+
+
+@pytest.mark.parametrize("knows", [True, False])
+async def test_a_kernel_that_can_keeps_the_copy_out_of_swap(
+    knows: bool, host: LocalHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mounted(source: str, target: Path, kind: str, flags: int, options: str) -> None:
+        if not knows and "noswap" in options:
+            raise HostCommandFailed("mount buntime-huge: Invalid argument")
+        mount(source, target, kind, flags, options)
+
+    image, directory = await image_of(host), host.data_dir / "other"
+    monkeypatch.setattr("buntime.sandboxes.kernel.huge.mount", mounted)
+    huge = Huge(directory)
+    huge.offer(image, UID)
+    options = [line.split()[3] for line in Path("/proc/mounts").read_text().splitlines() if str(directory) in line]
+    assert (huge.over(image) is None) == (not copies(host.data_dir))
+    assert ["noswap" in each for each in options] == [knows and KEEPS_OUT] * len(options)
+    huge.forget()
 
 
 async def test_nothing_is_left_after_a_purge(host: LocalHost) -> None:

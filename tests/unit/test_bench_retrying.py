@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from bench.client import Refused
-from bench.retrying import with_patience
+from bench.retrying import LATE, with_patience
 
 
 class Host:
@@ -25,6 +25,14 @@ def busy(retry_after: int | None) -> Refused:
 def test_a_request_that_is_refused_for_now_is_sent_again() -> None:
     host = Host(busy(0), busy(0))
     assert asyncio.run(with_patience(host.create)) == ("ses_1", 2)
+
+
+def test_a_request_with_a_key_is_sent_again_when_it_was_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.retrying.LATE_SECONDS", 0)
+    late, going_on = Refused("/sessions/create", 408, b""), Refused("/sessions/create", 409, b"", 0)
+    assert asyncio.run(with_patience(Host(late, going_on, busy(0)).create, again=LATE)) == ("ses_1", 3)
+    with pytest.raises(Refused):
+        asyncio.run(with_patience(Host(late).create))
 
 
 @pytest.mark.parametrize("refused", [busy(None), busy(10), Refused("/sessions/create", 429, b"", 0)])

@@ -26,7 +26,7 @@ log = structlog.get_logger()
 BUN = Path("usr/local/bin/bun")
 ROOT, GUEST = "root", "guest"  # what lies over the root file system of an image, and over the guest's programs
 SLACK = 8 << 20  # bytes
-LAYOUT = 2  # of the copy. Raise it when a later server must not use those that are there
+LAYOUT = 3  # of the copy. Raise it when a later server must not use those that are there
 
 
 class Huge:
@@ -82,8 +82,7 @@ def _make(place: Path, image: Path) -> None:
     place.mkdir(mode=0o711, parents=True, exist_ok=True)
     while os.path.ismount(place):  # a killed server may have left an incomplete one
         unmount(place)
-    size = (image / BUN).stat().st_size + SLACK
-    mount("buntime-huge", place, "tmpfs", MS_NOSUID | MS_NODEV, f"mode=711,size={size},huge=always")
+    _mount(place, (image / BUN).stat().st_size + SLACK)
     root, bun = place / f"{ROOT}.new", place / GUEST / "bun"
     bun.parent.mkdir()
     (root / BUN).parent.mkdir(parents=True)
@@ -93,6 +92,16 @@ def _make(place: Path, image: Path) -> None:
     for each in (BUN, *BUN.parents):  # in the overlay, a directory looks like its uppermost one
         shutil.copystat(image / each, root / each)
     root.rename(place / ROOT)
+
+
+def _mount(place: Path, size: int) -> None:
+    """Without swap, the kernel does not look for pages that it could take from the copy. To look, it goes through all
+    programs that map a page, which may be thousands, while whoever needs memory waits."""
+    options = f"mode=711,size={size},huge=always"
+    try:
+        mount("buntime-huge", place, "tmpfs", MS_NOSUID | MS_NODEV, f"{options},noswap")
+    except HostCommandFailed:  # before Linux 6.4, and where the server is not the host's own root
+        mount("buntime-huge", place, "tmpfs", MS_NOSUID | MS_NODEV, options)
 
 
 def _try_id_map(place: Path, uid: int) -> None:
