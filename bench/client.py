@@ -76,14 +76,12 @@ class Client:
 
     async def create_once(self, key: str) -> str:
         """Creates a session, however often it is called with this idempotency key, and returns its id."""
-        return str(
-            msgspec.json.decode(await self.post("/sessions/create", None, {"Idempotency-Key": key}))["sessionId"]
-        )
+        return str((await self.create_with({}, {"Idempotency-Key": key}))["sessionId"])
 
-    async def create_with(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+    async def create_with(self, fields: Mapping[str, Any], headers: Mapping[str, str] = NONE) -> dict[str, Any]:
         """Creates a session with these fields and returns the response."""
         body = msgspec.json.encode(fields) if fields else None
-        answer: dict[str, Any] = msgspec.json.decode(await self.post("/sessions/create", body))
+        answer: dict[str, Any] = msgspec.json.decode(await self.post("/sessions/create", body, headers))
         return answer
 
     async def delete(self, session: str) -> None:

@@ -10,7 +10,7 @@ from bench import machine
 from bench.context import MS, Context
 from buntime.config import Config
 from buntime.sandboxes.kernel.cgroup_version import find_cgroups
-from buntime.sandboxes.kernel.reclaim import AFTER, command
+from buntime.sandboxes.kernel.reclaim import AFTER, command, question
 
 LOOK_SECONDS = 1.0
 PATIENCE_SECONDS = 30.0  # without another one that is out
@@ -45,8 +45,7 @@ def page_out(config: Config, sandbox: str) -> float:
     cgroups = find_cgroups(config.instance)
     cgroups.lend_swap(sandbox)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    line = "\t".join(map(str, cgroups.pages_at(sandbox))) + "\n"
-    subprocess.run(command(), input=line, text=True, stdout=subprocess.DEVNULL, check=True)
+    subprocess.run(command(), input=question(cgroups.pages_at(sandbox)), stdout=subprocess.DEVNULL, check=True)
     now = resource.getrusage(resource.RUSAGE_CHILDREN)
     cgroups.settle_swap(sandbox)
     return (now.ru_utime + now.ru_stime - before.ru_utime - before.ru_stime) * MS

@@ -117,6 +117,19 @@ async def _claim(pool: Pool, starts: Starts) -> asyncio.Task[Any]:
     return claim
 
 
+async def _comes_late(box: Parked, pool: Pool, starts: Starts) -> None:
+    """The sandbox starts for a claim that has left."""
+    await cancel_and_wait(await _claim(pool, starts))
+    starts.under_way[0].set_result(box)
+
+
+async def _is_given_back(box: Parked, pool: Pool, starts: Starts) -> None:
+    await _comes_late(box, pool, starts)
+    await eventually(lambda: starts.destroyed == ["sb1"])
+    assert box.is_killed
+    assert len(pool) == 0
+
+
 async def test_a_claim_gets_the_sandbox_that_is_started_for_it() -> None:
     starts, box = Starts(), cast("Any", Parked(1))
     async with _empty(starts) as pool:
@@ -144,9 +157,7 @@ async def test_a_claim_that_waits_too_long_is_told_when_to_come_again_and_the_ne
 async def test_the_sandbox_of_a_claim_that_left_is_for_the_next_one() -> None:
     starts, box = Starts(), cast("Any", Parked(1))
     async with _empty(starts) as pool:
-        claim = await _claim(pool, starts)
-        await cancel_and_wait(claim)
-        starts.under_way[0].set_result(box)
+        await _comes_late(box, pool, starts)
         await eventually(lambda: len(pool) == 1)
         assert pool.take_parked() is box
 
@@ -186,11 +197,7 @@ async def test_a_sandbox_that_is_parked_while_the_pool_is_emptied_is_destroyed()
 
     starts, box = Starts(), Slow(1)
     async with _empty(starts) as pool:
-        await cancel_and_wait(await _claim(pool, starts))
-        starts.under_way[0].set_result(box)
-        await eventually(lambda: starts.destroyed == ["sb1"])
-        assert box.is_killed
-        assert len(pool) == 0
+        await _is_given_back(box, pool, starts)
 
 
 @pytest.mark.parametrize("failure", [SandboxGone("it ended"), SessionBusy("no process"), OSError("no file")])
@@ -201,11 +208,7 @@ async def test_a_late_sandbox_that_cannot_be_parked_is_destroyed(failure: Except
 
     starts, box = Starts(), Failing(1)
     async with _empty(starts) as pool:
-        await cancel_and_wait(await _claim(pool, starts))
-        starts.under_way[0].set_result(box)
-        await eventually(lambda: starts.destroyed == ["sb1"])
-        assert box.is_killed
-        assert len(pool) == 0
+        await _is_given_back(box, pool, starts)
 
 
 async def test_a_claim_is_told_that_its_start_failed() -> None:

@@ -36,6 +36,11 @@ def command() -> Sequence[str]:
     return [*ENDS_WITH_SERVER, *GENTLY, sys.executable, "-I", "-S", pageout.__file__]
 
 
+def question(places: Iterable[Path]) -> bytes:
+    """What the program reads for one sandbox. `places`: see `pageout`."""
+    return b"\t".join(map(os.fsencode, places)) + b"\n"
+
+
 class PageOut:
     """The program of a host."""
 
@@ -56,7 +61,7 @@ class PageOut:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            process.stdin.write(b"\t".join(map(os.fsencode, places)) + b"\n")
+            process.stdin.write(question(places))
             is_done = await process.stdout.readline()
         except BaseException:
             self.kill()  # its answer would be taken for the next one's
