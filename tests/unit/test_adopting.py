@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -119,6 +119,7 @@ class Host:
     removed: list[str] = field(default_factory=list)
     fence: Fence = field(default_factory=Fence)
     failing: Exception | None = None  # of a stop
+    without_init: Collection[str] = ()
 
     def sandboxes(self, tasks: Tasks) -> LocalSandboxes:
         settings: Any = SimpleNamespace(
@@ -138,8 +139,8 @@ class Host:
         (self.home / "run").mkdir()
         sandboxes = LocalSandboxes(settings, PART, runtime, machinery)
         containers: Any = sandboxes._containers
-        containers.running_init = lambda sandbox_id: 0
-        containers.taken_up = self._taken_up
+        containers.runs = lambda sandbox_id: True
+        containers.left = self._left
 
         containers.limit = lambda record, limits: None
 
@@ -160,7 +161,9 @@ class Host:
         directory.mkdir(parents=True)
         records.write(directory, Record(sandbox_id, len(sandbox_id), "img", "secret", session_id, records.GENERATION))
 
-    def _taken_up(self, record: Record, init: int) -> Box:
+    def _left(self, record: Record) -> Box | None:
+        if record.sandbox in self.without_init:
+            return None
         box = Box(record, self.ways.get(record.sandbox, _at_once), fence=self.fence)
         self.boxes[record.sandbox] = box
         return box
@@ -215,6 +218,20 @@ async def test_a_sandbox_that_fails_in_any_way_is_killed_and_the_others_are_adop
     assert await sandboxes.get("bad") is None
     assert [name for name in owned if await sandboxes.get(name)] == list("abcdefgh")
     assert [entry["sandbox"] for entry in logs if entry["event"] == "sandbox_not_adopted"] == ["bad"]
+
+
+async def test_a_sandbox_whose_first_process_has_ended_is_removed(tmp_path: Path) -> None:
+    host, lost = Host(tmp_path, without_init=["bad", "doomed"]), Lost()
+    owned = _owned(host, "bad", "doomed", "good")
+    async with Tasks() as tasks:
+        sandboxes = host.sandboxes(tasks)
+        await sandboxes.recover(owned)
+        sandboxes.on_lost(lost.note)
+        await sandboxes.kill("doomed")
+        await sandboxes.adopt()
+    assert host.removed == ["bad"]
+    assert lost.ids == ["ses_bad"]
+    assert [name for name in owned if await sandboxes.get(name)] == ["good"]
 
 
 async def test_a_start_waits_for_no_sandbox(tmp_path: Path, tasks: Tasks) -> None:

@@ -34,7 +34,6 @@ Current = Callable[[str], Awaitable[Session | None]]
 class Found:
     record: Record
     session: Session | None  # as the store had it at the start; nothing of this host changes it before the adoption
-    init: int  # a pidfd
 
     @property
     def is_parked(self) -> bool:
@@ -92,10 +91,10 @@ class Adoption:
 
     def find(self, record: Record, session: Session | None) -> bool:
         """Notes a sandbox that an earlier server left. False when it does not run."""
-        init = self._containers.running_init(record.sandbox)
-        if init is not None:
-            self._waiting[record.sandbox] = Found(record, session, init)
-        return init is not None
+        runs = self._containers.runs(record.sandbox)
+        if runs:
+            self._waiting[record.sandbox] = Found(record, session)
+        return runs
 
     def look_with(self, current: Current) -> None:
         """Before a sandbox thaws, `current` says what the session with this id is now: None where this host does not
@@ -127,8 +126,9 @@ class Adoption:
         """Kills it if it waits. Returns when it is no longer about to be adopted."""
         while (under_way := self._under_way.get(sandbox_id)) and not under_way.decided.is_set():
             await under_way.decided.wait()
-        if found := self._waiting.pop(sandbox_id, None):
-            await self._containers.taken_up(found.record, found.init).kill()
+        found = self._waiting.pop(sandbox_id, None)
+        if found and (sandbox := self._containers.left(found.record)):
+            await sandbox.kill()
 
     async def urgent(self) -> None:
         """Adopts or kills what cannot wait."""
@@ -210,7 +210,10 @@ class Adoption:
     async def _tried(self, found: Found) -> bool:
         """Whether it is adopted. Otherwise it was killed. Raises NotNow."""
         session = await self._session_now(found)
-        sandbox, thaws = self._containers.taken_up(found.record, found.init), self._thaws()
+        sandbox, thaws = self._containers.left(found.record), self._thaws()
+        if sandbox is None:
+            log.warning("sandbox_not_adopted", sandbox=found.record.sandbox, reason="its first process has ended")
+            return False
         try:
             if await self._adopted(sandbox, found.record, session):
                 return True

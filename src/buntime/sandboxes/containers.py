@@ -88,6 +88,7 @@ class Containers:
         self.slots = Slots(part.slots, settings.data_dir / "run" / "slot")
         self.home = settings.data_dir / "sandboxes"
         self.home.mkdir(mode=0o700, exist_ok=True)
+        self._home = str(self.home)
 
     # --- starting ---
 
@@ -275,10 +276,20 @@ class Containers:
         """Ids of sandboxes that the runtime or the kernel knows."""
         return self._machinery.cgroups.sandboxes() | {name.rpartition("-")[2] for name in self._runtime.known()}
 
-    def running_init(self, sandbox_id: str) -> int | None:
+    def runs(self, sandbox_id: str) -> bool:
+        """Whether any of its processes lives."""
+        return self._machinery.cgroups.lives(sandbox_id)
+
+    def left(self, record: Record) -> LocalSandbox | None:
+        """The sandbox that an earlier server has left running. None when its init has ended."""
+        init = self._running_init(record.sandbox)
+        return None if init is None else self.taken_up(record, init)
+
+    def _running_init(self, sandbox_id: str) -> int | None:
         """A pidfd of its init, or None when it does not run."""
         place_of = self._machinery.cgroups.place_of
-        pid = records.running_init(self.directory(sandbox_id), lambda groups: place_of(groups) == (sandbox_id, None))
+        its = (sandbox_id, None)
+        pid = records.running_init(f"{self._home}/{sandbox_id}", lambda groups: place_of(groups) == its)
         return None if pid is None else records.open_process(pid)
 
     def directory(self, sandbox_id: str) -> Path:

@@ -15,9 +15,7 @@ class HeldSandboxes:
         self._cgroups = cgroups
 
     def all(self) -> Mapping[str, HeldSandbox]:
-        if not self._home.exists():
-            return {}
-        found = (record.read(entry) for entry in self._home.iterdir())
+        found = record.all_in(self._home).values()
         return {one.sandbox: HeldSandbox(one.session, one.volume) for one in found if one and one.session}
 
     def keep_frozen(self, sandboxes: Collection[str]) -> None:

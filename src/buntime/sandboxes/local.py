@@ -53,6 +53,7 @@ from buntime.sandboxes.local_volumes import LocalVolumes
 from buntime.sandboxes.machinery import Machinery
 from buntime.sandboxes.network.disconnecting import end_connections
 from buntime.sandboxes.pool import Pool
+from buntime.sandboxes.record import Record
 from buntime.sandboxes.removing import Removing
 from buntime.sandboxes.sandbox import LocalSandbox
 from buntime.sandboxes.used import Metered, Read, count_all, metered, read_all, read_new, read_work, with_packets
@@ -83,6 +84,7 @@ class LocalSandboxes:
         self._removing = Removing(self._containers, machinery.tasks, self.kill)
         self._lost: Callable[[str], Coroutine[Any, Any, None]] | None = None
         self._owned: Set[str] = frozenset()  # volumes of sessions at the start
+        self._remains: Set[str] | None = None  # ids of sandboxes that do not run; None before `look`
         self._starts = asyncio.Semaphore(STARTS_AT_ONCE)
         self._attaches = asyncio.Semaphore(ATTACHES_AT_ONCE)
         self._leaving = asyncio.Lock()
@@ -361,21 +363,26 @@ class LocalSandboxes:
     def _is_stood_on(self, layer: str) -> bool:
         return any(self._grounds.has_layer(image, layer) for image in self._removing.images)
 
-    async def recover(self, owned: Mapping[str, Session], layers: Collection[str] = ()) -> None:
-        found = {entry.name for entry in self._containers.home.iterdir()}
-        kept = {name: r for name in found if (r := records.read(self._containers.home / name)) is not None}
-        slots = [r.slot for r in kept.values() if r.slot != records.NO_SLOT]
+    def look(self, found: Mapping[str, Record | None], owned: Mapping[str, Session]) -> None:
+        """The first part of `recover`, which needs no network yet. `found`: see `records.all_in`. Blocking."""
+        kept = {name: record for name, record in found.items() if record is not None}
+        slots = [record.slot for record in kept.values() if record.slot != records.NO_SLOT]
         self._containers.slots.use(slots)
         self._adoption.seconds = READY_SECONDS * (1 + len(slots) / CROWD)
-
         for record in kept.values():
             if record.session is not None:
                 self._removing.note(record)
         run = {name for name, record in kept.items() if self._adoption.find(record, owned.get(name))}
+        self._remains = (found.keys() | self._containers.known()) - run
+
+    async def recover(self, owned: Mapping[str, Session], layers: Collection[str] = ()) -> None:
+        if self._remains is None:
+            self.look(records.all_in(self._containers.home), owned)
+        assert self._remains is not None
         volumes = {session.volume: session for session in owned.values()}
         self._owned = volumes.keys() | set(layers)
         await self._adoption.urgent()
-        await _each((found | self._containers.known()) - run, self._removed)
+        await _each(self._remains, self._removed)
         await self._recover_volumes(volumes, set(layers))
 
     def look_before_adopting(self, current: Current) -> None:

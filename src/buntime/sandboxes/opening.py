@@ -9,11 +9,11 @@ from pathlib import Path
 import structlog
 
 from buntime.config import Config
-from buntime.daemon.listening import Listening, listening
+from buntime.daemon.listening import listening
 from buntime.daemon.tasks import Tasks
 from buntime.egress import Rules, rules_of
 from buntime.plan import MB, Limits
-from buntime.sandboxes import record
+from buntime.sandboxes import record as records
 from buntime.sandboxes.containers import Settings
 from buntime.sandboxes.guest.client import Links
 from buntime.sandboxes.images.made import MadeImages
@@ -40,6 +40,7 @@ from buntime.sandboxes.machinery import Machinery, Runs
 from buntime.sandboxes.network import resolver
 from buntime.sandboxes.network.dnsmasq import NameServer
 from buntime.sandboxes.network.namespaces import Network
+from buntime.sandboxes.record import Record
 from buntime.session import Session
 from buntime.snapshot import MadeImage
 
@@ -77,17 +78,23 @@ async def opened(
     `owned`: sandbox id → session, as the store has it, like `layers` (ids) and the images that accounts have `made`.
     `thaws`: see `Machinery`. Raises BadSetting, NoPart and HostCommandFailed.
     """
-    part = claim_part(config)
+    part, found = claim_part(config), records.all_in(config.data_dir / "sandboxes")
     async with AsyncExitStack() as stack:
-        machinery = _open_machinery(config, part, owned, tasks, links, stack, listening(config), thaws)
+        machinery = _machinery(config, part, tasks, links, stack, thaws)
+        rules, edge = _rules_by_slot(found, owned), listening(config)
+        opening = asyncio.get_running_loop().run_in_executor(None, machinery.network.open, rules, edge)
+        try:
+            settings = _settings(config, part, image, parked_limits, machinery.volumes)
+            runtime = _runtime(config)
+            stack.callback(runtime.close)
+            sandboxes = LocalSandboxes(settings, part, runtime, machinery)
+            stack.push_async_callback(sandboxes.close)
+            sandboxes.look(found, owned)  # beside nft, which is slow where there are thousands of links
+        finally:
+            await opening
         _name_server(config, part).ensure()
         await asyncio.to_thread(machinery.huge.offer, image.path, part.first_uid(0))
         await stack.enter_async_context(resolver.answering(machinery.network, tasks))
-        settings = _settings(config, part, image, parked_limits, machinery.volumes)
-        runtime = _runtime(config)
-        stack.callback(runtime.close)
-        sandboxes = LocalSandboxes(settings, part, runtime, machinery)
-        stack.push_async_callback(sandboxes.close)
         machinery.made.keep([each.id for each in made])  # a killed server may have left one that no store has
         for each in made:
             try:
@@ -120,7 +127,9 @@ async def purge(config: Config, tasks: Tasks, links: Links) -> None:
     if (part := _part_to_leave(config)) is not None:
         nothing = Limits(memory=0, cpu=0, timeout=0, disk=0)
         async with AsyncExitStack() as stack:
-            machinery = _open_machinery(config, part, {}, tasks, links, stack)
+            machinery = _machinery(config, part, tasks, links, stack)
+            machinery.network.open({})
+            _name_server(config, part).ensure()
             settings = Settings(config.data_dir, config.images, Image("", Path()), Path(), {}, nothing, 0, 0, 0, 0, 0)
             sandboxes = LocalSandboxes(settings, part, _runtime(config), machinery)
             await sandboxes.recover({})
@@ -160,22 +169,14 @@ async def keep_names(config: Config) -> None:
         await asyncio.sleep(NAMES_SECONDS)
 
 
-def _open_machinery(
-    config: Config,
-    part: Part,
-    owned: Mapping[str, Session],
-    tasks: Tasks,
-    links: Links,
-    stack: AsyncExitStack,
-    edge: Listening | None = None,
-    thaws: Callable[[], int] = lambda: 0,
+def _machinery(
+    config: Config, part: Part, tasks: Tasks, links: Links, stack: AsyncExitStack, thaws: Callable[[], int] = lambda: 0
 ) -> Machinery:
+    """With volumes that are mounted, and a network that is still to be opened."""
     volumes = Volumes(config)
     volumes.mount()
     network = Network(part)
-    network.open(_rules_by_slot(config.data_dir / "sandboxes", owned), edge)
     stack.callback(network.close)
-    _name_server(config, part).ensure()
     made, packed = MadeImages(config.data_dir / "made", config.images), Packed(config.data_dir / "packed")
     stack.callback(packed.close)
     huge = Huge(config.data_dir / "huge")
@@ -189,13 +190,13 @@ def _name_server(config: Config, part: Part) -> NameServer:
     return NameServer(part, config.run_dir, config.resolv_conf)
 
 
-def _rules_by_slot(home: Path, owned: Mapping[str, Session]) -> dict[int, Rules]:
+def _rules_by_slot(found: Mapping[str, Record | None], owned: Mapping[str, Session]) -> dict[int, Rules]:
     """Rules of sandboxes that may still run. They must not lapse while the server starts."""
-    records = ((record.read(home / name), session) for name, session in owned.items())
+    kept = ((found.get(name), session) for name, session in owned.items())
     return {
-        found.slot: rules_of(session.network)
-        for found, session in records
-        if found is not None and found.slot != record.NO_SLOT
+        record.slot: rules_of(session.network)
+        for record, session in kept
+        if record is not None and record.slot != records.NO_SLOT
     }
 
 

@@ -63,7 +63,16 @@ def _whole(size: int) -> int:
     return -(-size // SIZE) * SIZE
 
 
-def read(directory: Path) -> Record | None:
+def all_in(home: Path) -> dict[str, Record | None]:
+    """What is in the directories of sandboxes, by their names. None as `read` has it."""
+    place = str(home)  # pathlib takes longer than the kernel, and a host has thousands
+    try:
+        return {name: read(f"{place}/{name}") for name in os.listdir(place)}  # noqa: PTH208
+    except FileNotFoundError:
+        return {}
+
+
+def read(directory: Path | str) -> Record | None:
     """The record, or None when it is missing or a crash cut it short."""
     try:
         record = Record(**msgspec.json.decode(text_of(f"{directory}/record.json")))
@@ -72,7 +81,7 @@ def read(directory: Path) -> Record | None:
         return None
 
 
-def running_init(directory: Path, is_its: Callable[[str], bool]) -> int | None:
+def running_init(directory: Path | str, is_its: Callable[[str], bool]) -> int | None:
     """The host's pid of the sandbox's init, or None when it has ended. Pids are reused, so the process must also be in
     the sandbox's own cgroup. `is_its`: whether the text of a process's /proc/PID/cgroup says so."""
     try:
