@@ -312,6 +312,23 @@ async def test_a_key_made_and_revoked_by_the_command_line_is_seen_at_once(store_
         assert await store.find_key(hash_key(secret)) is None
 
 
+async def test_accounts_and_keys_are_read_again_only_when_one_has_changed(store_path: Path) -> None:
+    async with opened(store_path) as store:
+        await store.add_account(account())
+        await store.add_key(key())
+        found, owner = await store.find_key(key().hash), await store.get_account(account().id)
+        assert found is not None
+        await store.add_session(session(), None, 1)
+        with closing(database.connect(store_path)) as other:
+            other.execute("UPDATE sessions SET version = version + 1")
+        assert await store.find_key(key().hash) is found
+        assert await store.get_account(account().id) is owner
+        await store.set_account_status(account().id, AccountStatus.SUSPENDED)
+        suspended = replace(account(), status=AccountStatus.SUSPENDED)
+        assert await store.find_key(key().hash) == (key(), suspended)
+        assert await store.get_account(account().id) == suspended
+
+
 async def test_a_change_waits_for_another_process_that_writes(store_path: Path) -> None:
     async with opened(store_path) as store:
         with closing(database.connect(store_path)) as other:
@@ -531,7 +548,7 @@ async def test_a_store_without_snapshots_keeps_what_it_has(
             insert_answer_of_version_9(connection, answer(body=b"big" * 10_000))
     async with opened(store_path) as store:
         with closing(database.connect(store_path)) as connection:
-            assert connection.execute("PRAGMA user_version").fetchone()[0] == 17
+            assert connection.execute("PRAGMA user_version").fetchone()[0] == 18
         assert await store.find_key(key().hash) == (key(), account())
         assert {found.id: found for found in await store.all_sessions()} == {full.id: full, on_image.id: on_image}
         assert await store.list_images("acc_two") == [NamedImage("a", "root-1", 5, NOW)]

@@ -92,6 +92,11 @@ def revoke_key(connection: sqlite3.Connection, key_id: str, now: int) -> bool:
     return done.rowcount == 1
 
 
+def count_changes(connection: sqlite3.Connection) -> int:
+    """A number that differs after every change of an account or a key."""
+    return int(connection.execute("SELECT number FROM account_changes").fetchone()[0])
+
+
 def find_key(connection: sqlite3.Connection, key_hash: str) -> tuple[Key, Account] | None:
     row = connection.execute(
         f"SELECT {_COLUMNS} FROM keys WHERE hash = ? AND revoked_at IS NULL", (key_hash,)

@@ -29,7 +29,7 @@ class SqliteStore(NotedUsage):
 
     All sessions are in memory, so reading them touches no disk. The memory changes on the event loop after each commit,
     in the order of the commits. A read-only connection reads everything else from the file on the loop; such a read
-    takes microseconds. Accounts and keys are cached until this or another process commits something.
+    takes microseconds. Accounts and keys are cached until this or another process changes any.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class SqliteStore(NotedUsage):
         """Use `open`."""
         super().__init__(path, reader, writer, LogCleaner(path), index)
         self._descriptor = descriptor
-        self._seen = -1  # the PRAGMA data_version of the two caches
+        self._seen = -1  # changes of accounts and keys, of which the two caches know
         self._keys: dict[str, tuple[Key, Account]] = {}
         self._accounts: dict[str, Account] = {}
         self._closing: asyncio.Task[None] | None = None
@@ -252,7 +252,7 @@ class SqliteStore(NotedUsage):
         return await self._drop(partial(answers.drop_answers, before=before, most=DROP_AT_ONCE))
 
     def _forget_if_changed(self) -> None:
-        seen = self._reader.execute("PRAGMA data_version").fetchone()[0]
+        seen = accounts.count_changes(self._reader)
         if seen != self._seen:
             self._keys.clear()
             self._accounts.clear()
