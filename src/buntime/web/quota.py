@@ -2,10 +2,12 @@
 
 import ipaddress
 import math
+from functools import lru_cache
 
 from buntime.errors import RateLimitExceeded
 from buntime.rates import Standing
 
+ADDRESSES = 4096  # that are remembered
 STRANGER_LIMIT = 60  # refused calls per minute and address
 
 
@@ -16,11 +18,17 @@ def exceeded(message: str, standing: Standing, **details: object) -> RateLimitEx
 
 def client_address(forwarded: bytes | None, peer: str) -> str:
     """Where a call comes from: the last X-Forwarded-For element, which the edge sets, or else the peer."""
-    text = (forwarded or b"").rpartition(b",")[2].strip().decode("latin-1") or peer
+    text = (forwarded or b"").rpartition(b",")[2].strip().decode("latin-1")
+    return _address(text or peer) or peer
+
+
+@lru_cache(ADDRESSES)
+def _address(text: str) -> str | None:
+    """As `ipaddress` writes it. None: it is none."""
     try:
         return str(ipaddress.ip_address(text))
     except ValueError:
-        return peer
+        return None
 
 
 def counted_address(forwarded: bytes | None, peer: str) -> str:

@@ -5,6 +5,7 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -15,7 +16,47 @@ from buntime.web.websocket import LARGEST_MESSAGE, PING_SECONDS, Connection
 
 STOP_SECONDS = 10  # for requests that run when the server stops
 BODY_WAITING = 1 << 20  # bytes
+LARGE = 64 << 10  # bytes
 STARTED_LOOK_SECONDS = 0.005
+
+
+class _Cycle(httptools_impl.RequestResponseCycle):
+    """A request and its answer."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self.transport = HeadFirst(self.transport)  # type: ignore[assignment]
+
+
+class HeadFirst:
+    """Writes the head of an answer together with the first part of its body, if that follows at once. Each write is a
+    system call, and may wake the edge."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head = b""
+
+    def write(self, data: bytes) -> None:
+        head, self._head = self._head, b""
+        if not head and data.startswith(b"HTTP/"):
+            self._head = data
+            asyncio.get_running_loop().call_soon(self._flush)
+        elif head and len(data) <= LARGE:
+            self._transport.write(head + data)
+        else:
+            self._transport.writelines([head, data] if head else [data])
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        """Nothing has followed at once."""
+        if self._head:
+            self.write(b"")
 
 
 class _Server(uvicorn.Server):
@@ -31,6 +72,7 @@ async def served(app: ASGIApp, path: Path, name: str) -> AsyncIterator[None]:
     # uvicorn stops reading a body when this much of it waits for the application, and goes on when that was taken. Its
     # 64 KiB would cost more time than the reading itself. `web.bodies.BodyMemory` bounds what is held in all.
     httptools_impl.HIGH_WATER_LIMIT = BODY_WAITING  # type: ignore[attr-defined]
+    httptools_impl.RequestResponseCycle = _Cycle  # type: ignore[assignment, misc]
     listener = _listener(path)
     try:
         server = _Server(_settings(app))

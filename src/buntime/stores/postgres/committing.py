@@ -164,9 +164,9 @@ class Committing:
         self._touched[session_id] = max(now, self._touched.get(session_id, 0))
         self._flush_later(TOUCH_SECONDS)
 
-    async def _forget_activity(self, session_id: str) -> None:
-        """What was noted before there was a session of this id."""
-        if self._touched.pop(session_id, None) is not None or session_id in self._touching:
+    async def _settle_activity(self, session_id: str) -> None:
+        """Stores what was noted for this id. A session that is added afterwards does not get it."""
+        if self._activity(session_id):
             await self._flush()
 
     def _note_rows(self, rows: Sequence[Values], stored: Callable[[], None] | None) -> None:

@@ -189,7 +189,7 @@ class PostgresStore(CountedOverHosts):
             **{f"answer_{each.name}": stored and getattr(stored, each.name) for each in fields(PackedAnswer)},
             **{"limit": limit, "is_default": session.image_name == DEFAULT_IMAGE, "opened": json.dumps(opened)},
         }
-        await self._forget_activity(session.id)
+        await self._settle_activity(session.id)
         while True:
             try:
                 added = self._change_at_once("add_session", values, events)
