@@ -11,7 +11,7 @@ from buntime.ports import Run, Sandbox
 from buntime.sandboxes.kernel.aligned import HUGE
 from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.kernel.huge import BUN, GUEST, ROOT, Huge
-from buntime.sandboxes.kernel.image import ensure_image
+from buntime.sandboxes.kernel.image import GUEST_DIR, ensure_image
 from buntime.sandboxes.kernel.mount_calls import mount
 from tests.contracts.test_sandboxes import LIMITS, REAL, LocalHost
 
@@ -66,6 +66,25 @@ async def test_a_session_sees_the_file_and_its_directories_as_they_are_in_the_im
         assert shown.strip() == f"{there.st_mode:x} 0 0 {int(there.st_mtime)}"
     names = await said(sandbox, "ls /usr/local/bin /usr/local")
     assert {*names.split()} >= {path.name for path in (image / BUN.parent).iterdir()}
+
+
+async def test_no_program_that_every_sandbox_maps_is_in_pages_that_the_kernel_could_take(host: LocalHost) -> None:
+    if not copies(host.data_dir):
+        pytest.skip("this kernel has no huge pages in a tmpfs, or no id maps for it")
+    sandbox = (await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS)).sandbox
+    maps = await said(sandbox, "cat /proc/1/maps /proc/2/maps")
+    mapped = {path for path in re.findall(r" (/\S+)$", maps, re.M)}
+    assert {f"/run/guest/{name}" for name in ("init", "ld.so", "bun", "lib/libc.so.6")} <= mapped
+    (copy,) = copies(host.data_dir)
+    for path in mapped:
+        assert (copy / GUEST / Path(path).relative_to("/run/guest")).is_file()
+    shown = await said(sandbox, "cd /run/guest && stat -c '%n %f %u %g %s %Y' init ld.so sh lib lib/*")
+    guest = (await image_of(host)) / GUEST_DIR
+    for line in shown.splitlines():
+        name, *seen = line.split()
+        there = (guest / name).stat()
+        size = seen[3] if name == "lib" else str(there.st_size)
+        assert seen == [f"{there.st_mode:x}", "0", "0", size, str(int(there.st_mtime))]
 
 
 async def test_a_session_may_replace_or_remove_its_bun(host: LocalHost) -> None:

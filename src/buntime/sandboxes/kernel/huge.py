@@ -6,18 +6,23 @@ Half of Bun's start is page faults in its binary, and much of its end is to forg
 Its text has another place in the file, so that huge pages can hold it (`aligned.py`). The copy lies over the image's
 own file, as a layer of the overlays (`mounts.py`). It outlives the server, as sandboxes do. A host that cannot do this
 uses the image's files as they are.
+
+The other programs and libraries that every sandbox maps are copied too, as they are. The kernel never looks for pages
+that it could take from this tmpfs (`_mount`).
 """
 
 import hashlib
 import os
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import structlog
 
-from buntime.sandboxes.kernel.aligned import copy_aligned
+from buntime.sandboxes.kernel.aligned import HUGE, copy_aligned
 from buntime.sandboxes.kernel.commands import HostCommandFailed
+from buntime.sandboxes.kernel.image import GUEST_DIR
 from buntime.sandboxes.kernel.mount_calls import MS_NODEV, MS_NOSUID, detached, map_ids, mount, unmount
 from buntime.sandboxes.kernel.user_namespaces import id_map
 
@@ -26,7 +31,7 @@ log = structlog.get_logger()
 BUN = Path("usr/local/bin/bun")
 ROOT, GUEST = "root", "guest"  # what lies over the root file system of an image, and over the guest's programs
 SLACK = 8 << 20  # bytes
-LAYOUT = 3  # of the copy. Raise it when a later server must not use those that are there
+LAYOUT = 4  # of the copy. Raise it when a later server must not use those that are there
 
 
 class Huge:
@@ -34,27 +39,29 @@ class Huge:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._offered: tuple[str, Path] | None = None  # name of a copy, its directory
+        self._offered: tuple[str, Path] | None = None  # of which Bun, and its directory
 
     def offer(self, image: Path, some_uid: int) -> None:
         """Makes the copy for the image, unless it is there. Forgets others. Blocking: a tenth of a second."""
-        name = _name(image)
+        files = _guest_files(image)
+        name = _digest(image / BUN, *files)
         place = self._directory / name
         try:
             self.forget(but=name)
             if not (place / ROOT).exists():
-                _make(place, image)
+                _make(place, image, files)
             _try_id_map(place, some_uid)  # only since Linux 6.3
         except (HostCommandFailed, OSError) as failed:
             log.info("no_huge_pages", reason=str(failed))
             with suppress(HostCommandFailed, OSError):
                 self.forget()
             return
-        self._offered = name, place
+        self._offered = _digest(image / BUN), place
 
     def over(self, image: Path) -> Path | None:
-        """What lies over the image, if its Bun is the one that was copied: a directory with ROOT and GUEST."""
-        if self._offered is None or _name(image) != self._offered[0]:
+        """What lies over the image, if its Bun is the one that was copied: a directory with ROOT and GUEST. Images that
+        have hard links of one Bun have one copy. GUEST is for the guest of the image that was offered."""
+        if self._offered is None or _digest(image / BUN) != self._offered[0]:
             return None
         return self._offered[1]
 
@@ -70,19 +77,26 @@ class Huge:
             self._directory.rmdir()
 
 
-def _name(image: Path) -> str:
-    """Images that have hard links of one Bun have one copy."""
-    stats = (image / BUN).stat()
-    identity = f"{LAYOUT} {stats.st_dev} {stats.st_ino} {stats.st_size} {stats.st_mtime_ns}"
-    return hashlib.sha256(identity.encode()).hexdigest()[:16]
+def _digest(*files: Path) -> str:
+    """Which files these are."""
+    stats = [file.stat() for file in files]
+    identity = [f"{one.st_dev} {one.st_ino} {one.st_size} {one.st_mtime_ns}" for one in stats]
+    return hashlib.sha256(f"{LAYOUT} {identity}".encode()).hexdigest()[:16]
 
 
-def _make(place: Path, image: Path) -> None:
+def _guest_files(image: Path) -> list[Path]:
+    """What sandboxes map of the guest's programs, without Bun. It reads its scripts once."""
+    files = (file for file in (image / GUEST_DIR).rglob("*") if file.is_file())
+    return sorted(file for file in files if file.suffix != ".js" and file.name != "bun")
+
+
+def _make(place: Path, image: Path, guest_files: Sequence[Path]) -> None:
     """ROOT gets its name when all is there."""
     place.mkdir(mode=0o711, parents=True, exist_ok=True)
     while os.path.ismount(place):  # a killed server may have left an incomplete one
         unmount(place)
-    _mount(place, (image / BUN).stat().st_size + SLACK)
+    sizes = [file.stat().st_size for file in (image / BUN, *guest_files)]
+    _mount(place, sum(-(-size // HUGE) * HUGE for size in sizes) + SLACK)
     root, bun = place / f"{ROOT}.new", place / GUEST / "bun"
     bun.parent.mkdir()
     (root / BUN).parent.mkdir(parents=True)
@@ -91,6 +105,11 @@ def _make(place: Path, image: Path) -> None:
     (root / BUN).hardlink_to(bun)
     for each in (BUN, *BUN.parents):  # in the overlay, a directory looks like its uppermost one
         shutil.copystat(image / each, root / each)
+    for file in guest_files:
+        copied = place / GUEST / file.relative_to(image / GUEST_DIR)
+        copied.parent.mkdir(exist_ok=True)
+        shutil.copy2(file, copied)
+        shutil.copystat(file.parent, copied.parent)
     root.rename(place / ROOT)
 
 
