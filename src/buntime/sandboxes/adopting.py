@@ -212,7 +212,6 @@ class Adoption:
         session = await self._session_now(found)
         sandbox, thaws = self._containers.left(found.record), self._thaws()
         if sandbox is None:
-            log.warning("sandbox_not_adopted", sandbox=found.record.sandbox, reason="its first process has ended")
             return False
         try:
             if await self._adopted(sandbox, found.record, session):
