@@ -23,6 +23,7 @@ from buntime.archives.belonging import AGREED, require_shared
 from buntime.archives.opening import archive_of, is_directory
 from buntime.config import BadSetting, Config, require_store_for_peers
 from buntime.daemon.collecting import keep_collected
+from buntime.daemon.haste import end_haste
 from buntime.daemon.limits import raise_limits
 from buntime.daemon.logs import configure_logs
 from buntime.daemon.moments import host_moments
@@ -326,6 +327,7 @@ async def _serve(config: Config) -> None:
             asyncio.get_running_loop().add_signal_handler(number, stop)
     async with running(config, _say, is_watched=sys.stderr.isatty()) as server:
         started = True
+        end_haste()
         _say(welcome(server.url, server.first_key, server.install))
         await stopped
         _say("Stopping. Sessions stay for the next start.")

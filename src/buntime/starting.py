@@ -4,10 +4,12 @@ import os
 import sys
 
 from buntime.config import BadSetting, from_environment
+from buntime.daemon.haste import make_haste
 
 
 def serve() -> None:
     """Runs the server until it is stopped. Exits with 1 and one line on stderr if it cannot run."""
+    make_haste()
     _import_logs()
     from buntime.main import serve as run  # after the logs, which all its modules import
 

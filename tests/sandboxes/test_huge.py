@@ -73,7 +73,7 @@ async def test_no_program_that_every_sandbox_maps_is_in_pages_that_the_kernel_co
         pytest.skip("this kernel has no huge pages in a tmpfs, or no id maps for it")
     sandbox = (await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS)).sandbox
     maps = await said(sandbox, "cat /proc/1/maps /proc/2/maps")
-    mapped = {path for path in re.findall(r" (/\S+)$", maps, re.M)}
+    mapped = set(re.findall(r" (/\S+)$", maps, re.M))
     assert {f"/run/guest/{name}" for name in ("init", "ld.so", "bun", "lib/libc.so.6")} <= mapped
     (copy,) = copies(host.data_dir)
     for path in mapped:
