@@ -1,4 +1,7 @@
-"""Does small works one at a time, each after a pause, like a client that thinks between two requests."""
+"""Does small works one at a time, each after a pause, like a client that thinks between two requests.
+
+After a pause, each process on the way finds little of its own in the caches of a processor that others use too.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -8,8 +11,10 @@ PAUSE_SECONDS = 0.04
 type Work[T] = Callable[[T], Awaitable[float]]
 
 
-async def by_turns[T](turns: int, things: Sequence[T], works: Mapping[str, Work[T]]) -> dict[str, list[float]]:
-    """Does each work on each thing, `turns` times.
+async def by_turns[T](
+    turns: int, things: Sequence[T], works: Mapping[str, Work[T]], pause: float = PAUSE_SECONDS
+) -> dict[str, list[float]]:
+    """Does each work on each thing, `turns` times, with so many seconds before each.
 
     The works take turns, so that other load on the machine affects all of them. Each acts on another thing than the
     last, so that the server has finished what it does after a response.
@@ -20,6 +25,6 @@ async def by_turns[T](turns: int, things: Sequence[T], works: Mapping[str, Work[
         for place in range(len(things)):
             next_ones = [(name, things[(place + number * apart) % len(things)]) for number, name in enumerate(works)]
             for name, thing in next_ones if turn % 2 == 0 else reversed(next_ones):
-                await asyncio.sleep(PAUSE_SECONDS)
+                await asyncio.sleep(pause)
                 taken[name].append(await works[name](thing))
     return taken
