@@ -327,6 +327,10 @@ async def test_accounts_and_keys_are_read_again_only_when_one_has_changed(store_
         suspended = replace(account(), status=AccountStatus.SUSPENDED)
         assert await store.find_key(key().hash) == (key(), suspended)
         assert await store.get_account(account().id) == suspended
+        with closing(database.connect(store_path)) as other:
+            other.execute("DELETE FROM account_changes")
+            other.execute("UPDATE keys SET revoked_at = 1")
+        assert await store.find_key(key().hash) is None
 
 
 async def test_a_change_waits_for_another_process_that_writes(store_path: Path) -> None:

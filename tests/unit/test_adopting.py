@@ -234,6 +234,30 @@ async def test_a_sandbox_whose_first_process_has_ended_is_removed(tmp_path: Path
     assert [name for name in owned if await sandboxes.get(name)] == ["good"]
 
 
+async def test_a_host_without_open_files_adopts_its_sandboxes_later(
+    tmp_path: Path, tasks: Tasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, tries = Host(tmp_path), list[str]()
+    sandboxes = host.sandboxes(tasks)
+    containers: Any = sandboxes._containers
+    left = containers.left
+
+    def refused(record: Record) -> Box | None:
+        tries.append(record.sandbox)
+        if len(tries) == 1:
+            raise OSError(24, "Too many open files")
+        box: Box | None = left(record)
+        return box
+
+    containers.left = refused
+    monkeypatch.setattr(adopting, "AGAIN_SECONDS", 0.01)
+    await sandboxes.recover(_owned(host, "a"))
+    await sandboxes.adopt()
+    assert tries == ["a", "a"]
+    assert await sandboxes.get("a") is not None
+    assert host.removed == []
+
+
 async def test_a_start_waits_for_no_sandbox(tmp_path: Path, tasks: Tasks) -> None:
     host = Host(tmp_path, {"a": _never})
     sandboxes = host.sandboxes(tasks)

@@ -11,6 +11,8 @@ import pytest
 from buntime.daemon.haste import AUTOGROUP, FIRST, end_haste, make_haste
 
 OWN_SESSION = """
+import os
+os.setpriority(os.PRIO_PROCESS, 0, 0)
 from buntime.daemon.haste import AUTOGROUP, end_haste, make_haste
 print(AUTOGROUP.read_text().strip())
 make_haste()
@@ -40,13 +42,30 @@ def in_thread(seen: list[Sequence[int]], start: int) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may go first")
-@pytest.mark.parametrize(("start", "first"), [(0, FIRST), (5, 5)])
+@pytest.mark.parametrize(("start", "first"), [(0, FIRST), (5, 5), (FIRST, FIRST)])
 def test_only_the_thread_that_starts_goes_first_and_only_until_it_has(start: int, first: int) -> None:
     seen: list[Sequence[int]] = []
     thread = threading.Thread(target=in_thread, args=(seen, start))
     thread.start()
     thread.join()
     assert seen == [(first, start, start), (start, start, start)]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may go first")
+def test_a_policy_that_the_operator_has_chosen_stays() -> None:
+    seen: list[tuple[int, int]] = []
+
+    def look() -> None:
+        os.setpriority(os.PRIO_PROCESS, 0, 0)
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        for step in (make_haste, end_haste):
+            step()
+            seen.append((os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0)))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert seen == [(os.SCHED_BATCH, 0)] * 2
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may go first")

@@ -66,6 +66,13 @@ async def test_a_large_body_is_not_copied(written: Written, transport: HeadFirst
     assert written.calls[0][1] is body
 
 
+async def test_a_head_whose_client_has_left_is_dropped(written: Written, transport: HeadFirst) -> None:
+    transport.write(HEAD)
+    written.is_closed = True
+    await asyncio.sleep(0)
+    assert written.calls == []
+
+
 async def test_a_close_sends_the_head_first(written: Written, transport: HeadFirst) -> None:
     transport.write(HEAD)
     assert not transport.is_closing()

@@ -210,7 +210,12 @@ class Adoption:
     async def _tried(self, found: Found) -> bool:
         """Whether it is adopted. Otherwise it was killed. Raises NotNow."""
         session = await self._session_now(found)
-        sandbox, thaws = self._containers.left(found.record), self._thaws()
+        thaws = self._thaws()
+        try:
+            sandbox = self._containers.left(found.record)
+        except OSError as failed:  # too many open files, or no memory: it runs on
+            log.warning("sandbox_not_adopted", sandbox=found.record.sandbox, reason=str(failed))
+            raise NotNow(again=True) from failed
         if sandbox is None:
             return False
         try:

@@ -10,7 +10,7 @@ import structlog
 
 from buntime.config import Config
 from buntime.daemon.listening import listening
-from buntime.daemon.tasks import Tasks
+from buntime.daemon.tasks import Tasks, to_its_end
 from buntime.egress import Rules, rules_of
 from buntime.plan import MB, Limits
 from buntime.sandboxes import record as records
@@ -91,7 +91,7 @@ async def opened(
             stack.push_async_callback(sandboxes.close)
             sandboxes.look(found, owned)  # beside nft, which is slow where there are thousands of links
         finally:
-            await opening
+            await to_its_end(opening)
         _name_server(config, part).ensure()
         await asyncio.to_thread(machinery.huge.offer, image.path, part.first_uid(0))
         await stack.enter_async_context(resolver.answering(machinery.network, tasks))

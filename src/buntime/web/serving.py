@@ -55,7 +55,7 @@ class HeadFirst:
 
     def _flush(self) -> None:
         """Nothing has followed at once."""
-        if self._head:
+        if self._head and not self.is_closing():
             self.write(b"")
 
 

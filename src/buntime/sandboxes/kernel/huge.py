@@ -107,7 +107,7 @@ def _make(place: Path, image: Path, guest_files: Sequence[Path]) -> None:
         shutil.copystat(image / each, root / each)
     for file in guest_files:
         copied = place / GUEST / file.relative_to(image / GUEST_DIR)
-        copied.parent.mkdir(exist_ok=True)
+        copied.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(file, copied)
         shutil.copystat(file.parent, copied.parent)
     root.rename(place / ROOT)

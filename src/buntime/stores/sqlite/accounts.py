@@ -92,9 +92,10 @@ def revoke_key(connection: sqlite3.Connection, key_id: str, now: int) -> bool:
     return done.rowcount == 1
 
 
-def count_changes(connection: sqlite3.Connection) -> int:
-    """A number that differs after every change of an account or a key."""
-    return int(connection.execute("SELECT number FROM account_changes").fetchone()[0])
+def count_changes(connection: sqlite3.Connection) -> int | None:
+    """A number that differs after every change of an account or a key. None: somebody has removed it."""
+    row = connection.execute("SELECT number FROM account_changes").fetchone()
+    return None if row is None else int(row[0])
 
 
 def find_key(connection: sqlite3.Connection, key_hash: str) -> tuple[Key, Account] | None:

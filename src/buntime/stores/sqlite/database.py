@@ -18,7 +18,7 @@ LARGEST_WHOLE_CHECK = 256 << 20  # bytes; in a larger file only the tables of PA
 MIGRATIONS = Path(__file__).with_name("sql")
 
 # What is loaded into memory, and what decides which files are destroyed.
-PARTS = ("accounts", "keys", "sessions", "session_counts", "layers", "snapshots", "made_images")
+PARTS = ("accounts", "keys", "account_changes", "sessions", "session_counts", "layers", "snapshots", "made_images")
 
 _CONNECTION_SETTINGS = """
 PRAGMA foreign_keys = ON;

@@ -38,7 +38,7 @@ class SqliteStore(NotedUsage):
         """Use `open`."""
         super().__init__(path, reader, writer, LogCleaner(path), index)
         self._descriptor = descriptor
-        self._seen = -1  # changes of accounts and keys, of which the two caches know
+        self._seen: int | None = -1  # changes of accounts and keys, of which the two caches know
         self._keys: dict[str, tuple[Key, Account]] = {}
         self._accounts: dict[str, Account] = {}
         self._closing: asyncio.Task[None] | None = None
@@ -253,7 +253,7 @@ class SqliteStore(NotedUsage):
 
     def _forget_if_changed(self) -> None:
         seen = accounts.count_changes(self._reader)
-        if seen != self._seen:
+        if seen is None or seen != self._seen:
             self._keys.clear()
             self._accounts.clear()
             self._seen = seen
