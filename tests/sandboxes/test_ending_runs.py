@@ -46,18 +46,6 @@ def test_a_run_that_two_threads_end_at_once_is_ended_for_both(cgroups: Cgroups) 
     assert cgroups.runs(SANDBOX) == []
 
 
-def test_a_sandbox_lives_while_any_of_its_processes_does(cgroups: Cgroups) -> None:
-    lives = [cgroups.lives(SANDBOX), cgroups.lives("unknown")]
-    cgroups.add_run(SANDBOX, "run")
-    with subprocess.Popen(["sleep", "600"]) as sleeping:
-        cgroups.join_run(SANDBOX, "run", sleeping.pid)
-        lives.append(cgroups.lives(SANDBOX))
-        assert cgroups.kill_run(SANDBOX, "run")
-    lives.append(cgroups.lives(SANDBOX))
-    cgroups.remove_run(SANDBOX, "run")
-    assert lives == [False, False, True, False]
-
-
 def test_no_program_of_a_run_goes_on_because_its_child_was_killed_first(
     cgroups: Cgroups, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

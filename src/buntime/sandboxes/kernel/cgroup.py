@@ -92,10 +92,6 @@ class Cgroups(Protocol):
         """How many the kernel counts only for all runs together: 0 on v1."""
         ...
 
-    def lives(self, sandbox: str) -> bool:
-        """Whether any process of the sandbox lives."""
-        ...
-
     def processes(self, sandbox: str) -> int:
         """Processes and threads of all runs."""
         ...

@@ -29,14 +29,6 @@ def pids_of(group: Path | str) -> list[int]:
         os.close(file)
 
 
-def has_processes(group: str) -> bool:
-    """Whether any lives in the group or below. Its controller counts them."""
-    try:
-        return text_of(f"{group}/pids.current") != "0\n"
-    except OSError:  # it is gone
-        return False
-
-
 def children_of(group: Path | str) -> list[str]:
     try:
         return [entry.name for entry in os.scandir(group) if entry.is_dir(follow_symlinks=False)]

@@ -29,7 +29,6 @@ from buntime.sandboxes.kernel.cgroup import (
 from buntime.sandboxes.kernel.cgroup_tree import (
     children_of,
     field_of,
-    has_processes,
     make_directory,
     pids_of,
     put_if_there,
@@ -150,9 +149,6 @@ class CgroupsV1:
 
     def refused_by_session(self, sandbox: str) -> int:
         return 0
-
-    def lives(self, sandbox: str) -> bool:
-        return has_processes(f"{self._mounts}/pids/{self._name}/{sandbox}")
 
     def processes(self, sandbox: str) -> int:
         return int(text_of(f"{self._runs('pids', sandbox)}/pids.current"))

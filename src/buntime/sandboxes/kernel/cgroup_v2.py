@@ -27,7 +27,6 @@ from buntime.sandboxes.kernel.cgroup import (
 from buntime.sandboxes.kernel.cgroup_tree import (
     children_of,
     field_of,
-    has_processes,
     make_directory,
     pids_of,
     put_if_there,
@@ -135,9 +134,6 @@ class CgroupsV2:
             return field_of(self._dir(sandbox, "runs") / "pids.events.local", "max")
         except FileNotFoundError:  # before Linux 6.11 the kernel counts at the run
             return 0
-
-    def lives(self, sandbox: str) -> bool:
-        return has_processes(f"{self._root}/{sandbox}")
 
     def processes(self, sandbox: str) -> int:
         return int(text_of(f"{self._runs(sandbox)}/pids.current"))
