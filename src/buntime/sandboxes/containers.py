@@ -277,8 +277,7 @@ class Containers:
         return self._machinery.cgroups.sandboxes() | {name.rpartition("-")[2] for name in self._runtime.known()}
 
     def runs(self, sandbox_id: str) -> bool:
-        """Whether its init or its guest lives. The kernel leaves out those that have ended, also if nobody has waited for
-        them."""
+        """Whether its init or its guest lives. The kernel leaves out those that have ended, waited for or not."""
         return bool(self._machinery.cgroups.guest_processes(sandbox_id))
 
     def left(self, record: Record) -> LocalSandbox | None:
