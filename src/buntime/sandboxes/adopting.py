@@ -126,9 +126,11 @@ class Adoption:
         """Kills it if it waits. Returns when it is no longer about to be adopted."""
         while (under_way := self._under_way.get(sandbox_id)) and not under_way.decided.is_set():
             await under_way.decided.wait()
-        found = self._waiting.pop(sandbox_id, None)
-        if found and (sandbox := self._containers.left(found.record)):
-            await sandbox.kill()
+        if found := self._waiting.get(sandbox_id):
+            sandbox = self._containers.left(found.record)
+            del self._waiting[sandbox_id]  # not if it could not be looked up
+            if sandbox is not None:
+                await sandbox.kill()
 
     async def urgent(self) -> None:
         """Adopts or kills what cannot wait."""

@@ -88,7 +88,6 @@ class Containers:
         self.slots = Slots(part.slots, settings.data_dir / "run" / "slot")
         self.home = settings.data_dir / "sandboxes"
         self.home.mkdir(mode=0o700, exist_ok=True)
-        self._home = str(self.home)
 
     # --- starting ---
 
@@ -288,8 +287,7 @@ class Containers:
     def _running_init(self, sandbox_id: str) -> int | None:
         """A pidfd of its init, or None when it does not run."""
         place_of = self._machinery.cgroups.place_of
-        its = (sandbox_id, None)
-        pid = records.running_init(f"{self._home}/{sandbox_id}", lambda groups: place_of(groups) == its)
+        pid = records.running_init(self.directory(sandbox_id), lambda groups: place_of(groups) == (sandbox_id, None))
         return None if pid is None else records.open_process(pid)
 
     def directory(self, sandbox_id: str) -> Path:

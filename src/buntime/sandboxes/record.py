@@ -81,7 +81,7 @@ def read(directory: Path | str) -> Record | None:
         return None
 
 
-def running_init(directory: Path | str, is_its: Callable[[str], bool]) -> int | None:
+def running_init(directory: Path, is_its: Callable[[str], bool]) -> int | None:
     """The host's pid of the sandbox's init, or None when it has ended. Pids are reused, so the process must also be in
     the sandbox's own cgroup. `is_its`: whether the text of a process's /proc/PID/cgroup says so."""
     try:

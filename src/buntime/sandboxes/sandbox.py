@@ -143,7 +143,7 @@ class LocalSandbox:
             self._guest.close()
 
     def give_up(self, *, frozen: bool = False) -> bool:
-        """Leaves the sandbox running, or frozen, for whoever takes it up next. False: it was killed."""
+        """Leaves the sandbox running, or frozen. It can be taken up again. False: it was killed."""
         if self._init >= 0:
             os.close(self._init)
             self._init, self._is_given_up = -1, True
