@@ -72,5 +72,5 @@ test("a destroyed sandbox is null, and destroying it again is no error", async (
 });
 
 test("an option that buntime does not support is refused, not ignored", async () => {
-  await expect(compute.sandbox.create({ snapshotId: "one" })).rejects.toThrow("buntime has no snapshotId");
+  await expect(compute.sandbox.create({ snapshotId: "one" })).rejects.toThrow("this provider has no snapshotId");
 });

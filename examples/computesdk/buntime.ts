@@ -28,7 +28,7 @@ export const buntime = defineProvider<Session, BuntimeConfig>({
     sandbox: {
       async create(config, options = {}) {
         for (const name of ["templateId", "snapshotId", "image"])
-          if (options[name] !== undefined) throw new Error(`buntime has no ${name}: all sessions start from one image.`);
+          if (options[name] !== undefined) throw new Error(`this provider has no ${name}: use @buntime/sdk for images and snapshots.`);
         const ttl = options.timeout === undefined ? undefined : Math.max(SHORTEST_TTL, Math.ceil(options.timeout / 1000));
         const named = options.name === undefined ? {} : { name: options.name };
         const request = { ttl, metadata: { ...options.metadata, ...named }, env: options.envs };

@@ -38,7 +38,7 @@ export interface BuntimeOptions {
   maxRetries?: number | undefined;
   /**
    * Milliseconds before the first retry; each further retry doubles them, up to 30,000. 500 by default. The server's
-   * `Retry-After` wins.
+   * `Retry-After` counts if it is longer.
    */
   retryDelay?: number | undefined;
   /** Called before each retry. `attempt` counts from 1; `delay` is in milliseconds. */
