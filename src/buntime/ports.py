@@ -968,12 +968,15 @@ class Sandboxes(Protocol):
         """
         ...
 
-    async def claim(self, session_id: str, limits: Limits, image: str = "", layer: str = "") -> Claimed:
+    async def claim(
+        self, session_id: str, limits: Limits, image: str = "", layer: str = "", account: str = ""
+    ) -> Claimed:
         """A fresh sandbox for the session with a new volume and its limits set. Takes a parked one if it can.
 
         `image`: the id of the image to stand on; "": the host's own. `layer`: the id of a layer on this host whose
         files the volume has at first; "": none. What comes from another session in one of these ways is without its
-        records of processes and contexts.
+        records of processes and contexts. `account`: whose session it is; starts that files of sessions can make slow
+        are shared out among accounts.
 
         Until a store names the sandbox, it is an orphan that `recover` destroys. Raises Unavailable when the host
         cannot hold one more, and VolumeLost when it does not have the layer, or a layer of the image.

@@ -406,7 +406,7 @@ def _check_sleep_policy(policy: SleepPolicy, plan: Plan) -> None:
 
 
 def _seconds(wanted: float) -> str:
-    return ENDLESS if math.isinf(wanted) else f"{wanted:.0f}"
+    return ENDLESS if wanted == math.inf else str(int(wanted))  # it may be larger than any finite float
 
 
 def _check_metadata(metadata: Mapping[str, object]) -> None:

@@ -107,12 +107,35 @@ def test_every_answer_of_the_api_describes_its_headers_and_failures() -> None:
         if operation.get("security") == []:
             continue
         responses = operation["responses"]
-        assert {"200", "400", "401", "403", "408", "429", "500", "503"} <= set(responses), path
+        assert {"400", "401", "403", "408", "429", "500", "503"} <= set(responses), path
+        assert set(responses) & {"101", "200"}, path
         assert "WWW-Authenticate" in responses["401"]["headers"]
         assert {"Retry-After", "X-RateLimit-Reset"} <= set(responses["429"]["headers"])
         assert all("X-Request-Id" in one["headers"] for one in responses.values())
         if "application/json" in operation.get("requestBody", {}).get("content", {}):
             assert "413" in responses, path
+
+
+def test_a_download_can_be_in_parts_and_conditional() -> None:
+    described = DOCUMENT["paths"]["/files/content"]["get"]
+    headers = {one["name"] for one in described["parameters"] if one["in"] == "header"}
+    assert {"Range", "If-Range", "If-None-Match", "If-Modified-Since"} <= headers
+    assert {"ETag", "Last-Modified", "Accept-Ranges"} <= set(described["responses"]["200"]["headers"])
+    assert "Content-Range" in described["responses"]["206"]["headers"]
+    assert described["responses"]["304"]["content"] == {}
+
+
+def test_streams_that_go_on_say_after_what() -> None:
+    resumed = {
+        path for path, _, one in operations() for known in one.get("parameters", ()) if known["name"] == "Last-Event-ID"
+    }
+    assert resumed == {"/events", "/processes/logs"}
+
+
+def test_a_terminal_is_an_upgrade() -> None:
+    responses = DOCUMENT["paths"]["/sessions/{sessionId}/terminal"]["get"]["responses"]
+    assert "101" in responses
+    assert "200" not in responses
 
 
 @pytest.mark.parametrize("name", sorted(BODIES))

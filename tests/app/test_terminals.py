@@ -15,7 +15,7 @@ from buntime.inside import Exit
 from buntime.session import State
 from buntime.testing.terminals import FakeAttachment, FakeTerminals
 from buntime.web.api import terminal
-from buntime.web.websocket import Connection
+from buntime.web.websocket import MOST_FRAGMENTS, Connection
 from buntime.web.wire.terminal import Resize
 from tests.app.serving import Api
 from tests.waiting import eventually
@@ -359,3 +359,11 @@ async def test_invalid_utf8_closes_the_connection(api: Api) -> None:
     user = await open_terminal(api, session)
     user.connection.transport.write(bytes([0x81, 0x82, 0, 0, 0, 0, 0xFF, 0xFE]))
     assert (await user.end())[1] == 1007
+
+
+async def test_a_message_in_too_many_fragments_closes_the_connection_with_a_code(api: Api) -> None:
+    session = await api.session()
+    user = await open_terminal(api, session)
+    pieces = [bytes([0x02 if not at else 0x00, 0x81, 0, 0, 0, 0, 0x61]) for at in range(MOST_FRAGMENTS + 100)]
+    user.connection.transport.write(b"".join(pieces))
+    assert (await user.end())[1] == 1009

@@ -11,6 +11,7 @@ import pytest
 from buntime.daemon.tasks import Tasks, cancel_and_wait
 from buntime.errors import SessionBusy, Unavailable
 from buntime.ports import SandboxGone
+from buntime.sandboxes.machinery import LONGEST_RUSH, RUSH_SECONDS, Rush
 from buntime.sandboxes.pool import COUNTED, Pool
 from tests.waiting import eventually
 
@@ -22,10 +23,10 @@ class Parked:
         self.id = f"sb{number}"
         self.has_counted_spare = False
         self.is_prepared = False
-        self.is_killed = False
+        self.has_died = self.is_killed = False
 
     def is_alive(self) -> bool:
-        return True
+        return not self.has_died
 
     async def count_spare(self) -> None:
         self.has_counted_spare = True
@@ -53,7 +54,11 @@ async def test_only_the_next_sandboxes_of_the_pool_have_one(claims: int) -> None
     boxes = [Parked(number) for number in range(COUNTED + 6)]
     async with Tasks() as tasks:
         pool = Pool(
-            len(boxes), 0, tasks, require_room=lambda: None, start=_nothing, destroy=_nothing, is_busy=lambda: False
+            *(len(boxes), 0, tasks, Rush()),
+            require_room=lambda: None,
+            start=_nothing,
+            destroy=_nothing,
+            is_busy=lambda: False,
         )
         for box in boxes:
             pool.add(cast("Any", box))
@@ -67,13 +72,59 @@ async def test_a_burst_of_claims_has_one_for_each() -> None:
     boxes = [Parked(number) for number in range(claims)]
     async with Tasks() as tasks:
         pool = Pool(
-            claims, 0, tasks, require_room=lambda: None, start=_nothing, destroy=_nothing, is_busy=lambda: False
+            *(claims, 0, tasks, Rush()),
+            require_room=lambda: None,
+            start=_nothing,
+            destroy=_nothing,
+            is_busy=lambda: False,
         )
         for box in boxes:
             pool.add(cast("Any", box))
         for _ in boxes:
             pool.take_parked()
     assert all(box.has_counted_spare for box in boxes)
+
+
+async def test_one_that_has_died_is_not_handed_out_and_its_files_are_closed() -> None:
+    boxes, destroyed = [Parked(0), Parked(1)], list[str]()
+    boxes[0].has_died = True
+
+    async def destroy(sandbox: str) -> None:
+        assert boxes[0].is_killed, "its files are still open"
+        destroyed.append(sandbox)
+
+    async with Tasks() as tasks:
+        pool = Pool(
+            *(2, 0, tasks, Rush()),
+            require_room=lambda: None,
+            start=_nothing,
+            destroy=destroy,
+            is_busy=lambda: False,
+        )
+        for box in boxes:
+            pool.add(cast("Any", box))
+        taken = pool.take_parked()
+        assert taken is not None
+        assert taken.id == "sb1"
+        await eventually(lambda: destroyed == ["sb0"])
+
+
+# --- rushes ---
+
+
+async def test_a_rush_is_over_when_no_claim_comes_for_a_moment_and_lasts_a_second_at_most() -> None:
+    loop, rush = asyncio.get_running_loop(), Rush()
+    began = loop.time()
+    await rush.over()
+    assert loop.time() - began < RUSH_SECONDS, "there was no claim"
+    rush.note_claim()
+    await rush.over()
+    assert rush.seconds_since() >= RUSH_SECONDS
+    began, waiting = loop.time(), asyncio.create_task(rush.over())
+    while not waiting.done():
+        rush.note_claim()
+        await asyncio.sleep(RUSH_SECONDS / 5)
+    assert loop.time() - began >= LONGEST_RUSH
 
 
 # --- claims that find none ---
@@ -102,6 +153,7 @@ async def _empty(starts: Starts, size: int = 2) -> AsyncIterator[Pool]:
             size,
             0,
             tasks,
+            Rush(),
             require_room=lambda: None,
             start=starts.start,
             destroy=starts.destroy,
@@ -239,7 +291,11 @@ async def _kept(size: int, prepared: int, names: Iterable[str] = ()) -> AsyncIte
 
     async with Tasks() as tasks:
         pool = Pool(
-            size, prepared, tasks, require_room=lambda: None, start=start, destroy=_nothing, is_busy=lambda: False
+            *(size, prepared, tasks, Rush()),
+            require_room=lambda: None,
+            start=start,
+            destroy=_nothing,
+            is_busy=lambda: False,
         )
         keeping = asyncio.create_task(pool.keep())
         yield pool

@@ -92,6 +92,9 @@ class Kernel:
     def remove_run(self, sandbox: str, run: str) -> bool:
         return True
 
+    def memory_free(self, sandbox: str) -> tuple[int, int]:
+        return 1 << 30, 1 << 30
+
 
 class Rig:
     """A sandbox whose guest answers each question after `seconds`, and only while the sandbox is not frozen."""
@@ -103,6 +106,7 @@ class Rig:
         self.kernel = Kernel()
         self.runs = Runs()
         self.seconds = 0.0
+        self.slow = ""  # a path that it does not answer
         self.asked: list[str] = []
         self.answered: list[str] = []
         self.asked_frozen: list[str] = []
@@ -126,7 +130,7 @@ class Rig:
         self.asked.append(request.path)
         if self.kernel.frozen:
             self.asked_frozen.append(request.path)
-        await asyncio.sleep(self.seconds)
+        await asyncio.sleep(60 if request.path == self.slow else self.seconds)
         while self.kernel.frozen:  # noqa: ASYNC110 - another task changes it
             await asyncio.sleep(0.005)
         self.answered.append(request.path)
@@ -253,6 +257,44 @@ async def test_a_parked_process_that_ended_before_the_claim_is_replaced(rig: Rig
     assert rig.launcher.parked() == []
     await _runs(rig)
     assert rig.counted_when_run == ["r2"]
+
+
+async def test_a_guest_that_is_slow_to_park_a_process_that_no_request_waits_for_is_not_ended(rig: Rig) -> None:
+    rig.seconds = 2 * ANSWER_SECONDS
+    await rig.launcher.keep_spare()
+    assert (rig.answered, rig.kills, rig.launcher.parked()) == ([], 0, [])
+    await _until(lambda: rig.kernel.killed == ["r1"])  # nobody would use the process that it parked too late
+    rig.seconds = 0.0
+    await _runs(rig)
+    assert rig.kills == 0
+
+
+async def test_a_guest_that_is_too_slow_to_prepare_a_process_is_not_ended_but_the_process_is(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("buntime.sandboxes.inside.prepared.ANSWER_SECONDS", ANSWER_SECONDS)
+    rig.slow = "/spares/prepare"
+    await rig.sandbox.prepare()
+    assert (rig.kernel.killed, rig.kills, rig.sandbox.is_prepared) == (["r1"], 0, False)
+    await _runs(rig)
+
+
+async def test_a_guest_that_does_not_park_a_process_for_a_request_is_ended(rig: Rig) -> None:
+    rig.seconds = 60
+    with pytest.raises(SandboxGone):
+        await rig.sandbox.run(Run(timeout=10, command="true"))
+    assert rig.kills == 1
+
+
+async def test_a_run_that_meets_the_end_of_its_sandbox_is_told_so(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(rig.kernel, "add_run", gone)
+    monkeypatch.setattr(LocalSandbox, "is_alive", lambda _: False)
+    monkeypatch.setattr(rig.launcher, "_is_alive", lambda: False)
+    with pytest.raises(SandboxGone):
+        await rig.sandbox.run(Run(timeout=10, command="true"))
 
 
 # --- freezing ---

@@ -214,7 +214,7 @@ class Sessions:
     ) -> Session:
         session_id = new_session_id()
         async with self._lifecycle.holds.lock(session_id):  # until there is a row, the sandbox looks misplaced
-            claimed = await self._claim_from(source, session_id, like.limits)
+            claimed = await self._claim_from(source, session_id, like)
             reached("create: claimed")
             session = await self._stored(caller, like, ttl, source, answer, session_id, claimed)
         reached("create: stored")
@@ -257,7 +257,7 @@ class Sessions:
         await self._add(caller, session, claimed, answer)
         return session
 
-    async def _claim_from(self, source: Source, session_id: str, limits: Limits) -> Claimed:
+    async def _claim_from(self, source: Source, session_id: str, like: Session) -> Claimed:
         """Brings the source's layers to this host if they are not here."""
         layers = self._lifecycle.layers
         for _ in range(TRIES):
@@ -270,18 +270,18 @@ class Sessions:
                     raise errors.SnapshotNotFound(source.snapshot) from None
                 raise errors.ImageNotFound(source.image_name) from None
             with suppress(VolumeLost):  # it was evicted meanwhile
-                return await self._claim(session_id, limits, source.image, source.layer)
+                return await self._claim(session_id, like, source.image, source.layer)
         raise errors.Unavailable("The files are being moved just now.", 2)
 
-    async def _claim(self, session_id: str, limits: Limits, image: str, layer: str) -> Claimed:
+    async def _claim(self, session_id: str, like: Session, image: str, layer: str) -> Claimed:
         """Raises HostFull when this host cannot hold one more session and nothing can be freed."""
         try:
-            return await self._sandboxes.claim(session_id, limits, image, layer)
+            return await self._sandboxes.claim(session_id, like.limits, image, layer, like.account)
         except errors.Unavailable as full:
             if isinstance(full, errors.Crowded) or not await self._lifecycle.relief.relieve():
                 raise errors.HostFull(full) from None
         try:
-            return await self._sandboxes.claim(session_id, limits, image, layer)
+            return await self._sandboxes.claim(session_id, like.limits, image, layer, like.account)
         except errors.Unavailable as full:
             raise errors.HostFull(full) from None
 

@@ -55,10 +55,16 @@ class Purpose:
     network: Network = DEFAULT_NETWORK
     is_new: bool = False  # the volume is still to be made
     has_records: bool = False  # those of another session, which must go
+    account: str = ""  # id; "": nobody's
+
+    @property
+    def has_own_files(self) -> bool:
+        """Whether its root has files that a session wrote. They can make the start slow, or keep it from ending."""
+        return not self.is_new or self.has_records
 
 
 def purpose_of(session: Session) -> Purpose:
-    return Purpose(session.id, session.image, session.volume, session.limits, session.network)
+    return Purpose(session.id, session.image, session.volume, session.limits, session.network, account=session.account)
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,13 +56,14 @@ from buntime.sandboxes.pool import Pool
 from buntime.sandboxes.record import Record
 from buntime.sandboxes.removing import Removing
 from buntime.sandboxes.sandbox import LocalSandbox
+from buntime.sandboxes.starts import Starts
 from buntime.sandboxes.used import Metered, Read, count_all, metered, read_all, read_new, read_work, with_packets
 from buntime.session import Session, State
 from buntime.snapshot import MadeImage
 
 log = structlog.get_logger()
 
-STARTS_AT_ONCE = 4
+CLEARED_AT_ONCE = 4
 SPARE_ADDRESSES = 256  # one of so many is kept free for creates and wakes
 ATTACHES_AT_ONCE = 2  # they take the threads that start containers
 LEAVE_SECONDS, LEAVE_WAITS = 0.5, 6  # for the first requests after attaches: the disk is written out when a root goes
@@ -85,7 +86,7 @@ class LocalSandboxes:
         self._lost: Callable[[str], Coroutine[Any, Any, None]] | None = None
         self._owned: Set[str] = frozenset()  # volumes of sessions at the start
         self._remains: Set[str] | None = None  # ids of sandboxes that do not run; None before `look`
-        self._starts = asyncio.Semaphore(STARTS_AT_ONCE)
+        self._starts = Starts()
         self._attaches = asyncio.Semaphore(ATTACHES_AT_ONCE)
         self._leaving = asyncio.Lock()
         self._capacity = Capacity(settings, machinery.volumes, self._cache)
@@ -98,6 +99,7 @@ class LocalSandboxes:
             settings.pool_size,
             settings.pool_prepared,
             machinery.tasks,
+            machinery.rush,
             require_room=self._capacity.require,
             start=self._start_new,
             destroy=self._discard,
@@ -165,12 +167,14 @@ class LocalSandboxes:
     def on_exited(self, call: TellExits) -> None:
         self._machinery.reports.exits = call
 
-    async def claim(self, session_id: str, limits: Limits, image: str = "", layer: str = "") -> Claimed:
+    async def claim(
+        self, session_id: str, limits: Limits, image: str = "", layer: str = "", account: str = ""
+    ) -> Claimed:
         own = self._settings.image.id
         if layer or (image and image != own):
             has_records = bool(layer) or image.startswith(MADE_PREFIX)
             purpose = Purpose(session_id, image or own, new_volume_id(), limits, is_new=True, has_records=has_records)
-            return await self._claim_on(purpose, layer)
+            return await self._claim_on(replace(purpose, account=account), layer)
         self._capacity.require()
         sandbox = await self._pool.take()
         reached("claim: taken")
@@ -247,7 +251,10 @@ class LocalSandboxes:
         """A parked sandbox that is given the root, or a new one. Raises Unavailable."""
         parked = self._pool.take_parked(bare=True)
         sandbox = parked and await self._attached(parked, purpose)
-        return sandbox or await self._pool.started(partial(self._start_clean, purpose))
+        if sandbox is None:
+            start = partial(self._start_clean, purpose)
+            sandbox = await self._pool.started(start, waits=not purpose.has_own_files)
+        return sandbox
 
     async def _start_clean(self, purpose: Purpose) -> LocalSandbox:
         sandbox = await self._start_new(purpose)
@@ -255,6 +262,7 @@ class LocalSandboxes:
             try:
                 await sandbox.forget_records()
             except BaseException as failed:
+                await sandbox.kill()  # removing does not know it yet, and would leave its files open
                 with suppress(Unavailable):  # it is in the log
                     await (self._discard if purpose.is_new else self._removing.remove)(sandbox.id)
                 if isinstance(failed, (SandboxGone, BuntimeError)):
@@ -284,6 +292,7 @@ class LocalSandboxes:
         except BaseException as failed:
             log.warning("sandbox_not_attached", session=purpose.session, sandbox=parked.id, reason=repr(failed))
             self._machinery.tasks.start(self._leave(left, empty), f"remove {empty}")
+            await parked.kill()  # removing does not know it, and would leave its files open
             await give_back(parked.id)
             if isinstance(failed, (HostCommandFailed, SandboxGone, BuntimeError, OSError)):
                 return None
@@ -519,7 +528,7 @@ class LocalSandboxes:
     async def _start_new(self, purpose: Purpose | None = None) -> LocalSandbox:
         """Starts a sandbox for the purpose, or one to be parked. Raises Unavailable and then leaves nothing new."""
         give_back = self._discard if purpose is None or purpose.is_new else self._removing.remove
-        async with self._starts:
+        async with self._starts.place(purpose):
             record = self._containers.new_record(purpose)
             if purpose is not None:
                 self._removing.note(record)
@@ -555,8 +564,8 @@ async def _each[T](
     things: Iterable[T],
     work: Callable[[T], Coroutine[Any, Any, None]],
 ) -> None:
-    """Does the work on all things, STARTS_AT_ONCE at a time. The first failure ends all."""
-    places = asyncio.Semaphore(STARTS_AT_ONCE)
+    """Does the work on all things, CLEARED_AT_ONCE at a time. The first failure ends all."""
+    places = asyncio.Semaphore(CLEARED_AT_ONCE)
 
     async def one(thing: T) -> None:
         async with places:

@@ -1,7 +1,9 @@
 """What all sandboxes of this host share."""
 
 import asyncio
+import math
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
@@ -22,6 +24,7 @@ from buntime.sandboxes.sharing import Shared
 
 LONGEST_TURN = 0.05  # seconds
 MOVERS = 4  # threads; the kernel does one move at a time
+RUSH_SECONDS, LONGEST_RUSH = 0.1, 1.0
 
 
 class Runs:
@@ -37,6 +40,26 @@ class Runs:
             yield
         finally:
             self.under_way -= 1
+
+
+class Rush:
+    """When a session last got a sandbox. Several at short intervals are a rush."""
+
+    def __init__(self) -> None:
+        self._claimed_at = -math.inf
+
+    def note_claim(self) -> None:
+        self._claimed_at = time.monotonic()
+
+    def seconds_since(self) -> float:
+        return time.monotonic() - self._claimed_at
+
+    async def over(self) -> None:
+        """Returns when no claim has come for RUSH_SECONDS, or after LONGEST_RUSH. For work that prepares what only a
+        later request needs: the creates and first runs of a rush have the processors to themselves."""
+        deadline = time.monotonic() + LONGEST_RUSH
+        while (left := min(RUSH_SECONDS - self.seconds_since(), deadline - time.monotonic())) > 0:  # noqa: ASYNC110
+            await asyncio.sleep(left)
 
 
 class Reports:
@@ -92,6 +115,7 @@ class Machinery:
     sync: Shared = field(default_factory=Shared)
     quotas: Quotas = field(init=False)
     turns: Turns = field(default_factory=Turns)
+    rush: Rush = field(default_factory=Rush)
     reports: Reports = field(default_factory=Reports)
     # The kernel may let a move of a process wait. Long work in the loop's own threads must not hold up a run's.
     movers: Executor = field(default_factory=lambda: ThreadPoolExecutor(MOVERS, thread_name_prefix="cgroups"))

@@ -1,9 +1,9 @@
 """Sandboxes that are started ahead and *parked*, so that a claim need not wait for a start."""
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import nullcontext
 from itertools import islice
 from typing import Any
 
@@ -13,6 +13,7 @@ from buntime.daemon.tasks import Tasks
 from buntime.errors import BuntimeError, Unavailable
 from buntime.ports import SandboxGone
 from buntime.sandboxes.line import LONGEST_WAIT, Line
+from buntime.sandboxes.machinery import Rush
 from buntime.sandboxes.sandbox import LocalSandbox
 
 log = structlog.get_logger()
@@ -36,6 +37,7 @@ class Pool:
         size: int,
         prepared: int,
         tasks: Tasks,
+        rush: Rush,
         *,
         require_room: Callable[[], None],
         start: Callable[[], Awaitable[LocalSandbox]],
@@ -50,7 +52,7 @@ class Pool:
         self._destroy = destroy
         self._is_busy = is_busy
         self._parked: deque[LocalSandbox] = deque()
-        self._claimed_at = 0.0
+        self._rush = rush
         self._claimed = asyncio.Event()
         self._line = Line()  # claims that found nothing parked
         self._is_closed = False
@@ -78,7 +80,7 @@ class Pool:
     def is_quiet(self, *, low: bool = False) -> bool:
         """Whether no burst of claims goes on, nor of their first runs. `low`: few are parked."""
         as_it_is, busy = (LOW_QUIET_SECONDS, LOW_BUSY_QUIET_SECONDS) if low else (QUIET_SECONDS, BUSY_QUIET_SECONDS)
-        return time.monotonic() - self._claimed_at > (busy if self._is_busy() else as_it_is)
+        return self._rush.seconds_since() > (busy if self._is_busy() else as_it_is)
 
     async def take(self) -> LocalSandbox:
         """A parked sandbox, or a new one when none is parked. Raises Unavailable."""
@@ -89,7 +91,7 @@ class Pool:
 
     def take_parked(self, *, bare: bool = False) -> LocalSandbox | None:
         """A parked sandbox, or None when none is parked. `bare`: rather one in which no Bun has started."""
-        self._claimed_at = time.monotonic()
+        self._rush.note_claim()
         self._claimed.set()
         self.claims += 1
         parked = self._alive(bare)
@@ -108,12 +110,15 @@ class Pool:
             sandbox = self._parked.pop() if last else self._parked.popleft()
             if sandbox.is_alive():
                 return sandbox
-            self._tasks.start(self._destroy(sandbox.id), f"destroy {sandbox.id}")
+            self._tasks.start(self._give_back(sandbox), f"destroy {sandbox.id}")
         return None
 
-    async def started(self, start: Callable[[], Awaitable[LocalSandbox]]) -> LocalSandbox:
-        """For a claim that found nothing parked: starts a sandbox at once, while the pool waits. Raises Unavailable."""
-        with self._line.place():
+    async def started(self, start: Callable[[], Awaitable[LocalSandbox]], *, waits: bool) -> LocalSandbox:
+        """For a claim that found nothing parked: starts a sandbox at once. Raises Unavailable.
+
+        `waits`: the pool waits meanwhile. Not for a start that files of a session can make slow.
+        """
+        with self._line.place() if waits else nullcontext():
             sandbox = await start()
         self._keep_spare(sandbox)
         return sandbox

@@ -35,6 +35,7 @@ FREEZE_SECONDS, FREEZE_LOOK_SECONDS = 5.0, 0.002
 GRACE_SECONDS = 3.0  # for processes to end after SIGTERM: databases write what they hold
 FIRST_LOOK_SECONDS, GRACE_LOOK_SECONDS = 0.001, 0.01  # between looks at whether they have: less often later
 TELL_SECONDS = 1.0  # for telling the guest about deep sleep
+FORGET_SECONDS = 5.0  # for the guest to delete the records of another session
 
 
 class LocalSandbox:
@@ -234,20 +235,29 @@ class LocalSandbox:
         await self._guest.check()
 
     async def forget_records(self) -> None:
-        with suppress(FileNotFound):
-            await self._files.delete(RECORDS, recursive=True)
+        """Raises SandboxGone and BuntimeError, also when it takes long: files of a session can make it so."""
+        try:
+            async with asyncio.timeout(FORGET_SECONDS):
+                with suppress(FileNotFound):
+                    await self._files.delete(RECORDS, recursive=True)
+        except TimeoutError:
+            raise SandboxGone("the records of another session do not go") from None
 
     async def wait_ready(self, seconds: float) -> None:
-        """Waits until the guest answers. Raises SandboxGone."""
-        deadline = time.monotonic() + seconds
-        while True:
-            try:
-                await self._guest.check()
-                break
-            except SandboxGone:
-                if time.monotonic() > deadline or not self.is_alive():
-                    raise
-                await asyncio.sleep(0.001)
+        """Waits until the guest answers, which files of a session can prevent. Raises SandboxGone."""
+        failure = "nothing answers"
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    try:
+                        return await self._guest.check()
+                    except SandboxGone as failed:
+                        if not self.is_alive():
+                            raise
+                        failure = str(failed)
+                    await asyncio.sleep(0.001)
+        except TimeoutError:
+            raise SandboxGone(f"the guest is not ready: {failure}") from None
 
     async def take_over(self) -> None:
         """Ends runs whose client is gone and keeps what runs in the background, after a restart of the server."""

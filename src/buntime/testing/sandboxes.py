@@ -219,7 +219,9 @@ class FakeSandboxes:
             self._telling.add(telling)
             telling.add_done_callback(self._telling.discard)
 
-    async def claim(self, session_id: str, limits: Limits, image: str = "", layer: str = "") -> Claimed:
+    async def claim(
+        self, session_id: str, limits: Limits, image: str = "", layer: str = "", account: str = ""
+    ) -> Claimed:
         layers = self._require_layers(image)
         self.claims_waiting += 1
         await self.open_for_claims.wait()

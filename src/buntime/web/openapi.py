@@ -83,7 +83,18 @@ HEADERS: Mapping[str, tuple[str, dict[str, Any]]] = {
         {"type": "string", "const": "true"},
     ),
     "Cache-Control": ("Responses must not be cached.", {"type": "string"}),
+    "Accept-Ranges": ("Ranges of bytes can be requested.", {"type": "string", "const": "bytes"}),
+    "Content-Range": ("Which bytes these are, and how many there are.", {"type": "string"}),
+    "ETag": ("Names this content of the file.", {"type": "string"}),
+    "Last-Modified": ("When the file was changed.", {"type": "string"}),
 }
+PARTIAL = {  # headers of a request → what they mean
+    "Range": "The bytes wanted, one range: `bytes=0-99`, `bytes=100-` or `bytes=-100`.",
+    "If-Range": "An `ETag`: if the file has another one now, the whole file is sent.",
+    "If-None-Match": "An `ETag`: if the file still has it, the response is 304.",
+    "If-Modified-Since": "If the file was not changed since then, the response is 304.",
+}
+OF_FILE = ("Accept-Ranges", "ETag", "Last-Modified")
 KEPT = "for at least 24 hours the same key with the same request returns the first final response"
 INTRODUCTION = (
     "Isolated Bun sessions for AI agents. Send `Authorization: Bearer btk_…` with every request. The samples read the "
@@ -182,7 +193,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
         "description": _words(operation),
         "security": [{"key": [operation.scope.value]}],
         "parameters": [*_path_parameters(operation), *_query_parameters(operation), *_header_parameters(operation)],
-        "responses": {"200": _success(operation), **_failures(operation)},
+        "responses": {**_successes(operation), **_failures(operation)},
     }
     if operation.body:
         media: dict[str, Any] = {"schema": {"$ref": REF.format(name=operation.body.__name__)}}
@@ -250,15 +261,37 @@ def _header_parameters(operation: Operation) -> list[dict[str, Any]]:
         "description": "Your own id for this request, 1 to 128 visible ASCII characters. Anything else is replaced.",
         "schema": {"type": "string"},
     }
-    if not operation.idempotent:
-        return [request_id]
-    key = {
-        "name": "Idempotency-Key",
-        "in": "header",
-        "description": f"Makes the request safe to retry: {KEPT}.",
-        "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
-    }
-    return [request_id, key]
+    parameters: list[dict[str, Any]] = [request_id]
+    if operation.idempotent:
+        key = {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "description": f"Makes the request safe to retry: {KEPT}.",
+            "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
+        }
+        parameters.append(key)
+    if operation.streamed and operation.streamed.resumes:
+        parameters.append(
+            _header("Last-Event-ID", "The id of the last event that arrived: the stream goes on after it.")
+        )
+    if operation.streamed and operation.streamed.partial:
+        parameters += [_header(*known) for known in PARTIAL.items()]
+    return parameters
+
+
+def _header(name: str, description: str) -> dict[str, Any]:
+    return {"name": name, "in": "header", "description": description, "schema": {"type": "string"}}
+
+
+def _successes(operation: Operation) -> dict[str, Any]:
+    whole = _success(operation)
+    found = {str(operation.succeeds): whole}
+    if operation.streamed and operation.streamed.partial:
+        whole["headers"] |= _headers(OF_FILE)
+        part = {"description": "A part of the file.", "headers": whole["headers"] | _headers(["Content-Range"])}
+        found["206"] = {**whole, **part}
+        found["304"] = {"description": "The client has this content.", "headers": whole["headers"], "content": {}}
+    return found
 
 
 def _success(operation: Operation) -> dict[str, Any]:

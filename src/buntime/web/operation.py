@@ -84,6 +84,8 @@ class Streamed:
 
     `when` selects the calls that stream; the operation's handler answers the others. `media` and `events` (name →
     shape) are for `/openapi.json`. `endless`: the stream may never end on its own, so the server ends it when it stops.
+    `resumes`: it goes on after the `Last-Event-ID` of a client. `partial`: a client can ask for a range of bytes, or
+    only for what has changed.
     """
 
     streamer: Streamer
@@ -91,6 +93,8 @@ class Streamed:
     events: Mapping[str, type[Struct]] = field(default_factory=dict)
     when: Callable[[Call[Any, Any]], bool] = _always
     endless: bool = False
+    resumes: bool = False
+    partial: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +105,8 @@ class Operation:
     the answer stored for that key is encrypted. `own_replies`: only the API key that sent it gets the answer again,
     because the answer depends on what that one may do. `ends_with_client`: without a key, the work ends when the client
     disconnects. `filters`: the query may have `metadata.KEY=VALUE`. `raw`: the body is bytes of any size, in
-    `Call.upload`. `any_bytes`: text in the query may stand for bytes that are not UTF-8. `done` describes the 200,
-    which may have the `headers`.
+    `Call.upload`. `any_bytes`: text in the query may stand for bytes that are not UTF-8. `done` describes the
+    response with the status `succeeds`, which may have the `headers`.
     """
 
     method: str
@@ -128,6 +132,7 @@ class Operation:
     raw: bool = False
     any_bytes: bool = False
     done: str = "Done."
+    succeeds: int = 200
     headers: tuple[str, ...] = ()
 
     @property

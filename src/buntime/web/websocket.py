@@ -75,10 +75,14 @@ class Connection(WebSocketsSansIOProtocol):
             self.transport.abort()
 
     def handle_cont(self, event: Frame) -> None:
-        if len(self.frames) >= MOST_FRAGMENTS:
-            self.transport.abort()
-        else:
+        if self.close_sent:
+            return
+        if len(self.frames) < MOST_FRAGMENTS:
             super().handle_cont(event)
+            return
+        self.frames = []
+        self.conn.send_close(CloseCode.MESSAGE_TOO_BIG)
+        self.handle_parser_exception()
 
     def send_receive_event_to_app(self) -> None:
         if self.close_sent:

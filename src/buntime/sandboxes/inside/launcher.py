@@ -259,8 +259,9 @@ class Launcher:
         return [*self._parking, *([self._spare.run] if self._spare else [])]
 
     async def another(self) -> Spare:
-        """Another parked process, beside the one for the next run. It belongs to the caller."""
-        return await self._prepare()
+        """Another parked process, beside the one for the next run. It belongs to the caller. No request waits for it,
+        so a guest that does not answer is not ended."""
+        return await self._prepare(awaited=False)
 
     # --- spares ---
 
@@ -269,12 +270,15 @@ class Launcher:
         async with self._preparing:
             await self._count_spare()
             spare, self._spare = self._spare, None
-            return spare or await self._prepare()
+            return spare or await self._prepare(awaited=True)
 
-    async def _prepare(self, *, counted: bool = True) -> Spare:
-        """Parks a process in its own cgroup. The guest starts it even if the caller leaves; it is ended then."""
+    async def _prepare(self, *, awaited: bool, counted: bool = True) -> Spare:
+        """Parks a process in its own cgroup. The guest starts it even if the caller leaves; it is ended then.
+
+        `awaited`: a request waits for it. Then the sandbox is ended if its guest does not answer.
+        """
         for _ in range(SPARE_TRIES):
-            parking = asyncio.ensure_future(self._park(counted))
+            parking = asyncio.ensure_future(self._park(counted, awaited=awaited))
             try:
                 spare = await to_its_end(parking)
             except asyncio.CancelledError:
@@ -287,9 +291,29 @@ class Launcher:
                 return spare
         raise SandboxGone("no process could be parked for a run")
 
-    async def _park(self, counted: bool) -> Spare | None:
+    async def _park(self, counted: bool, *, awaited: bool) -> Spare | None:
         """None when the guest does not name a process of its own. What is returned counts as about to be parked."""
-        pid = await self.in_time(self._guest.spare(), ANSWER_SECONDS)
+        asking = asyncio.ensure_future(self._guest.spare())
+        try:
+            pid = await self.in_time(_coroutine(asyncio.shield(asking)), ANSWER_SECONDS, ends=awaited)
+        except BaseException:
+            asking.add_done_callback(self._end_late)
+            raise
+        return await self._enclosed(pid, counted)
+
+    def _end_late(self, asking: asyncio.Future[int]) -> None:
+        """Ends a process that the guest has parked too late."""
+        if asking.cancelled() or asking.exception() is not None or not self._is_alive():
+            return
+
+        async def ended() -> None:
+            with suppress(SandboxGone, OSError):
+                if late := await self._enclosed(asking.result(), counted=False):
+                    self.end_later(late.run)
+
+        self._machinery.tasks.start(ended(), f"end a late spare of {self._sandbox}")
+
+    async def _enclosed(self, pid: int, counted: bool) -> Spare | None:
         spare = Spare(pid, f"r{next(self._numbers)}", is_counted=counted)
         self._parking.add(spare.run)
         try:
@@ -297,8 +321,10 @@ class Launcher:
             if await self._moved(self._enclose, spare):
                 return spare
             await asyncio.to_thread(self.end, spare.run)
-        except BaseException:
+        except BaseException as failed:
             self.end_later(spare.run)
+            if isinstance(failed, OSError) and not self._is_alive():
+                raise SandboxGone("it was killed meanwhile") from failed
             raise
         return None
 
@@ -352,16 +378,20 @@ class Launcher:
             await self._count_spare()
 
     async def ready_spare(self, *, counted: bool) -> None:
-        """Parks a process for the next run if there is none, unless the sandbox sleeps. `counted`: its memory too."""
+        """Parks a process for the next run if there is none, unless the sandbox sleeps. `counted`: its memory too.
+
+        A guest that does not answer is not ended: on a busy host it may only be slow, and no request waits for it.
+        """
         async with self._preparing:
             if self._spare is None and not self._sleeps and self._is_alive():
-                self._spare = await self._prepare(counted=counted)
+                self._spare = await self._prepare(awaited=False, counted=counted)
 
     async def keep_spare(self) -> None:
         """Like `ready_spare`, but stays out of the way of a burst of runs. A failure is only logged: the next run then
         makes its own spare, or fails for the same reason."""
         if self._spare is not None:  # not urgent: the answer goes out first
             await asyncio.sleep(SPARE_WAIT_SECONDS)
+            await self._machinery.rush.over()
         for _ in range(SPARE_WAITS):
             if self._machinery.runs.under_way < BUSY:
                 break
@@ -418,15 +448,17 @@ class Launcher:
 
     # --- guests that cannot be trusted ---
 
-    async def in_time[T](self, work: Coroutine[Any, Any, T], seconds: float, thaws: int | None = None) -> T:
+    async def in_time[T](
+        self, work: Coroutine[Any, Any, T], seconds: float, thaws: int | None = None, *, ends: bool = True
+    ) -> T:
         """Raises SandboxGone when the guest does not answer in time. Ends the sandbox then, unless it slept or was
-        fenced. `thaws`: of when it was asked, if that was earlier."""
+        fenced. `thaws`: of when it was asked, if that was earlier. `ends`: False where no request waits."""
         wakes, thaws = self._wakes, self.thaws() if thaws is None else thaws
         try:
             async with asyncio.timeout(seconds), self.ending_an_impostor():
                 return await work
         except TimeoutError:
-            if not self._sleeps and self._wakes == wakes and not self.was_fenced(thaws):
+            if ends and not self._sleeps and self._wakes == wakes and not self.was_fenced(thaws):
                 await self.kill_sandbox()
             raise SandboxGone("the guest does not answer") from None
 

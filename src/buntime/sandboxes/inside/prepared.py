@@ -83,7 +83,7 @@ class Prepared:
         self._is_parked = True
         try:
             async with self._machinery.turns.one(), self._making:
-                await self._launcher.in_time(self._guest.rehearse(), ANSWER_SECONDS)
+                await self._launcher.in_time(self._guest.rehearse(), ANSWER_SECONDS, ends=False)
                 await self._keep(RunEnvironment(env, working_dir), self._turn)
         except (SandboxGone, BuntimeError, OSError) as gone:
             log.info("no_prepared_process", sandbox=self._sandbox, reason=str(gone))
@@ -135,6 +135,7 @@ class Prepared:
         try:
             while turn == self._turn:
                 await asyncio.sleep(SHORT_SECONDS if self._is_throttled() else QUIET_SECONDS)
+                await self._machinery.rush.over()
                 if turn == self._turn and not self._is_throttled():
                     async with self._machinery.turns.one(), self._making:
                         await self._keep(environment, turn)
@@ -155,9 +156,9 @@ class Prepared:
             return
         self._begun = spare = await self._launcher.another()
         try:
-            await self._launcher.in_time(self._prepare(spare, environment), ANSWER_SECONDS)
+            await self._launcher.in_time(self._prepare(spare, environment), ANSWER_SECONDS, ends=False)
             self._waiting = Waiting(spare, environment, self._expiry())
-        except (Unfit, SpareGone, BuntimeError):
+        except (Unfit, SpareGone, BuntimeError, SandboxGone):  # SandboxGone: it may be only slow, on a busy host
             self._back_off()
             await asyncio.to_thread(self._launcher.end, spare.run)
         finally:

@@ -278,8 +278,8 @@ def takes_timeouts() -> bool:
 def check_rules(rules: str) -> None:
     """Puts nothing in force, but may load modules of the kernel. Raises HostCommandFailed where it refuses the rules.
 
-    In a network namespace of its own: nft lists all interfaces and rules that are there, which takes a tenth of a
-    second and more on a host with thousands of sandboxes.
+    In a network namespace of its own: nft lists all rules that are there, which takes longer on a host with thousands
+    of sandboxes.
     """
     call(["unshare", "--net", "nft", "--check", "-f", "-"], rules)
 

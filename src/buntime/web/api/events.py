@@ -78,6 +78,7 @@ async def _follow(call: Call[wire.EventsQuery, None], out: Out) -> None:
         events={"ready": wire.Following, "event": wire.Event, "error": Failure},
         when=lambda call: call.query.follow,
         endless=True,
+        resumes=True,
     ),
 )
 async def list_events(call: Call[wire.EventsQuery, None]) -> wire.Events:

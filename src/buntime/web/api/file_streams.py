@@ -83,7 +83,7 @@ async def _send(call: Call[wire.ContentQuery, None], out: Out, content: Content,
     query=wire.ContentQuery,
     any_bytes=True,
     errors=(*MISSING, errors.RangeNotSatisfiable, errors.PayloadTooLarge, errors.ResourceLimitExceeded),
-    streamed=Streamed(_read, media="application/octet-stream"),
+    streamed=Streamed(_read, media="application/octet-stream", partial=True),
 )
 async def read_content(call: Call[wire.ContentQuery, None]) -> None:
     """Read a file of any size.

@@ -18,7 +18,7 @@ from buntime.web.wire.shapes import NoQuery, encode, iso
     tag="Images",
     body=wire.CreateImage,
     answer=wire.Image,
-    errors=(errors.SessionNotFound, errors.SnapshotNotFound, errors.ResourceLimitExceeded),
+    errors=(errors.SessionNotFound, errors.SnapshotNotFound, errors.ResourceLimitExceeded, errors.InvalidState),
     idempotent=True,
     settles=True,
 )

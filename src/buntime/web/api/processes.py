@@ -244,6 +244,7 @@ async def _follow(call: Call[wire.LogsQuery, None], out: Out) -> None:
             "exit": wire.Exit,
             "error": Failure,
         },
+        resumes=True,
         when=lambda call: call.query.follow,
         endless=True,
     ),

@@ -32,7 +32,13 @@ from buntime.web.wire.shapes import NoQuery, encode, given, iso
     body=wire.CreateSession,
     body_optional=True,
     answer=wire.Created,
-    errors=(errors.ImageNotFound, errors.SnapshotNotFound, errors.SessionLimitExceeded, errors.NameTaken),
+    errors=(
+        errors.ImageNotFound,
+        errors.SnapshotNotFound,
+        errors.SessionLimitExceeded,
+        errors.NameTaken,
+        errors.InvalidState,
+    ),
     idempotent=True,
     settles=True,
     headers=("Session-Existing",),
@@ -190,7 +196,7 @@ async def sleep_session(call: Call[NoQuery, wire.Sleep]) -> wire.Session:
     Scope.SESSIONS_WRITE,
     tag="Sessions",
     answer=wire.Woken,
-    errors=(SessionNotFound,),
+    errors=(SessionNotFound, errors.InvalidState),
 )
 async def wake_session(call: Call[NoQuery, None]) -> wire.Woken:
     """Wake a session.

@@ -36,7 +36,7 @@ FORK_SECONDS = 60.0
     body=wire.CreateSnapshot,
     body_optional=True,
     answer=wire.Snapshot,
-    errors=(SessionNotFound, errors.ResourceLimitExceeded),
+    errors=(SessionNotFound, errors.ResourceLimitExceeded, errors.InvalidState),
     idempotent=True,
     settles=True,
 )
@@ -122,7 +122,7 @@ async def delete_snapshot(call: Call[NoQuery, None]) -> wire.DeletedSnapshot:
     body=wire.Fork,
     body_optional=True,
     answer=wire.Forks,
-    errors=(SessionNotFound, errors.Forbidden, errors.SessionLimitExceeded, errors.NameTaken),
+    errors=(SessionNotFound, errors.Forbidden, errors.SessionLimitExceeded, errors.NameTaken, errors.InvalidState),
     idempotent=True,
     settles=True,
     seconds=FORK_SECONDS,
@@ -168,7 +168,7 @@ async def fork_session(call: Call[NoQuery, wire.Fork]) -> wire.Forks:
     tag="Snapshots",
     body=wire.Restore,
     answer=wire_sessions.Session,
-    errors=(SessionNotFound, SnapshotNotFound, errors.SessionBusy, errors.DiskFull),
+    errors=(SessionNotFound, SnapshotNotFound, errors.SessionBusy, errors.DiskFull, errors.InvalidState),
     idempotent=True,
     settles=True,
 )

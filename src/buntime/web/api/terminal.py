@@ -274,6 +274,8 @@ class Conversation:
         errors.InvalidState,
         errors.ResourceLimitExceeded,
     ),
+    done="The connection is a WebSocket from now on.",
+    succeeds=101,
 )
 async def terminal(call: Call[TerminalQuery, None]) -> None:
     """Open a terminal.

@@ -47,7 +47,8 @@ class Context(ContextMade):
 
 class Contexts(Response):
     contexts: Annotated[
-        list[Context], Meta(description="Oldest first. The newest 200 lost contexts stay in the list until you delete them.")
+        list[Context],
+        Meta(description="Oldest first. The newest 200 lost contexts stay in the list until you delete them."),
     ]
 
 

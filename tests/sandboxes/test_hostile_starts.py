@@ -1,0 +1,86 @@
+"""Files of a session can keep a guest from starting, or from being made ready. That reaches no other session."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from buntime.errors import Unavailable
+from buntime.ports import Claimed
+from buntime.sandboxes import containers, sandbox
+from tests.contracts.test_sandboxes import LIMITS, REAL, LocalHost, layer_of
+from tests.sandboxes.test_root import parked, says
+from tests.waiting import eventually
+
+pytestmark = REAL
+PATIENCE = 60.0  # seconds; a guard against a hang
+READY_SECONDS = 4.0
+EVIL = "acc_evil"
+
+# The guest's Bun reads this before the guest begins. It takes connections in the guest's place, and says nothing.
+SILENT = """
+cat > /silent.js <<'END'
+Bun.listen({ hostname: "0.0.0.0", port: 49, socket: { data() {} } });
+await new Promise(() => {});
+END
+echo 'preload = ["/silent.js"]' > /bunfig.toml
+"""
+# The guest refuses to delete the workspace, so it cannot forget what another session noted there.
+UNFORGETTABLE = "mkdir -p /var/lib/buntime && cd / && mv /workspace /w && ln -s /var/lib/buntime /workspace"
+
+
+async def layer_with(host: LocalHost, command: str) -> str:
+    claimed = await host.sandboxes.claim("ses_" + "e" * 18, LIMITS)
+    await says(claimed.sandbox, command)
+    return await layer_of(host, claimed.volume)
+
+
+async def claim(host: LocalHost, name: str, layer: str = "", account: str = EVIL) -> Claimed:
+    return await host.sandboxes.claim("ses_" + name * 18, LIMITS, layer=layer, account=account)
+
+
+def open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+async def test_guests_that_never_answer_hold_up_only_their_own_account(
+    host: LocalHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(containers, "READY_SECONDS", READY_SECONDS)
+    layer = await layer_with(host, SILENT)
+    good = await layer_with(host, "echo good > /workspace/a")
+    sandboxes: Any = host.sandboxes
+    async with asyncio.timeout(PATIENCE):
+        hostile = [asyncio.create_task(claim(host, name, layer)) for name in "abcd"]
+        await asyncio.sleep(READY_SECONDS / 4)  # until they are under way
+        filling = asyncio.create_task(sandboxes.keep_pool())
+        await eventually(lambda: sandboxes.numbers().parked == 1)
+        assert await says((await claim(host, "f", account="acc_x")).sandbox, "echo works") == "works\n"
+        filling.cancel()
+        assert await says((await claim(host, "g", good, "acc_x")).sandbox, "cat a") == "good\n"
+        assert not all(task.done() for task in hostile), "the others had to wait for them"
+        outcomes = await asyncio.gather(*hostile, return_exceptions=True)
+    assert all(isinstance(outcome, Unavailable) for outcome in outcomes), outcomes
+
+
+async def test_records_that_do_not_go_fail_the_claim_and_leave_no_file_open(host: LocalHost) -> None:
+    layer = await layer_with(host, UNFORGETTABLE)
+    await parked(host)
+    before = open_files()
+    for name in "abc":  # the first one finds a parked sandbox
+        with pytest.raises(Unavailable):
+            await claim(host, name, layer)
+    await eventually(lambda: open_files() <= before)
+
+
+async def test_records_that_take_too_long_to_go_fail_the_claim(
+    host: LocalHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = await layer_with(host, "mkdir -p /var/lib/buntime/many && echo a > /var/lib/buntime/many/a")
+    monkeypatch.setattr(sandbox, "FORGET_SECONDS", 0.0)
+    with pytest.raises(Unavailable):
+        await claim(host, "a", layer)
+    monkeypatch.undo()
+    again = (await claim(host, "b", layer)).sandbox
+    assert await says(again, "ls -A /var/lib/buntime/many 2> /dev/null; echo gone") == "gone\n"
