@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
+from buntime.daemon.tasks import cancel_and_wait
 from buntime.errors import Unavailable
 from buntime.ports import Claimed
 from buntime.sandboxes import containers, sandbox
 from tests.contracts.test_sandboxes import LIMITS, REAL, LocalHost, layer_of
-from tests.sandboxes.test_root import parked, says
+from tests.sandboxes.test_root import says
 from tests.waiting import eventually
 
 pytestmark = REAL
@@ -40,6 +41,14 @@ async def claim(host: LocalHost, name: str, layer: str = "", account: str = EVIL
     return await host.sandboxes.claim("ses_" + name * 18, LIMITS, layer=layer, account=account)
 
 
+async def filled(host: LocalHost) -> None:
+    """Waits until a sandbox is parked."""
+    sandboxes: Any = host.sandboxes
+    filling = asyncio.create_task(sandboxes.keep_pool())
+    await eventually(lambda: sandboxes.numbers().parked == 1)
+    await cancel_and_wait(filling)
+
+
 def open_files() -> int:
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
@@ -50,14 +59,11 @@ async def test_guests_that_never_answer_hold_up_only_their_own_account(
     monkeypatch.setattr(containers, "READY_SECONDS", READY_SECONDS)
     layer = await layer_with(host, SILENT)
     good = await layer_with(host, "echo good > /workspace/a")
-    sandboxes: Any = host.sandboxes
     async with asyncio.timeout(PATIENCE):
         hostile = [asyncio.create_task(claim(host, name, layer)) for name in "abcd"]
         await asyncio.sleep(READY_SECONDS / 4)  # until they are under way
-        filling = asyncio.create_task(sandboxes.keep_pool())
-        await eventually(lambda: sandboxes.numbers().parked == 1)
+        await filled(host)
         assert await says((await claim(host, "f", account="acc_x")).sandbox, "echo works") == "works\n"
-        filling.cancel()
         assert await says((await claim(host, "g", good, "acc_x")).sandbox, "cat a") == "good\n"
         assert not all(task.done() for task in hostile), "the others had to wait for them"
         outcomes = await asyncio.gather(*hostile, return_exceptions=True)
@@ -66,7 +72,7 @@ async def test_guests_that_never_answer_hold_up_only_their_own_account(
 
 async def test_records_that_do_not_go_fail_the_claim_and_leave_no_file_open(host: LocalHost) -> None:
     layer = await layer_with(host, UNFORGETTABLE)
-    await parked(host)
+    await filled(host)
     before = open_files()
     for name in "abc":  # the first one finds a parked sandbox
         with pytest.raises(Unavailable):

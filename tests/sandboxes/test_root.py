@@ -228,10 +228,13 @@ async def test_a_parked_sandbox_that_is_ended_just_before_it_is_attached_is_repl
             os.kill(int(process.name), signal.SIGSTOP)
     sandboxes: Any = host.sandboxes
     (box,) = sandboxes._pool
-    preparing = asyncio.create_task(box.prepare())  # its guest does not answer, so this ends it
+    preparing = asyncio.create_task(box.prepare())  # its guest does not answer
     await asyncio.sleep(0.1)
     async with asyncio.timeout(PATIENCE):
-        sandbox = await host.sandboxes.start(session)
+        starting = asyncio.create_task(host.sandboxes.start(session))  # this waits for the preparation
+        await asyncio.sleep(0.1)
+        await box.kill()
+        sandbox = await starting
     await preparing
     assert not box.is_alive()
     assert sandbox.id != stuck
