@@ -134,14 +134,16 @@ export class Terminal implements AsyncIterable<Uint8Array>, AsyncDisposable {
         if (told.type === "error") throw errorOf(told.error, null);
         if (told.type !== "ready") this.#end = told;
       }
-      this.#output.end();
-      return (this.#end ??= { type: "detached" });
     } catch (failure) {
-      this.#failure = failure;
-      this.#output.end(failure);
       this.#socket.close();
-      throw failure;
+      if (this.#end === null) {
+        this.#failure = failure;
+        this.#output.end(failure);
+        throw failure;
+      } // a failure after the end loses nothing
     }
+    this.#output.end();
+    return (this.#end ??= { type: "detached" });
   }
 }
 

@@ -27,7 +27,7 @@ export interface Answer {
 export interface Socket {
   /** Throws `ConnectionFailed` when the socket is closed. */
   send(message: string | Uint8Array): void;
-  /** Ends when the socket is closed. */
+  /** Ends when the socket is closed in order. Throws `ConnectionFailed` when it breaks. */
   messages(): AsyncIterable<string | Uint8Array>;
   close(): void;
 }

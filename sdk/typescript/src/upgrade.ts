@@ -12,6 +12,7 @@ const LARGEST_HEAD = 64 << 10;
 const GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 const MOST_HELD = 1 << 20; // bytes of messages not taken yet
 const GOODBYE_MS = 2000; // time for the other side to close too
+const IN_ORDER = 1000; // the close code after the last frame
 
 export async function upgrade(ask: Ask): Promise<Socket | Answer> {
   const url = new URL(ask.url);
@@ -182,6 +183,15 @@ async function accepted(key: string): Promise<string> {
   return base64(new Uint8Array(await crypto.subtle.digest("SHA-1", new TextEncoder().encode(key + GUID))));
 }
 
+/** Returns the failure that a close frame of the server tells of. Undefined if the connection ends in order. */
+function failureIn(content: Uint8Array): ConnectionFailed | undefined {
+  const code = content.length < 2 ? null : new DataView(content.buffer, content.byteOffset).getUint16(0);
+  if (code === IN_ORDER) return undefined;
+  const how = code === null ? ["without a code"] : [`with ${code}`, new TextDecoder().decode(content.subarray(2))];
+  const message = `The server closed the terminal's connection ${how.filter(Boolean).join(": ")}.`;
+  return new ConnectionFailed(message, { begun: true });
+}
+
 class NetSocket implements Socket {
   readonly #connection: Connection;
   readonly #reader = new FrameReader();
@@ -247,8 +257,8 @@ class NetSocket implements Socket {
   }
 
   #answerClose(content: Uint8Array): void {
-    this.#received.end();
-    if (this.#closing) return; // it answers our close
+    if (this.#closing) return this.#received.end(); // it answers our close
+    this.#received.end(failureIn(content));
     this.#put(CLOSE, content.slice(0, 2));
     this.#leave();
   }

@@ -19,6 +19,14 @@ const READY = JSON.stringify({ type: "ready", terminalId: "term_1", cols: 80, ro
 
 const FLOOD = 80 << 20; // bytes
 
+/** By what is typed: the last frame, if any, and the code with which the server closes. */
+const ENDS: Record<string, [object | undefined, number]> = {
+  "take over": [{ type: "detached" }, 1000],
+  "exit, then break": [{ type: "exit", exitCode: 3, reason: null }, 1011],
+  fail: [{ type: "error", error: { code: "unavailable", message: "stopping", details: {} } }, 1012],
+  ...Object.fromEntries([1001, 1007, 1009, 1011].map((code) => [`close ${code}`, [undefined, code]])),
+};
+
 /** Sends as fast as the other side takes it. */
 async function flood(socket: Bun.ServerWebSocket<unknown>): Promise<void> {
   const part = new Uint8Array(64 << 10);
@@ -90,6 +98,9 @@ const server = Bun.serve<{ what: string }>({
         return socket.close(1000);
       }
       if (keys === "cut") return socket.terminate();
+      const [frame, code] = ENDS[keys] ?? [];
+      if (frame !== undefined) socket.send(JSON.stringify(frame));
+      if (code !== undefined) return socket.close(code, "as typed");
       if (keys === "ping") return void socket.ping("x");
       socket.send(message);
     },
@@ -266,6 +277,28 @@ test("a broken connection is thrown by the output and by `ended`", async () => {
   expect(await failureOf(outputOf(terminal))).toBeInstanceOf(ConnectionFailed);
   expect(await failureOf(terminal.ended)).toBeInstanceOf(ConnectionFailed);
   expect(await failureOf(open("broken at once"))).toBeInstanceOf(ConnectionFailed);
+});
+
+for (const code of [1001, 1007, 1009, 1011])
+  test(`a terminal that the server closes with ${code} has broken, and says so`, async () => {
+    const terminal = await open("echo");
+    terminal.write(`close ${code}`);
+    const failure = await failureOf(terminal.ended);
+    expect(failure).toBeInstanceOf(ConnectionFailed);
+    expect((failure as Error).message).toContain(`${code}: as typed`);
+    expect(await failureOf(outputOf(terminal))).toBe(failure);
+    expect(() => terminal.write("ls\n")).toThrow(failure as Error);
+  });
+
+test("how a terminal ended is told by the server's frame, whatever code closes the connection", async () => {
+  const [taken, left, failing] = [await open("echo"), await open("echo"), await open("echo")];
+  taken.write("take over");
+  left.write("exit, then break");
+  failing.write("fail");
+  expect(await taken.ended).toEqual({ type: "detached" });
+  expect(await left.ended).toEqual({ type: "exit", exitCode: 3, reason: null });
+  for (const terminal of [taken, left]) expect(await outputOf(terminal)).toHaveLength(0);
+  expect(await failureOf(failing.ended)).toBeInstanceOf(Unavailable);
 });
 
 test("a server that handles the upgrade as an ordinary request is an error", async () => {

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { Buntime, SessionNotFound, TerminalNotFound, type Terminal } from "@buntime/sdk";
+import { Buntime, ConnectionFailed, SessionNotFound, TerminalNotFound, type Terminal } from "@buntime/sdk";
 
 const client = new Buntime();
 await using session = await client.sessions.create({ ttl: 600 });
@@ -32,5 +32,11 @@ for await (const part of again) rest += new TextDecoder().decode(part);
 assert.ok(rest.includes("40 120"), rest);
 assert.deepEqual(await again.ended, { type: "exit", exitCode: 7, reason: null });
 await assert.rejects(session.terminal({ terminalId: terminal.id }), TerminalNotFound);
+
+const taken = await session.terminal();
+const taker = await session.terminal({ terminalId: taken.id });
+assert.deepEqual(await taken.ended, { type: "detached" });
+taker.write(new Uint8Array(3 << 20)); // more than a message may have
+await assert.rejects(taker.ended, ConnectionFailed);
 await assert.rejects(client.sessions.open("ses_abc123def456ghi789").terminal(), SessionNotFound);
 console.log("done");
