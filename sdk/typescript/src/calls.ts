@@ -2,10 +2,10 @@
 
 import { checkSignal, jsonOf } from "./arguments.js";
 import { Deadline } from "./deadline.js";
-import { BuntimeError, ConnectionFailed, RateLimitExceeded, errorOf, isRecord, secondsOf } from "./errors.js";
+import { BuntimeError, ConnectionFailed, errorOf, isRecord, secondsOf } from "./errors.js";
 import { eventsOf, type ServerEvent } from "./events.js";
 import { readJson } from "./json.js";
-import { delayBefore, type RetryRules } from "./retries.js";
+import { delayBefore, mayHaveBegun, type RetryRules } from "./retries.js";
 import { isBrowser } from "./runtime.js";
 import { isAnswer, type Answer, type Ask, type Body, type Socket, type Transport } from "./transport.js";
 import type { RateLimit } from "./shapes.js";
@@ -100,8 +100,9 @@ export class Calls {
       try {
         return await this.#once<T>(call);
       } catch (failure) {
-        if (mayBeDone && failure instanceof BuntimeError && failure.code === absent) return null;
-        mayBeDone ||= hasBegun(failure);
+        if (!(failure instanceof BuntimeError)) throw failure;
+        if (mayBeDone && failure.code === absent) return null;
+        mayBeDone ||= mayHaveBegun(failure);
         throw failure;
       }
     };
@@ -267,12 +268,6 @@ export class Calls {
     const url = this.settings.baseUrl + call.path + queryOf(call.query);
     return { method: call.method, url, headers, body, signal: deadline.signal };
   }
-}
-
-/** Whether the server may have carried out the failed call. */
-function hasBegun(failure: unknown): boolean {
-  if (failure instanceof ConnectionFailed) return failure.begun;
-  return !(failure instanceof RateLimitExceeded);
 }
 
 /** Returns a new idempotency key for one call, which makes it safe to retry. */

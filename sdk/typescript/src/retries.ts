@@ -37,11 +37,16 @@ export function delayBefore(
   return Math.max(asked, Math.round(backOff));
 }
 
+/** Whether the server may have carried out the failed call, or part of it. */
+export function mayHaveBegun(failure: BuntimeError): boolean {
+  if (failure instanceof ConnectionFailed) return failure.begun;
+  const { waking, fetching } = failure.details;
+  return failure.code !== "rate_limit_exceeded" && waking !== true && fetching !== true;
+}
+
 function mayHelp(failure: BuntimeError, repeatable: boolean): boolean {
-  if (failure instanceof ConnectionFailed) return repeatable || !failure.begun;
-  if (failure.code === "rate_limit_exceeded") return true;
-  if (failure.details.waking === true || failure.details.fetching === true) return true; // refused before any work
+  if (!mayHaveBegun(failure)) return true;
   if (!repeatable) return false;
-  if (ANSWERED_LATER.has(failure.code)) return true;
+  if (failure instanceof ConnectionFailed || ANSWERED_LATER.has(failure.code)) return true;
   return failure.status !== null && PASSING.has(failure.status);
 }

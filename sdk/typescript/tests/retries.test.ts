@@ -176,6 +176,16 @@ test("a deletion that finds nothing succeeds after a lost response, and fails at
   expect(await failureOf(empty.client().sessions.delete("ses_1"))).toHaveProperty("code", "session_not_found");
 });
 
+test("a deletion that finds nothing fails after a refusal before any work", async () => {
+  for (const details of [{ waking: true }, { fetching: true }]) {
+    const error = { code: "unavailable", retryable: true, message: "later", details };
+    using server = new StandIn(json({ error }, 503), refusal(404, "file_not_found"));
+    const failure = await failureOf(server.client().sessions.open("ses_1").files.delete("a.txt"));
+    expect(failure).toHaveProperty("code", "file_not_found");
+    expect(server.asked).toHaveLength(2);
+  }
+});
+
 test("a late response is a RequestTimeout, and a run's timeout adds to the client's", async () => {
   const slow = async () => (await Bun.sleep(700), Response.json({ ...ENDED, stdout: "", stderr: "" }));
   using server = new StandIn(slow);
