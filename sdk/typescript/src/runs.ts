@@ -13,6 +13,8 @@ const LONGEST_RUN = 3600;
 /** The reason with which a reader closes a stream. */
 const CLOSED = new Error("The stream was closed.");
 
+type Ended = Extract<RunEvent, { type: "result" }>;
+
 /** The session's timeout for runs in seconds, if known. */
 export type SessionTimeout = number | undefined;
 
@@ -71,6 +73,7 @@ export interface StreamOptions extends CallOptions {
 export class RunStream implements AsyncIterable<RunEvent>, AsyncDisposable {
   readonly #events: AsyncGenerator<RunEvent, void, undefined>;
   readonly #left = new AbortController();
+  #result: Ended | null = null;
 
   /** @internal */
   constructor(calls: Calls, request: ExecuteRequest, options: StreamOptions) {
@@ -80,7 +83,7 @@ export class RunStream implements AsyncIterable<RunEvent>, AsyncDisposable {
     const json = { ...request, files: filesOnTheWire(request.files), stream: true, detach };
     signal?.addEventListener("abort", () => this.#left.abort(signal.reason), { once: true, signal: this.#left.signal });
     if (signal?.aborted) this.#left.abort(signal.reason);
-    this.#events = runEvents(calls, json, this.#left);
+    this.#events = runEvents(calls, json, this.#left, (result) => (this.#result = result));
   }
 
   /** The request is sent when you ask for the first event. */
@@ -89,8 +92,8 @@ export class RunStream implements AsyncIterable<RunEvent>, AsyncDisposable {
   }
 
   /**
-   * Reads to the end. The result has the output, and the displayed values of a context, that you have not read. The
-   * listeners hear that output as it arrives.
+   * Reads to the end, if you have not. The result has the output, and the displayed values of a context, that you have
+   * not read. The listeners hear that output as it arrives.
    */
   async result(listeners: OutputListeners = {}): Promise<ExecutionResult> {
     checkListeners(listeners);
@@ -105,12 +108,11 @@ export class RunStream implements AsyncIterable<RunEvent>, AsyncDisposable {
         const { type: _, ...forms } = event;
         displayed.push(forms);
       }
-      if (event.type !== "result") continue;
-      const { type: _, ...result } = event;
-      const shown = "result" in result ? { displayed } : {};
-      return new ExecutionResult({ ...output, ...result, ...shown });
     }
-    throw brokenStream();
+    if (this.#result === null) throw brokenStream();
+    const { type: _, ...result } = this.#result;
+    const shown = "result" in result ? { displayed } : {};
+    return new ExecutionResult({ ...output, ...result, ...shown });
   }
 
   /** Ends the run, unless it is detached. */
@@ -124,12 +126,14 @@ export class RunStream implements AsyncIterable<RunEvent>, AsyncDisposable {
   }
 }
 
+/** `ended`: gets the last event before the reader does. */
 async function* runEvents(
   calls: Calls,
   json: object,
   left: AbortController,
+  ended: (result: Ended) => void,
 ): AsyncGenerator<RunEvent, void, undefined> {
-  let result: RunEvent | null = null;
+  let result: Ended | null = null;
   try {
     for await (const event of calls.events({ method: "POST", path: "/execute", json, signal: left.signal })) {
       const told = toldBy(event);
@@ -144,5 +148,6 @@ async function* runEvents(
     left.abort(CLOSED); // releases the caller's signal too
   }
   if (result === null) throw brokenStream();
+  ended(result);
   yield result;
 }

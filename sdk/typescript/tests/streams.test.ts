@@ -56,6 +56,16 @@ test("result() joins the output", async () => {
   expect(await server.client().stream(run).result()).toMatchObject({ ...ENDED, stdout: "ab", stderr: "" });
 });
 
+test("result() after the loop returns the result, without the output that was read", async () => {
+  using server = new StandIn(() => events(said("stdout", { data: "a" }), said("result", ENDED)));
+  const stream = server.client().stream(run);
+  await Array.fromAsync(stream);
+  for (const _ of [1, 2]) expect(await stream.result()).toMatchObject({ ...ENDED, stdout: "", stderr: "" });
+  const left = server.client().stream(run);
+  for await (const event of left) if (event.type === "stdout") break;
+  expect(await failureOf(left.result())).toBeInstanceOf(ConnectionFailed);
+});
+
 test("an error in a stream is thrown as its class", async () => {
   const error = { code: "memory_limit_exceeded", retryable: false, message: "too much", details: { exitCode: 137 } };
   using server = new StandIn(() => events(said("stdout", { data: "a" }), said("error", error)));
