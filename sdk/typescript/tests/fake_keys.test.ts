@@ -14,6 +14,9 @@ test("a key is made, listed and revoked", async () => {
   await fake.keys.delete(made.keyId);
   expect(await failureOf(fake.keys.delete(made.keyId))).toBeInstanceOf(KeyNotFound);
   expect(await fake.keys.list().all()).toHaveLength(1);
+  const { events } = await fake.events.list({ type: "key.revoked" });
+  const { keyId, name, hint } = made;
+  expect(events.map(({ data: { by: _, ...data } }) => data)).toEqual([{ keyId, name, hint }]);
 });
 
 test("the account counts what there is and shows the client's key", async () => {

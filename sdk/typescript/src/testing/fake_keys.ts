@@ -76,12 +76,13 @@ export class FakeKeys {
     return { keys: items, total };
   }
 
-  delete(keyId: string): unknown {
+  /** Returns the key that it was. */
+  delete(keyId: string): Key {
     const key = this.#kept.get(keyId);
     if (key === undefined || this.#isExpired(key))
       refuse("key_not_found", "No key with this id. It may have been revoked, or have expired.", { keyId });
     this.#kept.delete(keyId);
-    return { deleted: true, keyId };
+    return key;
   }
 
   #add(name: string | null, scopes: readonly Scope[], expiresIn?: number): Key {

@@ -214,9 +214,9 @@ export class FakeTransport implements Transport {
     if (called === "GET /keys") return this.#keys.list(request.query);
     const key = /^DELETE \/keys\/([^/]+)$/.exec(called);
     if (key !== null) {
-      const gone = this.#keys.delete(decodeURIComponent(key[1]!));
-      this.events.add("key.revoked", null, { keyId: decodeURIComponent(key[1]!) });
-      return gone;
+      const { keyId, name, hint } = this.#keys.delete(decodeURIComponent(key[1]!));
+      this.events.add("key.revoked", null, { keyId, name, hint });
+      return { deleted: true, keyId };
     }
     if (called === "GET /usage") return this.#usage.get(this.#withId(request.query));
     if (called === "GET /usage/windows") return this.#usage.windows(request.query);
