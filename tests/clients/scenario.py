@@ -388,6 +388,8 @@ PROCESSES = (
     get("follow-process-logs", LOGS, query=OF_PROCESS, cursor="6", follow="true"),
     get("get-process-exited", "/processes/get", query=OF_PROCESS),
     post("invalid-state", "/processes/input", {**OF_PROCESS, "data": "late\n"}, status=409),
+    post("signal-process-ended", "/processes/signal", {**OF_PROCESS, "signal": "SIGCONT"}, status=409),
+    post("signal-process-unknown", "/processes/signal", {**OF_PROCESS, "signal": "SIGNOPE"}, status=400),
     keyed(
         "start-process-all-fields",
         "/processes/start",

@@ -437,6 +437,8 @@ PROCESSES: Mapping[str, Exchange] = {
     "close-process-input": Exchange("process", lambda process: process.close_input()),
     "invalid-state": Exchange("process", lambda process: process.input("late\n")),
     "signal-process": Exchange("process", lambda process: process.signal()),
+    "signal-process-ended": Exchange("process", lambda process: process.signal("SIGCONT")),
+    "signal-process-unknown": Exchange("process", lambda process: process.signal("SIGNOPE")),
     "process-logs": Exchange("process", lambda process: process.logs()),
     "process-logs-from-cursor": Exchange("process", lambda process: process.logs(cursor=6, limit=1000)),
     "follow-process-logs": Exchange("process", lambda process: process.follow(cursor=6)),

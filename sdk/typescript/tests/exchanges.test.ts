@@ -253,6 +253,8 @@ const CALLS: Record<string, Calling> = {
   "close-process-input": (client) => processOf(client, (process) => process.closeInput()),
   "invalid-state": (client, { data }) => processOf(client, (process) => process.input(data)),
   "signal-process": (client) => processOf(client, (process) => process.signal()),
+  "signal-process-ended": (client) => processOf(client, (process) => process.signal("SIGCONT")),
+  "signal-process-unknown": (client, { signal }) => processOf(client, (process) => process.signal(signal as never)),
   "process-logs": (client) => processOf(client, (process) => process.logs()),
   "process-logs-from-cursor": (client) => processOf(client, (process) => process.logs({ cursor: 6, limit: 1000 })),
   "follow-process-logs": (client) => processOf(client, (process) => Array.fromAsync(process.follow({ cursor: 6 }))),

@@ -9,6 +9,7 @@ import {
   IdempotencyKeyReused,
   ImageNotFound,
   InvalidRequest,
+  InvalidState,
   RequestTimeout,
   Session,
   SessionNotFound,
@@ -178,6 +179,24 @@ test("processes run until their script or a signal ends them, and keep their log
     { type: "exit", status: "exited", exitCode: 143, reason: null },
   ]);
   expect((await session.processes.list().all()).map(({ id }) => id)).toEqual([server.id, build.id]);
+});
+
+test("a signal does what it does in a server's process", async () => {
+  const session = await new FakeBuntime().sessions.create();
+  const process = await session.processes.start("serve");
+  for (const name of ["SIGSTOP", "SIGTSTP", "SIGCONT", "SIGWINCH"] as const)
+    expect((await process.signal(name)).status).toBe("running");
+  for (const name of ["SIGNOPE", "SIGSEGV", "toString", 9]) {
+    const failure = await failureOf(process.signal(name as never));
+    expect(failure).toBeInstanceOf(InvalidRequest);
+    expect(failure).toMatchObject({ status: 400, details: { field: "signal" } });
+  }
+  expect(await process.signal("SIGHUP")).toMatchObject({ status: "exited", exitCode: 129 });
+  for (const name of ["SIGKILL", "SIGCONT"] as const) {
+    const failure = await failureOf(process.signal(name));
+    expect(failure).toBeInstanceOf(InvalidState);
+    expect(failure).toMatchObject({ status: 409, details: { processId: process.id } });
+  }
 });
 
 test("a process whose port is taken is not ready and says why", async () => {

@@ -7,6 +7,7 @@ import type {
   LogEntry,
   ProcessReason,
   ProcessShape,
+  ProcessSignal,
   SessionShape,
   SessionState,
   SleepPolicy,
@@ -17,7 +18,8 @@ import { FakeFiles, now, type Kept } from "./fake_files.js";
 import { FakeServices } from "./fake_services.js";
 import { linesOf, type FakeResult } from "./scripts.js";
 
-const SIGNALS: Record<string, number> = {
+/** The number of each signal that ends a process; null for the others. */
+const SIGNALS: Record<ProcessSignal, number | null> = {
   SIGHUP: 1,
   SIGINT: 2,
   SIGQUIT: 3,
@@ -25,6 +27,10 @@ const SIGNALS: Record<string, number> = {
   SIGUSR1: 10,
   SIGUSR2: 12,
   SIGTERM: 15,
+  SIGCONT: null,
+  SIGSTOP: null,
+  SIGTSTP: null,
+  SIGWINCH: null,
 };
 const DAY = 86_400;
 export const DEFAULT_IMAGE = "default";
@@ -97,9 +103,11 @@ export class FakeProcess {
     if (reason !== "deep_sleep") this.exited(this.shape);
   }
 
-  signal(name: string): void {
+  signal(name: ProcessSignal): void {
+    const { processId, status } = this.shape;
+    if (status !== "running") refuse("invalid_state", "The process has ended.", { processId });
     const number = SIGNALS[name];
-    if (number !== undefined) this.end(128 + number);
+    if (number !== null) this.end(128 + number);
   }
 }
 
@@ -293,6 +301,14 @@ export class FakeSession {
       refuse("context_lost", "This context and its variables are gone.", { contextId: id, reason });
     return context;
   }
+}
+
+/** Refuses what is not the name of a signal. */
+export function signalOf(name: string): ProcessSignal {
+  if (Object.hasOwn(SIGNALS, name)) return name as ProcessSignal;
+  const names = Object.keys(SIGNALS);
+  const last = names.pop();
+  refuse("invalid_request", `signal must be ${names.join(", ")} or ${last}, not '${name}'.`, { field: "signal" });
 }
 
 /** Returns the record of a process or context that ran in another runtime, or had ended. */

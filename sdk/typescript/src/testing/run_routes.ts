@@ -6,7 +6,7 @@ import type { LogEntry } from "../shapes.js";
 import type { Answer } from "../transport.js";
 import { EVENTS, errorObject, event, partly, refuse, Refusal } from "./answers.js";
 import { absolute, now, shown } from "./fake_files.js";
-import { FakeProcess, type FakeSession } from "./fake_session.js";
+import { FakeProcess, signalOf, type FakeSession } from "./fake_session.js";
 import { pageOf } from "./file_routes.js";
 import type { FakeRequest } from "./request.js";
 import { linesOf, numbersOf, type FakeResult, type FakeRun, type Scripts } from "./scripts.js";
@@ -81,8 +81,10 @@ export const RUN_ROUTES: Record<string, RunRoute> = {
   },
   "POST /processes/signal": (session, { body }) => {
     const { processId = "", signal = "SIGTERM" } = body as Record<string, string | undefined>;
-    session.process(processId).signal(signal);
-    return session.process(processId).shape;
+    const name = signalOf(signal);
+    const process = session.process(processId);
+    process.signal(name);
+    return process.shape;
   },
   "GET /processes/logs": (session, { query }, _, signal) => {
     const process = session.process(query.processId ?? "");

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { Buntime, InvalidState, ProcessNotFound, type LogEvent } from "@buntime/sdk";
+import { Buntime, InvalidRequest, InvalidState, ProcessNotFound, type LogEvent } from "@buntime/sdk";
 
 await using session = await new Buntime().sessions.create({ ttl: 600 });
 const { processes } = session;
@@ -39,8 +39,11 @@ for await (const event of echo.follow({ cursor: page.cursor })) again.push(event
 assert.equal(again.length, rest.entries.length + 1);
 
 const code = await processes.start({ code: "setInterval(() => undefined, 1000)", env: { A: "b" } });
+for (const name of ["SIGWINCH", "SIGTSTP", "SIGSTOP", "SIGCONT"] as const) await code.signal(name); // none ends it
+await assert.rejects(code.signal("SIGSEGV" as never), InvalidRequest);
 assert.equal((await code.signal("SIGTERM")).id, code.id);
 assert.equal((await code.wait()).exitCode, 143);
+await assert.rejects(code.signal("SIGCONT"), InvalidState);
 assert.deepEqual(
   (await processes.list({ pageSize: 2 }).all()).map(({ id }) => id),
   [code.id, echo.id, server.id],
