@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from buntime.admin import doctor
 from buntime.admin.plan_settings import plans_of
 from buntime.admin.welcome import first_key, welcome
 from buntime.archives.belonging import AGREED, require_shared
@@ -72,6 +71,7 @@ from buntime.sandboxes.kernel.oci import CORE
 from buntime.sandboxes.local import LocalSandboxes
 from buntime.sandboxes.opening import keep_names, opened
 from buntime.sandboxes.other_hosts import OtherHosts
+from buntime.sandboxes.record import all_in as all_records
 from buntime.session import Session
 from buntime.snapshot import Layer
 from buntime.stores.belonging import require_own
@@ -113,6 +113,7 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
     raise_limits(core=CORE)
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
+        reading = asyncio.get_running_loop().run_in_executor(None, all_records, config.data_dir / "sandboxes")
         image = None if config.store else await ensure_image(config.images, say)
         require_own(config)
         member = await _joined(config, stack)
@@ -137,7 +138,8 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
         left = await member.store.left_behind() if member else ()
         ids = [layer.id for layer in layers] + [each.volume for each in left]
         parked, thaws = plans["free"].default, member.thaws if member else lambda: 0
-        sandboxes = await enter(opened(config, image, parked, owned, tasks, links, ids, made, thaws))
+        found = await reading
+        sandboxes = await enter(opened(config, image, parked, owned, tasks, links, ids, made, thaws, found))
         if member:
             choices = member.choices
             others = OtherHosts(lambda: choices.neighbours, sandboxes.close_hosts)
@@ -287,12 +289,12 @@ def _after(config: Config) -> tuple[float, float]:
     return config.idle_after or math.inf, config.deep_sleep_after or math.inf
 
 
-def serve(config: Config) -> None:
-    """Runs until SIGINT, SIGTERM or SIGHUP. Raises BadSetting for whatever keeps it from starting."""
+def serve(config: Config, missing: Sequence[str] = ()) -> None:
+    """Runs until SIGINT, SIGTERM or SIGHUP. Raises BadSetting for whatever keeps it from starting. `missing`: see
+    `doctor`."""
     require_store_for_peers(config)
-    refused = doctor.missing(config)
-    if refused:
-        raise BadSetting("this host lacks something:\n" + "\n".join(f"  - {line}" for line in refused))
+    if missing:
+        raise BadSetting("this host lacks something:\n" + "\n".join(f"  - {line}" for line in missing))
     configure_logs(config.log_level)
     try:
         config = with_password(config, os.environ)

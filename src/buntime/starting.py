@@ -2,6 +2,7 @@
 
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 from buntime.config import BadSetting, from_environment
 from buntime.daemon.haste import make_haste
@@ -11,10 +12,14 @@ def serve() -> None:
     """Runs the server until it is stopped. Exits with 1 and one line on stderr if it cannot run."""
     make_haste()
     _import_logs()
-    from buntime.main import serve as run  # after the logs, which all its modules import
+    from buntime.admin import doctor  # after the logs, which it imports
 
     try:
-        run(from_environment(os.environ))
+        config = from_environment(os.environ)
+        with ThreadPoolExecutor(1) as beside:
+            missing = beside.submit(doctor.missing, config)  # it mostly waits for other programs
+            from buntime.main import serve as run
+        run(config, missing.result())
     except BadSetting as refusal:
         print(f"buntime: {refusal}", file=sys.stderr)
         sys.exit(1)

@@ -282,8 +282,8 @@ class Containers:
         return self._machinery.cgroups.sandboxes() | {name.rpartition("-")[2] for name in self._runtime.known()}
 
     def runs(self, sandbox_id: str) -> bool:
-        """Whether its init or its guest lives. The kernel leaves out those that have ended, waited for or not."""
-        return bool(self._machinery.cgroups.guest_processes(sandbox_id))
+        """Whether its init or its guest lives."""
+        return self._machinery.cgroups.lives(sandbox_id)
 
     def left(self, record: Record) -> LocalSandbox | None:
         """The sandbox that an earlier server has left running. None when its init has ended."""

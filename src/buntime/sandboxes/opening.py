@@ -72,13 +72,17 @@ async def opened(
     layers: Collection[str],
     made: Collection[MadeImage],
     thaws: Callable[[], int] = lambda: 0,
+    found: Mapping[str, Record | None] | None = None,
 ) -> AsyncIterator[LocalSandboxes]:
     """Mounts volumes, puts rules in force and resolves names before the first sandbox starts, then adopts what runs.
 
     `owned`: sandbox id → session, as the store has it, like `layers` (ids) and the images that accounts have `made`.
-    `thaws`: see `Machinery`. Raises BadSetting, NoPart and HostCommandFailed.
+    `thaws`: see `Machinery`. `found`: by `records.all_in`, if they were read already. Raises BadSetting, NoPart and
+    HostCommandFailed.
     """
-    part, found = claim_part(config), records.all_in(config.data_dir / "sandboxes")
+    part = claim_part(config)
+    if found is None:
+        found = records.all_in(config.data_dir / "sandboxes")
     async with AsyncExitStack() as stack:
         machinery = _machinery(config, part, tasks, links, stack, thaws)
         rules, edge = _rules_by_slot(found, owned), listening(config)

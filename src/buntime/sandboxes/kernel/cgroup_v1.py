@@ -101,6 +101,9 @@ class CgroupsV1:
         earlier = f"{group}/guest"  # a group of the guest's own, as earlier versions had
         return [*pids_of(group), *pids_of(earlier)]
 
+    def lives(self, sandbox: str) -> bool:
+        return bool(pids_of(f"{self._mounts}/pids/{self._name}/{sandbox}") or self.guest_processes(sandbox))
+
     def session_processes(self, sandbox: str, leave_out: Iterable[str] = ()) -> int:
         runs = self._runs("pids", sandbox)
         return sum(len(pids_of(f"{runs}/{run}")) for run in set(children_of(runs)) - set(leave_out))

@@ -87,6 +87,9 @@ class CgroupsV2:
     def guest_processes(self, sandbox: str) -> list[int]:
         return pids_of(f"{self._root}/{sandbox}/guest")
 
+    def lives(self, sandbox: str) -> bool:
+        return bool(self.guest_processes(sandbox))
+
     def session_processes(self, sandbox: str, leave_out: Iterable[str] = ()) -> int:
         runs = self._runs(sandbox)
         return sum(len(pids_of(f"{runs}/{run}")) for run in set(children_of(runs)) - set(leave_out))
