@@ -20,6 +20,7 @@ from buntime.sandboxes import adopting, local
 from buntime.sandboxes import record as records
 from buntime.sandboxes.kernel.host import Part
 from buntime.sandboxes.local import LocalSandboxes
+from buntime.sandboxes.machinery import Rush
 from buntime.sandboxes.record import Record
 from buntime.session import Session, State
 from tests.waiting import eventually
@@ -132,7 +133,7 @@ class Host:
         )
         parents = SimpleNamespace(own={}, keep=lambda marks: 0)
         volumes = SimpleNamespace(all=set, parents=parents)
-        machinery: Any = SimpleNamespace(tasks=tasks, volumes=volumes, thaws=lambda: self.fence.thaws)
+        machinery: Any = SimpleNamespace(tasks=tasks, volumes=volumes, thaws=lambda: self.fence.thaws, rush=Rush())
         machinery.cgroups = SimpleNamespace(sandboxes=set)
         machinery.made, machinery.packed = None, SimpleNamespace(keep=lambda layers: None)
         runtime: Any = SimpleNamespace(known=list)
