@@ -867,8 +867,11 @@ class Sandbox(Protocol):
         ...
 
     async def restrict(self, network: Network) -> None:
-        """Puts the session's network rules in force for what runs now and for everything that starts later. A fresh
-        sandbox has the default rules."""
+        """Puts the session's network rules in force for what runs now and for everything that starts later, also while
+        it is frozen. A fresh sandbox has the default rules.
+
+        Raises Unavailable where the kernel does not take the rules now. It may have those before or these then, until
+        another call."""
         ...
 
 
@@ -993,9 +996,9 @@ class Sandboxes(Protocol):
         ...
 
     async def start(self, session: Session) -> Sandbox:
-        """A sandbox on the session's volume and image, with its limits and network rules: the session's own if it runs
-        and answers, or else another one, which has another id. Takes a parked one if it can. Whatever else still has
-        the volume is removed first.
+        """A sandbox on the session's volume and image: the session's own, as it is, if it runs and answers. Or else
+        another one, which has another id, and the session's limits and network rules. Takes a parked one if it can.
+        Whatever else still has the volume is removed first.
 
         Until a store names the new sandbox, it is an orphan that `recover` stops. Callers come one at a time for each
         session. Raises Unavailable or VolumeLost.

@@ -305,7 +305,13 @@ async def test_network_rules_apply_at_any_time_and_at_a_start(host: Host) -> Non
     sandbox = await _sandbox_of(host, session)
     for egress in ("none", "none", "internet", "none"):
         await sandbox.restrict(Network(egress=egress))
+    assert await sandbox.freeze()
+    await sandbox.restrict(Network(egress="internet"))
+    await sandbox.thaw()
+    assert await _says(sandbox, "echo fine") == b"fine\n"
     await host.sandboxes.kill(sandbox.id)
+    with pytest.raises(SandboxGone):
+        await sandbox.restrict(Network(egress="none"))
     again = await host.sandboxes.start(replace(session, network=Network(egress="none")))
     assert await _says(again, "echo fine") == b"fine\n"
 

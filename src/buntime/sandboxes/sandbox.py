@@ -6,11 +6,15 @@ import signal
 import time
 from collections.abc import Coroutine, Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import structlog
+
+from buntime.daemon.tasks import to_its_end
 from buntime.egress import rules_of
-from buntime.errors import BuntimeError, FileNotFound
+from buntime.errors import BuntimeError, FileNotFound, Unavailable
 from buntime.inside import Contexts, Files, Processes, Services, Sink, Terminals
 from buntime.paths import RECORDS, WORKSPACE
 from buntime.ports import Kind, Observed, Run, RunResult, SandboxGone
@@ -24,12 +28,15 @@ from buntime.sandboxes.inside.processes import GuestProcesses
 from buntime.sandboxes.inside.runs import GuestRuns
 from buntime.sandboxes.inside.services import GuestServices
 from buntime.sandboxes.inside.terminals import GuestTerminals
+from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.kernel.reclaim import Reclaim, host_swaps
 from buntime.sandboxes.machinery import Machinery
 from buntime.sandboxes.network.clearing import Clearing
 from buntime.sandboxes.network.listening import listeners
 from buntime.sandboxes.record import Record, pid_of
 from buntime.session import Network as NetworkRules
+
+log = structlog.get_logger()
 
 FREEZE_SECONDS, FREEZE_LOOK_SECONDS = 5.0, 0.002
 GRACE_SECONDS = 3.0  # for processes to end after SIGTERM: databases write what they hold
@@ -343,4 +350,13 @@ class LocalSandbox:
         return await self._machinery.quotas.is_full(self.record.volume)
 
     async def restrict(self, network: NetworkRules) -> None:
-        await asyncio.to_thread(self._machinery.network.restrict, self.record.slot, rules_of(network))
+        put = partial(self._machinery.network.restrict, self.record.slot, rules_of(network))
+        try:
+            with self.held_init() as init:
+                # a caller may put other rules next, which must not happen while a thread still puts these
+                lives = await to_its_end(asyncio.to_thread(put, lambda: not has_ended(init, 0)))
+        except (HostCommandFailed, OSError) as failed:
+            log.error("network_rules_not_put", sandbox=self.id, reason=str(failed))
+            raise Unavailable("The session's network rules could not be put in force just now.", 2) from failed
+        if not lives:
+            raise SandboxGone("it ended before its network rules were put")

@@ -89,6 +89,11 @@ async def small_shell(run: Run, sandbox: "FakeSandbox") -> RunResult:
 
 
 type Runner = Callable[[Run, FakeSandbox], Awaitable[RunResult]]
+type BeforeRules = Callable[[Network], Awaitable[None]]
+
+
+async def at_once(network: Network) -> None:
+    """The kernel takes all rules, and needs no time for it."""
 
 
 class FakeSandbox:
@@ -103,9 +108,11 @@ class FakeSandbox:
         image: str,
         env: Mapping[str, str],
         exited: Callable[["FakeSandbox", Ended], None],
+        before_rules: BeforeRules,
     ) -> None:
         """`env`: what the image sets. `exited` is called when a process has ended."""
         self._id = sandbox_id
+        self._before_rules = before_rules
         self._runner = runner
         self._env = env
         self.image = image
@@ -176,11 +183,16 @@ class FakeSandbox:
         return Observed(files, self.count_processes())
 
     async def restrict(self, network: Network) -> None:
-        self._check()
+        self._check_alive()
+        await self._before_rules(network)
+        self._check_alive()
         self.network = network
 
     def _check(self) -> None:
         assert not self.frozen, "a frozen sandbox answers nothing"
+        self._check_alive()
+
+    def _check_alive(self) -> None:
         if not self.alive:
             raise SandboxGone(f"{self._id} does not run")
 
@@ -188,7 +200,8 @@ class FakeSandbox:
 class FakeSandboxes:
     """`ports.Sandboxes` in memory. `runner`: what a run does. `capacity`: how many sandboxes the host can hold.
 
-    A test may clear `open_for_claims` to delay claims, as a busy host does.
+    A test may clear `open_for_claims` to delay claims, as a busy host does. What it sets as `before_rules` may wait, or
+    raise what `Sandbox.restrict` raises. Sandboxes in `out_of_reach` (ids) run and cannot be adopted now.
     """
 
     def __init__(self, runner: Runner = small_shell, capacity: int = 1000) -> None:
@@ -197,6 +210,8 @@ class FakeSandboxes:
         self.claims_waiting = 0
         self.open_for_claims = asyncio.Event()
         self.open_for_claims.set()
+        self.before_rules: BeforeRules = at_once
+        self.out_of_reach: set[str] = set()
         self.running: dict[str, FakeSandbox] = {}
         self.made: dict[str, MadeImage] = {}  # by id
         self.roots = FakeRoots()
@@ -246,6 +261,8 @@ class FakeSandboxes:
         return Claimed(sandbox, volume_id, image or IMAGE, used)
 
     async def get(self, sandbox_id: str) -> Sandbox | None:
+        if sandbox_id in self.out_of_reach:
+            raise Unavailable("The session's host cannot act just now.", 5)
         return self.running.get(sandbox_id)
 
     def is_running(self, sandbox_id: str) -> bool:
@@ -255,8 +272,10 @@ class FakeSandboxes:
         if session.volume not in self.volumes:
             raise VolumeLost(session.volume)
         self._require_layers(session.image)
-        sandbox = self.running.get(session.sandbox) or self._run(session.volume, session.image, session.id)
-        await sandbox.restrict(session.network)
+        if running := await self.get(session.sandbox):
+            return running
+        sandbox = self._run(session.volume, session.image, session.id)
+        sandbox.network = session.network
         return sandbox
 
     async def kill(self, sandbox_id: str) -> None:
@@ -378,7 +397,8 @@ class FakeSandboxes:
     def _run(self, volume_id: str, image: str, session_id: str) -> FakeSandbox:
         env = {name: value for made in reversed(self._chain(image)) for name, value in made.env.items()}
         volume = self.volumes[volume_id]
-        sandbox = FakeSandbox(new_sandbox_id(), volume_id, volume, self._runner, image, env, self._exited)
+        own = new_sandbox_id(), volume_id, volume, self._runner, image, env
+        sandbox = FakeSandbox(*own, self._exited, lambda network: self.before_rules(network))
         sandbox.session = session_id
         self.running[sandbox.id] = sandbox
         return sandbox

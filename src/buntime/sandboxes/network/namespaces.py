@@ -3,7 +3,7 @@
 import pwd
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from ipaddress import IPv4Address
@@ -57,6 +57,7 @@ class Network:
         self._tables = Connection()
         self._changing = threading.Lock()  # held while the table, and what is known of it, changes
         self._rules: dict[int, Rules] = {}  # slot → its rules, where they are not the default
+        self._doubted: set[int] = set()  # slots for which the kernel may have other rules than these
         self._hosts: Elements = {}  # where the other hosts of the fleet listen
         self._learned: dict[int, dict[Learned, float]] = {}  # slot → answered addresses, until when (monotonic)
         self._touches: dict[int, float] = {}  # slot → its last activity, on the monotonic clock
@@ -92,14 +93,15 @@ class Network:
         raise_host_settings(self._part.slots)  # after the rules: some belong to modules that these load
 
     def ensure(self) -> bool:
-        """Puts the rules back if somebody has flushed them. Returns whether they were there.
+        """Puts the rules back if somebody has flushed them, or if those of a slot could not be put. Returns whether
+        they were there.
 
         Debian's nftables.service flushes all rules at each of its restarts. Raises HostCommandFailed.
         """
         with self._changing:
             with _kernel("the rules of sandboxes"):
                 there = all(target in leads_to(self._tables, self.table, chain) for chain, target in ENTRANCES)
-            if not there:
+            if not there or self._doubted:
                 self._put()
             return there
 
@@ -117,26 +119,38 @@ class Network:
 
     # --- rules ---
 
-    def restrict(self, slot: int, rules: Rules) -> None:
-        """Takes effect at once, on open connections too. Raises HostCommandFailed; `ensure` tries again."""
-        address = self._part.address(slot)
+    def restrict(self, slot: int, rules: Rules, lives: Callable[[], bool] = lambda: True) -> bool:
+        """Takes effect at once, on open connections too. `lives`: whether the sandbox that the rules are for still has
+        the slot. Returns False, with nothing changed, where it has not: the slot may be another one's by now.
+
+        Raises HostCommandFailed where the kernel may still have the rules before. The next call puts these all the
+        same, and `ensure` tries again.
+        """
         with self._changing:
-            before = self._rules.get(slot)
-            if before == rules:
-                return
-            old = self._elements(slot) if before else {}
-            self._learned.pop(slot, None)
+            if not lives():
+                return False
+            if self._rules.get(slot) != rules or slot in self._doubted:
+                self._put_rules(slot, rules)
+            return True
+
+    def _put_rules(self, slot: int, rules: Rules) -> None:
+        old = self._elements(slot) if slot in self._rules else {}
+        new = elements_of(self._part.address(slot), rules)
+        self._learned.pop(slot, None)
+        if new:
             self._rules[slot] = rules
-            new = elements_of(address, rules)
-            if not new:
-                del self._rules[slot]
-            if not old and not new:
-                return
+        else:
+            self._rules.pop(slot, None)
+        if slot in self._doubted:  # nobody knows what to take out
+            self._put()
+        elif old or new:
+            self._doubted.add(slot)
             try:
                 put_elements(self._tables, self.table, old, new)
             except OSError as refused:  # somebody has just flushed the rules
                 log.warning("rules_put_anew", reason=str(refused))
                 self._put()
+            self._doubted.discard(slot)
 
     def close_hosts(self, hosts: Collection[Endpoint]) -> None:
         """No session may connect to these listeners for hosts. Replaces what was given before. Sandboxes have no IPv6.
@@ -152,9 +166,11 @@ class Network:
                 self._put()
 
     def forget(self, slot: int) -> None:
-        """The next sandbox at this address starts with the default rules."""
-        if slot in self._rules:
-            self.restrict(slot, DEFAULT_RULES)
+        """The next sandbox at this address starts with the default rules. Raises HostCommandFailed.
+
+        To be called when what had the slot lives no more: see `restrict`.
+        """
+        self.restrict(slot, DEFAULT_RULES)
 
     def rules_at(self, address: str) -> tuple[int, Rules] | None:
         """The slot of an address and its rules. None where the address belongs to no sandbox."""
@@ -192,6 +208,7 @@ class Network:
         every = merged([self._hosts, *(self._elements(slot) for slot in self._rules)])
         rules = whole(self.table, self._part, self._edge_user, every, self._edge_rules, short=self._short)
         call(["nft", "-f", "-"], rules)
+        self._doubted.clear()
 
     def _elements(self, slot: int) -> dict[str, list[Element]]:
         """One slot's elements of all sets, with the addresses that it has learned."""
