@@ -18,11 +18,12 @@ from buntime.plan import Limits
 from buntime.ports import SandboxGone
 from buntime.sandboxes import adopting, local
 from buntime.sandboxes import record as records
+from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.kernel.host import Part
 from buntime.sandboxes.local import LocalSandboxes
 from buntime.sandboxes.machinery import Rush
 from buntime.sandboxes.record import Record
-from buntime.session import Session, State
+from buntime.session import DEFAULT_NETWORK, Network, Session, State
 from tests.waiting import eventually
 
 LIMITS = Limits(memory=256, cpu=1.0, timeout=30, disk=32)
@@ -172,7 +173,12 @@ class Host:
 
 def _session(sandbox_id: str) -> Session:
     session: Any = SimpleNamespace(
-        id=f"ses_{sandbox_id}", sandbox=sandbox_id, volume=sandbox_id, state=State.ACTIVE, limits=LIMITS
+        id=f"ses_{sandbox_id}",
+        sandbox=sandbox_id,
+        volume=sandbox_id,
+        state=State.ACTIVE,
+        limits=LIMITS,
+        network=DEFAULT_NETWORK,
     )
     return session  # type: ignore[no-any-return]
 
@@ -508,6 +514,34 @@ async def test_a_sandbox_is_adopted_when_the_host_may_act_again(
     await sandboxes.adopt()
     assert len(asked) == 3
     assert await sandboxes.get("a") is not None
+
+
+async def test_rules_that_were_stored_since_the_start_are_in_force_before_a_sandbox_thaws(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tasks: Tasks
+) -> None:
+    _in_seconds(monkeypatch)
+    host, seen = Host(tmp_path), list[tuple[str, Network, bool]]()
+    owned = _owned(host, "a", "same")
+    sandboxes = host.sandboxes(tasks)
+    await sandboxes.recover(owned)
+    containers: Any = sandboxes._containers
+
+    def restrict(record: Record, network: Network) -> None:
+        seen.append((record.sandbox, network, record.sandbox in host.boxes))
+        if len(seen) == 1:
+            raise HostCommandFailed("nft: timed out")
+
+    async def current(session_id: str) -> Session | None:
+        session = _session(session_id.removeprefix("ses_"))
+        if session.sandbox == "a":
+            session.network = Network(egress="none")  # type: ignore[misc]
+        return session
+
+    containers.restrict = restrict
+    sandboxes.look_before_adopting(current)
+    await sandboxes.adopt()
+    assert seen == [("a", Network(egress="none"), False)] * 2
+    assert all([await sandboxes.get(name) for name in owned])
 
 
 async def test_a_sandbox_that_is_being_adopted_has_counters_and_traffic(tmp_path: Path, tasks: Tasks) -> None:

@@ -17,6 +17,7 @@ from buntime.errors import Unavailable
 from buntime.ports import SandboxGone
 from buntime.sandboxes import record as records
 from buntime.sandboxes.containers import Containers, Settings
+from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.pool import Pool
 from buntime.sandboxes.record import Record
 from buntime.sandboxes.sandbox import LocalSandbox
@@ -212,6 +213,7 @@ class Adoption:
     async def _tried(self, found: Found) -> bool:
         """Whether it is adopted. Otherwise it was killed. Raises NotNow."""
         session = await self._session_now(found)
+        await self._restrict(found, session)
         thaws = self._thaws()
         try:
             sandbox = self._containers.left(found.record)
@@ -248,6 +250,16 @@ class Adoption:
             log.warning("sandbox_of_another_host", sandbox=sandbox, session=found.session.id)
             raise NotNow(again=False)
         return session
+
+    async def _restrict(self, found: Found, session: Session | None) -> None:
+        """Puts the network rules of the session in force if they have changed since the start. Raises NotNow."""
+        if found.session is None or session is None or session.network == found.session.network:
+            return
+        try:
+            await asyncio.to_thread(self._containers.restrict, found.record, session.network)
+        except HostCommandFailed as failed:
+            log.warning("sandbox_not_adopted", sandbox=found.record.sandbox, reason=str(failed))
+            raise NotNow(again=True) from failed
 
     async def _adopted(self, sandbox: LocalSandbox, record: Record, session: Session | None) -> bool:
         if record.generation != records.GENERATION:

@@ -242,6 +242,10 @@ class Containers:
         self._machinery.volumes.limit(record.volume, limits.disk)
         write_seen(self.directory(record.sandbox) / SEEN, limits)
 
+    def restrict(self, record: Record, network: Network) -> None:
+        """For a sandbox that nothing removes meanwhile. Blocking. Raises HostCommandFailed."""
+        self._machinery.network.restrict(record.slot, rules_of(network))
+
     # --- removing ---
 
     def remove(self, sandbox_id: str) -> None:
