@@ -21,6 +21,7 @@ from buntime.lifecycle.observations import Observations
 from buntime.lifecycle.recovering import Recovering
 from buntime.lifecycle.relief import Relief
 from buntime.lifecycle.restoring import Restoring
+from buntime.lifecycle.restricting import Restricting
 from buntime.lifecycle.saved_images import DefaultImages
 from buntime.lifecycle.saving import Saving
 from buntime.lifecycle.services import Services
@@ -50,6 +51,7 @@ class Lifecycle:
     metering: Metering
     measuring: Measuring
     working: Working
+    restricting: Restricting
     plans: AccountPlans
     draining: Draining | None = None  # None: there is no other host
 
@@ -81,8 +83,9 @@ def assemble_lifecycle(
     checkpoints = Checkpoints(*saves, own_plans, tasks, clock, monitor)
     layers = Layers(store, sandboxes, saving, changes, holds, owners, tasks, clock, monitor, defaults)
     services = Services(store, sandboxes, plans, tasks, clock)
+    restricting = Restricting(store, sandboxes, changes, owners, tasks)
     parts = (store, sandboxes, saving, changes, holds, observations, archiving, layers, services, tasks)
-    transitions = Transitions(*parts, monitor, metering, owners)
+    transitions = Transitions(*parts, monitor, metering, owners, restricting)
     files = (store, sandboxes, saving, archiving, layers)
     restoring = Restoring(*files, transitions, changes, holds, tasks, clock, monitor, metering)
     recovering = Recovering(store, sandboxes, saving, changes, holds, tasks)
@@ -112,6 +115,7 @@ def assemble_lifecycle(
         metering,
         measuring,
         working,
+        restricting,
         own_plans,
         draining,
     )

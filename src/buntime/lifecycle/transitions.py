@@ -26,6 +26,7 @@ from buntime.lifecycle.monitor import Monitor
 from buntime.lifecycle.observations import Observations
 from buntime.lifecycle.on_wake import OnWake
 from buntime.lifecycle.records import forget_records, has_foreign_records
+from buntime.lifecycle.restricting import Restricting
 from buntime.lifecycle.saving import Saving
 from buntime.lifecycle.services import Services
 from buntime.ports import Observed, Owners, Sandbox, Sandboxes, Store, VolumeLost
@@ -53,8 +54,10 @@ class Transitions:
         monitor: Monitor,
         metering: Metering,
         owners: Owners,
+        restricting: Restricting,
     ) -> None:
         self._owners = owners
+        self._restricting = restricting
         self._store = store
         self._sandboxes = sandboxes
         self._saving = saving
@@ -181,6 +184,8 @@ class Transitions:
         async with self._holds.lock(session_id):
             session = await self._own(session_id)
             sandbox = await self._sandboxes.get(session.sandbox)
+            if sandbox is not None and self._restricting.is_late(session_id):
+                await self._restricting.put(session_id)
             if sandbox is not None and session.state is State.IDLE:
                 await sandbox.thaw()
             self._archiving.forget(session_id)
@@ -254,15 +259,13 @@ class Transitions:
             # a frozen sandbox has used nothing, and its request waits
             used = await self._metering.read_next(session, sandbox) if is_new else self._metering.now(session.id)
             try:
-                stored, network = await self._changes.change(session.id, awake, used), session.network
+                stored = await self._changes.change(session.id, awake, used)
             except (errors.NotOwner, errors.MayNotAct):
                 if session.state is State.IDLE:
                     await sandbox.freeze()
                 raise
-            while stored.network != network:  # it was changed while the sandbox started
-                network = stored.network
-                await sandbox.restrict(network)
-                stored = await self._changes.present(session.id)
+            if stored.network != session.network:  # it was changed while the sandbox started
+                await self._restricting.put(session.id)
         except BaseException:
             if sandbox.id != session.sandbox:
                 await self._sandboxes.stop(replace(session, sandbox=sandbox.id))

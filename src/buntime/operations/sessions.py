@@ -30,7 +30,7 @@ from buntime.operations.placing import Placing
 from buntime.operations.room import Room
 from buntime.operations.visitors import Visitors
 from buntime.plan import Limits
-from buntime.ports import Answer, Claimed, Observed, Peer, Sandboxes, Store, VolumeLost
+from buntime.ports import Answer, Claimed, Observed, Peer, Sandboxes, SandboxGone, Store, VolumeLost
 from buntime.preview import open_ports
 from buntime.requests import NewSession, Patch, Unset
 from buntime.session import DEFAULT_NETWORK, Session, State, end_after
@@ -290,7 +290,8 @@ class Sessions:
         plan = caller.plan
         try:
             if session.network != DEFAULT_NETWORK:
-                await claimed.sandbox.restrict(session.network)
+                with suppress(SandboxGone):  # the next one starts with the rules of the session
+                    await claimed.sandbox.restrict(session.network)
             created, used = (of_new_session(session),), await self._lifecycle.metering.first(session, claimed.used)
             await self._store.add_session(
                 session, answer and answer(session), plan.sessions, events=created, reading=used
@@ -326,30 +327,42 @@ class Sessions:
         return [self._shown(caller, *pair) for pair in zip(found, seen, strict=True)], total
 
     async def patch(self, caller: Caller, session_id: str, patch: Patch) -> SessionView:
-        """Replaces each given field whole. Does not wake the session and is not activity."""
+        """Replaces each given field whole. Does not wake the session and is not activity.
 
-        changes = self._lifecycle.changes
-
-        async def change() -> Session:
-            name = None if isinstance(patch.name, Unset) else patch.name
-            async with self._names.turn(caller.account.id, name):  # the store refuses a name that is taken
-                before, after = await changes.change_what(
-                    partial(changes.present, session_id),
-                    lambda session: requests.apply_patch(session, patch, caller.plan, self._now()),
-                )
-            if open_ports(before.preview) - open_ports(after.preview):
-                await self._visitors.disconnect(session_id)
-            sandbox = await self._sandboxes.get(after.sandbox)
-            if sandbox is not None and after.network != before.network:
-                await sandbox.restrict(after.network)
-            if sandbox is not None and after.state is State.ACTIVE:  # else the next wake looks
-                self._lifecycle.services.look(after, sandbox)
-            return after
+        If the network is among them, its rules are in force when this returns. Raises Unavailable where they may not
+        be, although the change may be stored: a repeat puts them in force too.
+        """
 
         async def patch_here(_: Session) -> Session:
-            return await self._tasks.finish(change(), f"patch {session_id}")
+            return await self._tasks.finish(self._patch(caller, session_id, patch), f"patch {session_id}")
 
         return await self._view(caller, await self._entrance.wherever(caller, session_id, patch_here))
+
+    async def _patch(self, caller: Caller, session_id: str, patch: Patch) -> Session:
+        names_network, restricting = not isinstance(patch.network, Unset), self._lifecycle.restricting
+        try:
+            before, after = await self._change(caller, session_id, patch)
+            # first of all, and also where nothing has changed: an earlier request may have stored it and then failed
+            session = await restricting.put(session_id) if names_network else after
+        except errors.Unavailable:
+            if names_network:
+                restricting.put_later(session_id)
+            raise
+        if open_ports(before.preview) - open_ports(after.preview):
+            await self._visitors.disconnect(session_id)
+        sandbox = await self._sandboxes.get(session.sandbox)
+        if sandbox is not None and session.state is State.ACTIVE:  # else the next wake looks
+            self._lifecycle.services.look(session, sandbox)
+        return session
+
+    async def _change(self, caller: Caller, session_id: str, patch: Patch) -> tuple[Session, Session]:
+        """Stores the change. Returns the session before and after it."""
+        changes, name = self._lifecycle.changes, None if isinstance(patch.name, Unset) else patch.name
+        async with self._names.turn(caller.account.id, name):  # the store refuses a name that is taken
+            return await changes.change_what(
+                partial(changes.present, session_id),
+                lambda session: requests.apply_patch(session, patch, caller.plan, self._now()),
+            )
 
     async def delete(self, caller: Caller, session_id: str) -> None:
         """Returns when the deletion is durable and nothing of the session runs. Its remains are removed afterwards."""
