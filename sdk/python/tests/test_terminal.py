@@ -15,6 +15,7 @@ from buntime_sdk import (
     ConnectionFailed,
     InvalidRequest,
     InvalidState,
+    RequestTimeout,
     Terminal,
     TerminalEnd,
     TerminalNotFound,
@@ -31,12 +32,12 @@ READY = json.dumps({"type": "ready", "terminalId": "term_1", "resumed": False})
 class Scripted:
     """Returns the frames in turn, then ends cleanly or breaks."""
 
-    def __init__(self, *frames: str | bytes, breaks: bool = False) -> None:
+    def __init__(self, *frames: str | bytes, breaks: bool = False, ended: bool = False) -> None:
         self.frames = list(frames)
         self.sent: list[str | bytes] = []
         self.closed = False
         self.breaks = breaks
-        self.ended = False
+        self.ended = ended
         self.dialled: list[str] = []
 
     def dial(self, url: str, headers: Mapping[str, str], timeout: float) -> Socket:
@@ -123,13 +124,51 @@ def test_keys_are_sent_as_bytes_and_sizes_as_json() -> None:
     ("scripted", "kind"),
     [
         (Scripted(json.dumps({"type": "error", "error": {"code": "terminal_not_found"}})), TerminalNotFound),
-        (Scripted(), ConnectionFailed),
+        (Scripted(json.dumps({"type": "error"})), BuntimeError),
+        (Scripted("no JSON"), BuntimeError),
+        (Scripted("[1]"), BuntimeError),
+        (Scripted(b"$ "), BuntimeError),
+        (Scripted(ended=True), ConnectionFailed),
+        (Scripted(ended=True, breaks=True), ConnectionFailed),
+        (Scripted(), RequestTimeout),
     ],
 )
 def test_a_terminal_that_is_not_ready_raises_an_error_and_is_closed(scripted: Scripted, kind: type[Exception]) -> None:
     with client_of(scripted) as client, pytest.raises(kind):
         client.sessions.open("ses_1").terminal()
     assert scripted.closed
+
+
+async def test_a_real_socket_that_stays_silent_is_left_after_the_timeout_or_when_cancelled() -> None:
+    closed = asyncio.Semaphore(0)
+
+    async def say_nothing(connection: ServerConnection) -> None:
+        await connection.wait_closed()
+        closed.release()
+
+    async with asyncio.timeout(PATIENCE), serve(say_nothing, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with AsyncBuntime(KEY, url, timeout=0.5) as hasty, AsyncBuntime(KEY, url) as client:
+            with pytest.raises(RequestTimeout, match=r"not ready within 0\.5 seconds"):
+                await hasty.sessions.open("ses_1").terminal()
+            await closed.acquire()
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(client.sessions.open("ses_1").terminal(), 0.5)
+            await closed.acquire()
+        with Buntime(KEY, url, timeout=0.5) as plain, pytest.raises(RequestTimeout):
+            await asyncio.to_thread(plain.sessions.open("ses_1").terminal)
+        await closed.acquire()
+
+
+def test_reconnecting_to_a_terminal_that_stays_silent_is_retried() -> None:
+    silent = Scripted()
+    with Buntime(KEY, "https://buntime.example.com", dial=silent.dial, retry_delay=0.001) as client:
+        with pytest.raises(RequestTimeout):
+            client.sessions.open("ses_1").terminal()
+        assert len(silent.dialled) == 1
+        with pytest.raises(RequestTimeout):
+            client.sessions.open("ses_1").terminal(terminal_id="term_1")
+        assert len(silent.dialled) == 4
 
 
 def test_a_broken_connection_is_raised_to_the_reader() -> None:

@@ -39,7 +39,7 @@ def refusal_in(
     return error_of(shown, response.status_code, response.headers.get("x-request-id"), after)
 
 
-def read_json(content: bytes) -> object:
+def read_json(content: str | bytes) -> object:
     """Returns None for what is not JSON."""
     try:
         return json.loads(content)

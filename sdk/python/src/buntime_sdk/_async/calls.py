@@ -126,11 +126,26 @@ class AsyncCalls:
         async with self.answer(replace(call, waits=call.waits + HEARTBEAT_SECONDS)) as response:
             yield _events(response, self._base_url, call.deadline)
 
-    async def socket(self, path: str, query: Mapping[str, object], *, repeatable: bool) -> AsyncSocket:
-        """Opens a WebSocket."""
-        call = Call("GET", path, query, repeatable=repeatable)
+    async def socket(
+        self,
+        path: str,
+        query: Mapping[str, object],
+        greeted: Callable[[AsyncSocket], Eventual[T]],
+        *,
+        repeatable: bool,
+    ) -> T:
+        """Opens a WebSocket and returns what `greeted` makes of it. Closes the socket on failure."""
         url = str(httpx2.URL(self._base_url + path, params=_query(query)))
-        return await self._repeated(call, lambda: self._dial(url, self._headers, self.timeout))
+
+        async def once() -> T:
+            socket = await self._dial(url, self._headers, self.timeout)
+            try:
+                return await greeted(socket)
+            except BaseException:  # also when interrupted
+                await socket.close()
+                raise
+
+        return await self._repeated(Call("GET", path, query, repeatable=repeatable), once)
 
     def delay_before(self, failure: BuntimeError, attempt: int, *, repeatable: bool = True) -> float | None:
         """Returns the seconds to wait before the next attempt of a failed call, or None to give up."""

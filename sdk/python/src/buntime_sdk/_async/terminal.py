@@ -10,11 +10,16 @@ from typing import Any, Self
 from buntime_sdk._async.calls import AsyncCalls
 from buntime_sdk.deadlines import Deadline
 from buntime_sdk.dialing import AsyncSocket
-from buntime_sdk.errors import ConnectionFailed, InvalidState, error_of
+from buntime_sdk.errors import ConnectionFailed, InvalidState, RequestTimeout, error_of
+from buntime_sdk.failures import read_json
 from buntime_sdk.from_json import from_wire
 from buntime_sdk.shapes import TerminalEnd
 
 LAST_WORDS_SECONDS = 1.0  # to receive what came before a connection's end
+NOT_READY = {
+    "code": "unexpected_answer",
+    "message": "The terminal's first frame is not ready. Is this a buntime server?",
+}
 
 
 class AsyncTerminal:
@@ -128,14 +133,25 @@ def _ended(terminal_id: str, end: TerminalEnd) -> InvalidState:
     return InvalidState(f"The terminal has ended: {how}.", code="invalid_state", details=details)
 
 
-async def open_terminal(calls: AsyncCalls, path: str, query: Mapping[str, object]) -> AsyncTerminal:
-    """Returns the terminal once its first frame says that it is ready."""
-    socket = await calls.socket(path, query, repeatable=query["terminalId"] is not None)
-    first = await socket.receive()
-    told = json.loads(first) if isinstance(first, str) else {}
-    if told.get("type") == "ready":
-        return AsyncTerminal(socket, told)
-    await socket.close()
+def _ready_in(first: str | bytes | None) -> Mapping[str, Any]:
+    """Returns what the first frame says. Raises an error unless it says that the terminal is ready."""
     if first is None:
         raise ConnectionFailed("The connection ended before the terminal was ready.", begun=True)
-    raise error_of(told.get("error"), None)
+    told = read_json(first) if isinstance(first, str) else None
+    if isinstance(told, dict) and told.get("type") == "ready":
+        return told
+    shown = told.get("error") if isinstance(told, dict) else None
+    raise error_of(shown or NOT_READY, None)
+
+
+async def open_terminal(calls: AsyncCalls, path: str, query: Mapping[str, object]) -> AsyncTerminal:
+    """Returns the terminal once its first frame says that it is ready."""
+
+    async def greeted(socket: AsyncSocket) -> AsyncTerminal:
+        try:
+            first = await socket.receive(calls.timeout)
+        except TimeoutError:
+            raise RequestTimeout(f"The terminal was not ready within {calls.timeout:g} seconds.") from None
+        return AsyncTerminal(socket, _ready_in(first))
+
+    return await calls.socket(path, query, greeted, repeatable=query["terminalId"] is not None)

@@ -126,11 +126,26 @@ class Calls:
         with self.answer(replace(call, waits=call.waits + HEARTBEAT_SECONDS)) as response:
             yield _events(response, self._base_url, call.deadline)
 
-    def socket(self, path: str, query: Mapping[str, object], *, repeatable: bool) -> Socket:
-        """Opens a WebSocket."""
-        call = Call("GET", path, query, repeatable=repeatable)
+    def socket(
+        self,
+        path: str,
+        query: Mapping[str, object],
+        greeted: Callable[[Socket], Plain[T]],
+        *,
+        repeatable: bool,
+    ) -> T:
+        """Opens a WebSocket and returns what `greeted` makes of it. Closes the socket on failure."""
         url = str(httpx2.URL(self._base_url + path, params=_query(query)))
-        return self._repeated(call, lambda: self._dial(url, self._headers, self.timeout))
+
+        def once() -> T:
+            socket = self._dial(url, self._headers, self.timeout)
+            try:
+                return greeted(socket)
+            except BaseException:  # also when interrupted
+                socket.close()
+                raise
+
+        return self._repeated(Call("GET", path, query, repeatable=repeatable), once)
 
     def delay_before(self, failure: BuntimeError, attempt: int, *, repeatable: bool = True) -> float | None:
         """Returns the seconds to wait before the next attempt of a failed call, or None to give up."""
