@@ -369,7 +369,7 @@ SERVICES = (
     Step("patch-services-to-default", "PATCH", "/sessions/$served", body={"services": None}),
     delete("", "/sessions/$served"),
 )
-LOGS = "/processes/logs"
+LOGS, SIGNAL = "/processes/logs", "/processes/signal"
 PROCESSES = (
     keyed(
         "start-process",
@@ -388,8 +388,8 @@ PROCESSES = (
     get("follow-process-logs", LOGS, query=OF_PROCESS, cursor="6", follow="true"),
     get("get-process-exited", "/processes/get", query=OF_PROCESS),
     post("invalid-state", "/processes/input", {**OF_PROCESS, "data": "late\n"}, status=409),
-    post("signal-process-ended", "/processes/signal", {**OF_PROCESS, "signal": "SIGCONT"}, status=409),
-    post("signal-process-unknown", "/processes/signal", {**OF_PROCESS, "signal": "SIGNOPE"}, status=400),
+    post("signal-process-ended", SIGNAL, {**OF_PROCESS, "signal": "SIGCONT"}, status=409),
+    post("signal-process-unknown", SIGNAL, {**OF_PROCESS, "signal": "SIGNOPE"}, status=400),
     keyed(
         "start-process-all-fields",
         "/processes/start",
@@ -404,7 +404,10 @@ PROCESSES = (
         },
         keep={"process": "processId"},
     ),
-    post("signal-process", "/processes/signal", {**OF_PROCESS, "signal": "SIGTERM"}),
+    post("pause-process", SIGNAL, {**OF_PROCESS, "signal": "SIGSTOP"}),
+    post("", SIGNAL, {**OF_PROCESS, "signal": "SIGTSTP"}),
+    post("", SIGNAL, {**OF_PROCESS, "signal": "SIGCONT"}),
+    post("signal-process", SIGNAL, {**OF_PROCESS, "signal": "SIGTERM"}),
     get("", LOGS, query=OF_PROCESS, follow="true"),
     get("get-process-killed", "/processes/get", query=OF_PROCESS),
     get("list-processes-first-page", "/processes/list", query=OF_SESSION, limit="1"),

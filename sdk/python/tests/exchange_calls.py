@@ -437,6 +437,7 @@ PROCESSES: Mapping[str, Exchange] = {
     "close-process-input": Exchange("process", lambda process: process.close_input()),
     "invalid-state": Exchange("process", lambda process: process.input("late\n")),
     "signal-process": Exchange("process", lambda process: process.signal()),
+    "pause-process": Exchange("process", lambda process: process.signal("SIGSTOP")),
     "signal-process-ended": Exchange("process", lambda process: process.signal("SIGCONT")),
     "signal-process-unknown": Exchange("process", lambda process: process.signal("SIGNOPE")),
     "process-logs": Exchange("process", lambda process: process.logs()),

@@ -307,6 +307,24 @@ def test_a_process_runs_until_its_signal() -> None:
     assert process.wait().exit_code == 137
 
 
+@pytest.mark.parametrize("name", ["SIGSTOP", "SIGTSTP", "SIGCONT", "SIGWINCH"])
+def test_a_signal_that_ends_no_process_leaves_it_running(name: str) -> None:
+    process = some_session(FakeBuntime()).processes.start("serve")
+    assert process.signal(name).status == "running"
+    assert process.signal("SIGUSR1").exit_code == 138  # with Linux's number, wherever the fake runs
+    with pytest.raises(InvalidState):
+        process.signal(name)
+
+
+@pytest.mark.parametrize("name", ["SIGPIPE", "SIGSEGV", "TERM", "sigterm", "15", ""])
+def test_a_signal_that_the_api_does_not_name_is_refused(name: str) -> None:
+    process = some_session(FakeBuntime()).processes.start("serve")
+    with pytest.raises(InvalidRequest) as told:
+        process.signal(name)
+    assert (told.value.status, told.value.details["field"]) == (400, "signal")
+    assert process.refresh().status == "running"
+
+
 def test_a_process_whose_port_is_taken_is_not_ready_and_says_why() -> None:
     fake = FakeBuntime().on_start("other", FakeResult("listening elsewhere\n", running=True))
     session = some_session(fake)

@@ -53,8 +53,8 @@ CONVERSATION = """
     evaluate-exited evaluate-timed-out stream-evaluation list-contexts delete-context context-not-found
     process-not-found stream-detached start-process-plainly start-process-all-fields start-process get-process
     list-processes process-input process-input-base64 close-process-input process-logs process-logs-from-cursor
-    signal-process get-process-killed get-process-exited follow-process-logs invalid-state signal-process-ended
-    signal-process-unknown create-context
+    pause-process signal-process get-process-killed get-process-exited follow-process-logs invalid-state
+    signal-process-ended signal-process-unknown create-context
     sleep-session wake-session sleep-session-deeply wake-session-from-deep-sleep context-lost
     list-contexts-with-a-lost-one create-snapshot create-snapshot-all-fields get-snapshot list-snapshots
     list-snapshots-filtered fork-session fork-session-all-fields fork-session-partly restore-session create-image

@@ -253,6 +253,7 @@ const CALLS: Record<string, Calling> = {
   "close-process-input": (client) => processOf(client, (process) => process.closeInput()),
   "invalid-state": (client, { data }) => processOf(client, (process) => process.input(data)),
   "signal-process": (client) => processOf(client, (process) => process.signal()),
+  "pause-process": (client) => processOf(client, (process) => process.signal("SIGSTOP")),
   "signal-process-ended": (client) => processOf(client, (process) => process.signal("SIGCONT")),
   "signal-process-unknown": (client, { signal }) => processOf(client, (process) => process.signal(signal as never)),
   "process-logs": (client) => processOf(client, (process) => process.logs()),

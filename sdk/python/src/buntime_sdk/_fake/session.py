@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from signal import Signals
 from typing import Any, TypeAlias
 
 from buntime_sdk._fake.answers import refuse
@@ -20,7 +19,9 @@ SHORTEST_WAIT, LONGEST_CHECKPOINT = 5, 86400
 WAITS = {"idleAfter": 300, "deepSleepAfter": 1800, "checkpointEvery": NEVER}
 LIMITS = {"memory": 1024, "cpu": 0.25, "timeout": 30, "disk": 1024}
 KILLED_BY_SLEEP = 143
-IGNORED = frozenset({"SIGCONT", "SIGCHLD", "SIGWINCH", "SIGURG"})  # these do not end a process
+# The signals that a process can get; by default, only those with a number end it.
+ENDING = {"SIGHUP": 1, "SIGINT": 2, "SIGQUIT": 3, "SIGKILL": 9, "SIGUSR1": 10, "SIGUSR2": 12, "SIGTERM": 15}
+SIGNALS = (*ENDING, "SIGCONT", "SIGSTOP", "SIGTSTP", "SIGWINCH")
 
 Clock: TypeAlias = Callable[[], datetime]
 Exited: TypeAlias = Callable[[Mapping[str, Any]], None]
@@ -93,12 +94,13 @@ class FakeProcess:
                 self._exited(self.told)
 
     def signal(self, name: str) -> None:
-        if name not in Signals.__members__:
-            refuse("invalid_request", f"There is no signal {name}.", field="signal")
+        if name not in SIGNALS:
+            message = f"signal must be {', '.join(SIGNALS[:-1])} or {SIGNALS[-1]}, not {name!r}."
+            refuse("invalid_request", message, field="signal")
         if not self.is_running:
             refuse("invalid_state", "The process has ended.", processId=self.told["processId"])
-        if name not in IGNORED:
-            self.end(128 + Signals[name])
+        if name in ENDING:
+            self.end(128 + ENDING[name])
 
 
 class FakeSession:
