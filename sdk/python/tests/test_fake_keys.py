@@ -28,6 +28,16 @@ def test_a_key_is_made_listed_and_revoked() -> None:
     assert len(list(fake.keys.list())) == 1
 
 
+def test_the_events_of_a_key_name_it() -> None:
+    fake = FakeBuntime(clock=lambda: NOW)
+    made = fake.keys.create(name="ci", scopes=["account:read"])
+    fake.keys.delete(made.key_id)
+    created, revoked = fake.events.list().events
+    named = {"keyId": made.key_id, "name": "ci", "hint": made.hint}
+    assert {name: created.data[name] for name in named} == named
+    assert (revoked.type, {name: revoked.data[name] for name in revoked.data if name != "by"}) == ("key.revoked", named)
+
+
 def test_the_account_counts_what_there_is_and_shows_the_clients_key() -> None:
     fake = FakeBuntime()
     session = fake.sessions.create()

@@ -54,10 +54,11 @@ class Keys:
         return {"keys": page_of(every, query), "total": len(every)}
 
     def delete(self, key_id: str) -> dict[str, Any]:
-        _, expires = self._kept.pop(key_id, (None, self._clock()))
+        """Returns the key that is gone, as lists have it."""
+        told, expires = self._kept.pop(key_id, ({}, self._clock()))
         if expires is not None and self._clock() >= expires:
             refuse("key_not_found", "No key with this id. It may have been revoked, or have expired.", keyId=key_id)
-        return {"deleted": True, "keyId": key_id}
+        return told
 
     def _add(self, name: str | None, scopes: Any, lasts: int | None) -> dict[str, Any]:
         number, now = self._new_id("key")[-12:], self._clock()

@@ -257,8 +257,8 @@ class FakeServer:
             return self._keys.list(request.query)
         if called.startswith("DELETE /keys/"):
             gone = self._keys.delete(unquote(called.removeprefix("DELETE /keys/")))
-            self.events.add("key.revoked", keyId=gone["keyId"])
-            return gone
+            self.events.add("key.revoked", **{name: gone[name] for name in ("keyId", "name", "hint")})
+            return {"deleted": True, "keyId": gone["keyId"]}
         if called == "GET /usage":
             return self._usage.get(self._with_id(request.query))
         if called == "GET /usage/windows":
