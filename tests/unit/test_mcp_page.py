@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from buntime_cli.mcp import file_tools, session_tools, snapshot_tools
-from buntime_cli.mcp.answers import ADVICE
+from buntime_cli.mcp.answers import ADVICE, LIMIT_ADVICE
 from buntime_cli.mcp.command import TTL
 from buntime_cli.mcp.conversations import MOST
 from buntime_cli.mcp.logs import PART
@@ -53,9 +53,8 @@ def test_every_argument_is_described(offer: Offered) -> None:
 
 def test_advice_names_only_existing_tools() -> None:
     names = {one.tool.__name__ for one in OFFERED}
-    named = set(
-        re.findall(r"\b[a-z]+_(?:files?|process(?:es)?|logs|sessions?|snapshots?|context)\b", " ".join(ADVICE.values()))
-    )
+    advice = " ".join((*ADVICE.values(), *LIMIT_ADVICE.values()))
+    named = set(re.findall(r"\b[a-z]+_(?:files?|process(?:es)?|logs|sessions?|snapshots?|context)\b", advice))
     assert named
     assert named <= names
 

@@ -4,7 +4,7 @@ import re
 
 import httpx2
 import pytest
-from buntime_sdk import AsyncBuntime
+from buntime_sdk import AsyncBuntime, ResourceLimitExceeded
 from buntime_sdk.testing import AsyncFakeBuntime, FakeResult
 
 from tests.unit.test_mcp_arguments import said, talking
@@ -129,6 +129,29 @@ async def test_a_start_waits_for_a_port_or_for_output_but_not_for_both() -> None
     async with talking(AsyncFakeBuntime()) as talk:
         both = await said(talk, "start_process", command="serve", wait_for_port=80, wait_for_output="up")
         assert both == "invalid_request: start_process takes wait_for_port or wait_for_output, not both."
+
+
+@pytest.mark.parametrize(
+    ("resource", "tool", "advice"),
+    [
+        ("processes", "start_process", "End a process first: list_processes, stop_process."),
+        ("contexts", "run_in_context", "Pass the `context_id` of an earlier result, or use new_session."),
+        ("open streams", "run_command", "Wait until another call has ended."),
+        ("terminals", "start_process", ""),
+    ],
+)
+async def test_a_refusal_for_a_limit_says_how_to_make_room_for_that_resource(
+    resource: str, tool: str, advice: str
+) -> None:
+    full = ResourceLimitExceeded("Full.", code="resource_limit_exceeded", details={"resource": resource})
+    near = AsyncFakeBuntime(max_retries=0)
+    for path in ("/processes/start", "/contexts/create", "/execute"):
+        near.fail("POST", path, full)
+    program = {"code": "1"} if tool == "run_in_context" else {"command": "serve"}
+    async with talking(near) as talk:
+        told = await said(talk, tool, **program)
+        assert told.startswith(f"resource_limit_exceeded: Full. {advice}".rstrip())
+        assert ("stop_process" in told) == (resource == "processes")
 
 
 # --- environments, ends and input ---

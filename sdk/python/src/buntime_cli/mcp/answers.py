@@ -215,7 +215,6 @@ ADVICE: Mapping[str, str] = {
     "memory_limit_exceeded": "Process less data at a time.",
     "disk_full": "Delete files that are not needed.",
     "payload_too_large": "Write the file in parts with append, or let a program create it.",
-    "resource_limit_exceeded": "End a process first: list_processes, stop_process.",
     "session_busy": "Try again in a moment.",
     "rate_limit_exceeded": "Wait before the next call.",
     "invalid_state": "Check the state with list_processes and list_sessions.",
@@ -226,6 +225,11 @@ ADVICE: Mapping[str, str] = {
     "internal_error": "The server failed. Retry once, then tell the user.",
 }
 
+LIMIT_ADVICE: Mapping[str, str] = {  # for resource_limit_exceeded, by the resource
+    "processes": "End a process first: list_processes, stop_process.",
+    "contexts": "Pass the `context_id` of an earlier result, or use new_session. Deep sleep ends a session's contexts.",
+    "open streams": "Wait until another call has ended.",
+}
 ARGUMENTS: Mapping[str, str] = {  # the tools' names of the API's fields
     "workingDir": "working_dir",
     "waitFor.port": "wait_for_port",
@@ -275,9 +279,15 @@ def refusal(failure: BuntimeError, advice: str | None = None) -> CallToolResult:
 
 def told(failure: BuntimeError, advice: str | None = None) -> str:
     """A failure and its remedy, in one line."""
-    advice = ADVICE.get(failure.code, "") if advice is None else advice
+    advice = _advice(failure) if advice is None else advice
     after = f"Try again in {failure.retry_after:.0f} s." if failure.retry_after is not None else ""
     return " ".join(part for part in (f"{failure.code}: {_sentence(failure)}", advice, after) if part)
+
+
+def _advice(failure: BuntimeError) -> str:
+    if failure.code == "resource_limit_exceeded":
+        return LIMIT_ADVICE.get(str(failure.details.get("resource")), "")
+    return ADVICE.get(failure.code, "")
 
 
 def _sentence(failure: BuntimeError) -> str:
