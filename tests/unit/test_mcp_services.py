@@ -23,6 +23,14 @@ async def test_a_service_is_set_listed_replaced_and_removed() -> None:
         assert (await talk.does("process_logs", process="worker"))["status"] == "running"
 
 
+async def test_an_empty_working_dir_is_the_default() -> None:
+    near = AsyncFakeBuntime()
+    async with talking(near) as talk:
+        told = await talk.does("set_service", name="web", command="bun server.ts", working_dir="")
+        (web,) = (await near.sessions.get(told["session"])).declared_services
+        assert web.working_dir == "/workspace"
+
+
 async def test_variables_of_another_service_are_not_lost() -> None:
     buntime = AsyncFakeBuntime()
     async with talking(buntime) as talk:

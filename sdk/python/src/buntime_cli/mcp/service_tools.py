@@ -54,7 +54,7 @@ class ServiceTools:
             names = [one.name for one in declared]
             at = names.index(name) if name in names else len(names)
             new = {"name": name, "command": command, "port": port, "restart": restart, "env": env or {}}
-            settings[at : at + 1] = [{**new, "working_dir": working_dir}] if command else []
+            settings[at : at + 1] = [{**new, "working_dir": working_dir or None}] if command else []
             await opened.session.update(services=settings)  # type: ignore[arg-type]
             return _listed(note(opened), await opened.session.services.list())
 
