@@ -450,6 +450,9 @@ def test_the_url_of_a_port_that_is_not_public_has_a_token(user: User, session: s
         told = json.loads(user.gets("open", session, "--json", *words))
         assert told["token"] is True
         assert "token=" in told["url"] or "preview" in told["url"]
+    revoked = [json.loads(user.gets("open", session, "--revoke", "--json"))["revoked"] for _ in range(2)]
+    assert revoked[0] >= 2  # other tests share the session
+    assert revoked[1] == 0
 
 
 # --- shell ---

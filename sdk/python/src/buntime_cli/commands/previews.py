@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 previews = typer.Typer()
 
 WEB_PORT = 8080
+OF_ONE_TOKEN = ("port", "private", "ttl")  # options that mean nothing where all tokens are revoked
 
 
 @previews.command("open")
@@ -29,14 +30,20 @@ def open_command(
     browser: Annotated[
         bool, typer.Option("--browser/--no-browser", help="Open the URL if stdout is a terminal.")
     ] = True,
+    revoke: Annotated[
+        bool, typer.Option("--revoke", help="Revoke all preview tokens of the session, and open nothing.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Print a preview's URL and open it in the browser.
 
     The URL has a token if the port is not public.
 
-    Example: buntime open demo --port 3000 --private
+    Examples: buntime open demo --port 3000 --private    buntime open demo --revoke
     """
+    if revoke:
+        _revoke(context, session, as_json)
+        return
     valid = seconds(ttl)
     with connected(context, as_json) as client:
         found = find(client, session)
@@ -51,6 +58,21 @@ def open_command(
         import webbrowser
 
         webbrowser.open(url)
+
+
+def _revoke(context: typer.Context, session: str, as_json: bool) -> None:
+    """Raises BadParameter for options that would promise less than is revoked."""
+    sources = {name: context.get_parameter_source(name) for name in OF_ONE_TOKEN}
+    given = [f"--{name}" for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    if given:
+        raise typer.BadParameter(f"--revoke revokes the tokens of all ports. Leave out {' and '.join(given)}.")
+    with connected(context, as_json) as client:
+        found = find(client, session)
+        count = found.revoke_preview_tokens()
+    if as_json:
+        print_json({"revoked": count})
+    else:
+        print(f"Revoked {count} preview token{'' if count == 1 else 's'} of {found.id}.")
 
 
 def _is_open(session: "Session", port: int) -> bool:
