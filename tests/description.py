@@ -31,7 +31,7 @@ def with_known_session(whole: dict[str, Any], known: str) -> dict[str, Any]:
 
 
 def _only_streams(operation: dict[str, Any]) -> bool:
-    return set(operation["responses"]["200"]["content"]) == {"text/event-stream"}
+    return set(operation["responses"].get("200", {"content": {}})["content"]) == {"text/event-stream"}
 
 
 def _bodies(whole: dict[str, Any]) -> set[str]:

@@ -18,7 +18,7 @@ import sys
 from buntime import starting
 starting._import_logs()
 import buntime.main
-buntime.main.serve = lambda config: print(*sys.modules)
+buntime.main.serve = lambda *_: print(*sys.modules)
 from buntime_cli.main import main
 main()
 """
