@@ -1,6 +1,7 @@
 """A start adopts the sandboxes that run, even if some of them misbehave."""
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -76,8 +77,18 @@ class Box:
     fence: "Fence" = field(default_factory=lambda: Fence())
     is_given_up: bool = False
     thawed: int = 0  # times
+    freezes: Callable[[], Awaitable[None]] = _at_once
+    kills: int = 0  # times
 
     async def freeze(self) -> bool:
+        await self.freezes()
+        return True
+
+    async def recall(self) -> None:
+        return None
+
+    async def quiesce(self) -> bool:
+        await self.take_over()
         return True
 
     @property
@@ -104,7 +115,8 @@ class Box:
         await asyncio.sleep(0.01)
 
     async def kill(self) -> None:
-        self.killed = True
+        if not self.killed and not self.is_given_up:
+            self.killed, self.kills = True, self.kills + 1
 
     def is_alive(self) -> bool:
         return not self.killed
@@ -122,6 +134,7 @@ class Host:
     fence: Fence = field(default_factory=Fence)
     failing: Exception | None = None  # of a stop
     without_init: Collection[str] = ()
+    freezes: Callable[[], Awaitable[None]] = _at_once
 
     def sandboxes(self, tasks: Tasks) -> LocalSandboxes:
         settings: Any = SimpleNamespace(
@@ -158,15 +171,15 @@ class Host:
         sandboxes.stop = stop  # type: ignore[method-assign]
         return sandboxes
 
-    def leave(self, sandbox_id: str, session_id: str | None) -> None:
+    def leave(self, sandbox_id: str, session_id: str | None, generation: int = records.GENERATION) -> None:
         directory = self.home / "sandboxes" / sandbox_id
         directory.mkdir(parents=True)
-        records.write(directory, Record(sandbox_id, len(sandbox_id), "img", "secret", session_id, records.GENERATION))
+        records.write(directory, Record(sandbox_id, len(sandbox_id), "img", "secret", session_id, generation))
 
     def _left(self, record: Record) -> Box | None:
         if record.sandbox in self.without_init:
             return None
-        box = Box(record, self.ways.get(record.sandbox, _at_once), fence=self.fence)
+        box = Box(record, self.ways.get(record.sandbox, _at_once), fence=self.fence, freezes=self.freezes)
         self.boxes[record.sandbox] = box
         return box
 
@@ -330,6 +343,78 @@ async def test_a_sandbox_can_be_killed_before_it_is_adopted(tmp_path: Path, task
     assert not sandboxes.is_running("a")
     assert await sandboxes.get("a") is None
     assert lost.ids == []
+
+
+@pytest.mark.parametrize("phase", ["store", "guest", "parked guest", "earlier version", "limits", "parked", "freeze"])
+async def test_a_kill_waits_for_nothing_that_an_adoption_waits_for(tmp_path: Path, tasks: Tasks, phase: str) -> None:
+    reached, goes_on = threading.Event(), threading.Event()
+
+    async def hangs() -> None:
+        reached.set()
+        await asyncio.Event().wait()
+
+    host, lost = Host(tmp_path, pool_size=1), Lost()
+    is_parked = phase.startswith("parked")
+    host.leave("a", None if is_parked else "ses_a", records.GENERATION - (phase == "earlier version"))
+    owned = {} if is_parked else {"a": _session("a")}
+    if phase in ("guest", "parked guest", "earlier version"):
+        host.ways = {"a": hangs}
+    if phase == "freeze":
+        owned["a"].state = State.IDLE  # type: ignore[misc]
+    sandboxes = host.sandboxes(tasks)
+    containers: Any = sandboxes._containers
+
+    def limit(record: Record, limits: Limits) -> None:
+        reached.set()
+        assert goes_on.wait(5)
+
+    async def current(session_id: str) -> Session | None:
+        await hangs()
+        return None
+
+    async def freezes() -> None:
+        reached.set()
+        await eventually(lambda: host.boxes["a"].killed)
+
+    if phase in ("limits", "parked"):
+        containers.limit = limit
+    if phase == "store":
+        sandboxes.look_before_adopting(current)
+    host.freezes = freezes
+    await sandboxes.recover(owned)
+    sandboxes.on_lost(lost.note)
+    adopting = asyncio.create_task(sandboxes.adopt())
+    await eventually(reached.is_set)
+    async with asyncio.timeout(5):
+        killing = [asyncio.create_task(sandboxes.kill("a")) for _ in range(2)]
+        await eventually(lambda: host.boxes and host.boxes["a"].killed)
+        goes_on.set()
+        await asyncio.gather(*killing)
+        await adopting
+    assert host.boxes["a"].kills == 1
+    assert not sandboxes.is_running("a")
+    assert await sandboxes.get("a") is None
+    assert (len(sandboxes._adoption), len(sandboxes._pool), sandboxes._running) == (0, 0, {})
+    assert host.removed == (["a"] if is_parked else [])  # who kills a session's removes it
+    assert lost.ids == []
+
+
+async def test_a_sandbox_that_is_killed_while_the_server_stops_is_killed(tmp_path: Path) -> None:
+    host = Host(tmp_path, {"a": _never})
+    async with asyncio.timeout(5), Tasks() as tasks:
+        sandboxes = host.sandboxes(tasks)
+        machinery: Any = sandboxes._machinery
+        machinery.quotas = SimpleNamespace(close=lambda: None)
+        await sandboxes.recover(_owned(host, "a"))
+        adopting = asyncio.create_task(sandboxes.adopt())
+        await eventually(lambda: host.boxes)
+        given_up = host.boxes["a"]
+        await sandboxes.close()
+        await sandboxes.kill("a")
+        await adopting
+    assert given_up.is_given_up
+    assert not given_up.killed
+    assert host.boxes["a"].killed, "it is looked up again"
 
 
 async def test_what_uses_the_volume_of_a_session_that_is_asleep_is_stopped_before_the_start_ends(

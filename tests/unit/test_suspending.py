@@ -29,6 +29,7 @@ from tests.unit.scripted_guest import Asked, answering
 ANSWER_SECONDS = 0.3
 CONTEXT = "ctx_" + "a" * 18
 ENDED = b'{"exitCode": 0}'
+KILL = LocalSandbox.kill  # the real one
 
 
 class Kernel:
@@ -325,6 +326,24 @@ async def test_the_freeze_waits_for_a_spare_that_is_being_made(rig: Rig) -> None
     rig.seconds = 0.0
     await _runs(rig)
     assert (rig.asked_frozen, rig.kills) == ([], 0)
+
+
+async def test_a_sandbox_that_is_killed_while_it_is_being_frozen_is_not_frozen_again(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On cgroup v1, even SIGKILL does not end a frozen process."""
+    child = await asyncio.create_subprocess_exec("sleep", "60")
+    rig.sandbox._init = init = os.pidfd_open(child.pid)
+    monkeypatch.setattr(rig.kernel, "is_frozen", lambda _: False)
+    freezing = asyncio.create_task(rig.sandbox.freeze())
+    await _until(lambda: rig.kernel.frozen)
+    await asyncio.gather(KILL(rig.sandbox), KILL(rig.sandbox))
+    assert not rig.kernel.frozen
+    assert not await freezing
+    assert not rig.kernel.frozen
+    assert await child.wait() != 0
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(init)
 
 
 async def test_where_the_host_swaps_a_frozen_sandbox_has_no_spare_and_a_thawed_one_gets_it_before_it_runs(

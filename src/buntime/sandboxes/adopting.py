@@ -7,7 +7,7 @@ thousands of them answers at once.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import structlog
@@ -46,11 +46,28 @@ class Found:
         return self.is_parked if self.session is None else self.session.state is not State.DEEP_SLEEP
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class UnderWay:
     found: Found
-    outcome: asyncio.Future[None]
-    decided: asyncio.Event  # it is adopted, killed or waits again; what is left of it may still have to be removed
+    outcome: asyncio.Future[None] = field(init=False)
+    # it is adopted, killed or waits again; what is left of it may still have to be removed
+    decided: asyncio.Event = field(default_factory=asyncio.Event)
+    sandbox: LocalSandbox | None = None  # once it was looked up
+    limit: asyncio.Timeout | None = None  # while it waits for its guest or for the store
+    is_killed: bool = False  # by `kill`: then it is neither added to those that run nor to the pool
+
+    async def kill(self) -> None:
+        """Kills it if it was looked up. Otherwise it waits again, to be killed there. Returns when that is decided."""
+        self.is_killed = True
+        self.hurry()
+        if self.sandbox is not None:
+            await self.sandbox.kill()
+        await self.decided.wait()
+
+    def hurry(self) -> None:
+        """Ends its wait."""
+        if self.limit is not None and not self.limit.expired():
+            self.limit.reschedule(asyncio.get_running_loop().time())
 
 
 class NotNow(Exception):
@@ -86,7 +103,6 @@ class Adoption:
         self._waiting: dict[str, Found] = {}
         self._under_way: dict[str, UnderWay] = {}
         self._again: set[str] = set()  # of those that wait
-        self._asking: dict[LocalSandbox, asyncio.Timeout] = {}  # whose guests have to answer
         self._closed = asyncio.Event()
         self.parked = asyncio.Event()  # the parked ones have had their turn
 
@@ -124,12 +140,16 @@ class Adoption:
             await asyncio.wait({under_way.outcome})
 
     async def kill(self, sandbox_id: str) -> None:
-        """Kills it if it waits. Returns when it is no longer about to be adopted."""
+        """Kills it if it is not adopted yet, and waits for no guest. Returns when it is no longer about to be adopted.
+
+        Who calls this for a session removes what is left of the sandbox, as of one that was adopted.
+        """
         while (under_way := self._under_way.get(sandbox_id)) and not under_way.decided.is_set():
-            await under_way.decided.wait()
+            await under_way.kill()
         if found := self._waiting.get(sandbox_id):
             sandbox = self._containers.left(found.record)
             del self._waiting[sandbox_id]  # not if it could not be looked up
+            self._again.discard(sandbox_id)
             if sandbox is not None:
                 await sandbox.kill()
 
@@ -155,10 +175,10 @@ class Adoption:
     def close(self) -> None:
         """Nothing more is begun, and no guest is waited for. Those that are not adopted go on running."""
         self._closed.set()
-        for sandbox, time_limit in self._asking.items():
-            sandbox.give_up()
-            if not time_limit.expired():
-                time_limit.reschedule(asyncio.get_running_loop().time())
+        for under_way in self._under_way.values():
+            if under_way.sandbox is not None and under_way.limit is not None:
+                under_way.sandbox.give_up()
+            under_way.hurry()
 
     async def _is_closed_within(self, seconds: float) -> bool:
         with suppress(TimeoutError):
@@ -188,42 +208,46 @@ class Adoption:
         """The adoption that is under way, from now on if it can begin."""
         if not self._closed.is_set() and (found := self._waiting.pop(sandbox_id, None)):
             self._again.discard(sandbox_id)
-            decided = asyncio.Event()
-            adopting = self._tasks.finish(self._adopt(found, decided), f"adopt {sandbox_id}")
-            outcome = asyncio.ensure_future(adopting)
-            outcome.add_done_callback(partial(_log_failure, sandbox_id))
-            self._under_way[sandbox_id] = UnderWay(found, outcome, decided)
+            under_way = self._under_way[sandbox_id] = UnderWay(found)
+            adopting = self._tasks.finish(self._adopt(under_way), f"adopt {sandbox_id}")
+            under_way.outcome = asyncio.ensure_future(adopting)
+            under_way.outcome.add_done_callback(partial(_log_failure, sandbox_id))
         return self._under_way.get(sandbox_id)
 
-    async def _adopt(self, found: Found, decided: asyncio.Event) -> None:
+    async def _adopt(self, under_way: UnderWay) -> None:
         """Adopts the sandbox if it is wanted; otherwise kills it and removes what is left."""
+        found = under_way.found
         name = found.record.sandbox
         try:
-            if not await self._tried(found):
-                decided.set()
-                await self._gone(found)
+            if not await self._tried(under_way):
+                under_way.decided.set()
+                if found.session is None or not under_way.is_killed:  # see `kill`
+                    await self._gone(found)
         except NotNow as not_now:
             self._waiting[name] = found
             if not_now.again:
                 self._again.add(name)
         finally:
             del self._under_way[name]
-            decided.set()
+            under_way.decided.set()
 
-    async def _tried(self, found: Found) -> bool:
+    async def _tried(self, under_way: UnderWay) -> bool:
         """Whether it is adopted. Otherwise it was killed. Raises NotNow."""
-        session = await self._session_now(found)
+        found = under_way.found
+        session = await self._session_now(under_way)
         await self._restrict(found, session)
+        if under_way.is_killed:
+            raise NotNow(again=True)
         thaws = self._thaws()
         try:
-            sandbox = self._containers.left(found.record)
+            sandbox = under_way.sandbox = self._containers.left(found.record)
         except OSError as failed:  # too many open files, or no memory: it runs on
             log.warning("sandbox_not_adopted", sandbox=found.record.sandbox, reason=str(failed))
             raise NotNow(again=True) from failed
         if sandbox is None:
             return False
         try:
-            if await self._adopted(sandbox, found.record, session):
+            if await self._adopted(under_way, sandbox, session):
                 return True
         except Exception as failed:  # the boundary of a sandbox: one that fails must not keep others from being adopted
             is_silent = isinstance(failed, (SandboxGone, TimeoutError))
@@ -231,19 +255,22 @@ class Adoption:
                 is_suspended = session is not None and session.state is State.IDLE
                 if sandbox.give_up(frozen=is_suspended):
                     raise NotNow(again=True) from failed
-            told = {"reason": str(failed) or repr(failed)} if is_silent else {"exc_info": failed}
-            (log.warning if is_silent else log.error)("sandbox_not_adopted", sandbox=sandbox.id, **told)
+            if not under_way.is_killed:
+                told = {"reason": str(failed) or repr(failed)} if is_silent else {"exc_info": failed}
+                (log.warning if is_silent else log.error)("sandbox_not_adopted", sandbox=sandbox.id, **told)
         await sandbox.kill()
         return False
 
-    async def _session_now(self, found: Found) -> Session | None:
+    async def _session_now(self, under_way: UnderWay) -> Session | None:
         """Raises NotNow where this host has it no more, or has had it again since, with other files: then the sandbox
-        stays frozen until `lifecycle.aside` or `lifecycle.misplaced` ends it."""
+        stays frozen until `lifecycle.aside` or `lifecycle.misplaced` ends it. Raises it on `close` and `kill`, too."""
+        found = under_way.found
         if found.session is None or self._current is None:
             return found.session
         try:
-            session = await self._current(found.session.id)
-        except Unavailable:
+            async with self._waits(under_way):
+                session = await self._current(found.session.id)
+        except (Unavailable, TimeoutError):
             raise NotNow(again=True) from None
         sandbox, volume = found.record.sandbox, found.session.volume
         if session is None or (session.sandbox, session.volume) != (sandbox, volume):
@@ -261,64 +288,73 @@ class Adoption:
             log.warning("sandbox_not_adopted", sandbox=found.record.sandbox, reason=str(failed))
             raise NotNow(again=True) from failed
 
-    async def _adopted(self, sandbox: LocalSandbox, record: Record, session: Session | None) -> bool:
-        if record.generation != records.GENERATION:
-            return await self._end_in_order(sandbox, session)
+    async def _adopted(self, under_way: UnderWay, sandbox: LocalSandbox, session: Session | None) -> bool:
+        if under_way.found.record.generation != records.GENERATION:
+            return await self._end_in_order(under_way, sandbox, session)
         if session is None:
-            return await self._adopt_parked(sandbox)
-        return await self._adopt_own(sandbox, session)
+            return await self._adopt_parked(under_way, sandbox)
+        return await self._adopt_own(under_way, sandbox, session)
 
     @asynccontextmanager
-    async def _let_go(self, sandbox: LocalSandbox) -> AsyncIterator[None]:
-        """Within the block, it is not frozen, and its guest has to answer. Raises TimeoutError, also on `close`."""
-        if self._closed.is_set():
-            raise TimeoutError
-        async with asyncio.timeout(self.seconds) as time_limit:
-            self._asking[sandbox] = time_limit
-            try:
-                sandbox.let_go()  # no spare: it may be frozen again, and a parked one must not count its memory
-                yield
-                if self._closed.is_set():  # it was given up
-                    raise TimeoutError
-            finally:
-                del self._asking[sandbox]
+    async def _let_go(self, under_way: UnderWay, sandbox: LocalSandbox) -> AsyncIterator[None]:
+        """Within the block, it is not frozen, and its guest has to answer. Raises what `_waits` raises."""
+        async with self._waits(under_way, self.seconds):
+            sandbox.let_go()  # no spare: it may be frozen again, and a parked one must not count its memory
+            yield
 
-    async def _end_in_order(self, sandbox: LocalSandbox, session: Session | None) -> bool:
+    @asynccontextmanager
+    async def _waits(self, under_way: UnderWay, seconds: float | None = None) -> AsyncIterator[None]:
+        """Raises TimeoutError when the seconds are over, and on `close` and `kill`."""
+        async with asyncio.timeout(seconds) as under_way.limit:
+            try:
+                self._check_wanted(under_way)
+                yield
+                self._check_wanted(under_way)
+            finally:
+                under_way.limit = None
+
+    def _check_wanted(self, under_way: UnderWay) -> None:
+        if self._closed.is_set() or under_way.is_killed:
+            raise TimeoutError
+
+    async def _end_in_order(self, under_way: UnderWay, sandbox: LocalSandbox, session: Session | None) -> bool:
         """Ends a sandbox of an earlier version, whose guest need not understand this one.
 
         A session's processes may first write what they hold.
         """
         log.info("sandbox_of_an_earlier_version", sandbox=sandbox.id, session=sandbox.record.session)
         if session is not None:
-            async with self._let_go(sandbox):
+            async with self._let_go(under_way, sandbox):
                 await sandbox.recall()
                 await sandbox.quiesce()
         return False
 
-    async def _adopt_parked(self, sandbox: LocalSandbox) -> bool:
+    async def _adopt_parked(self, under_way: UnderWay, sandbox: LocalSandbox) -> bool:
         """Adopts a sandbox that nobody has claimed, if its image is current and the pool has a place for it."""
         unclaimed = sandbox.record.session is None and sandbox.record.image == self._settings.image.id
         if not unclaimed or self._pool.is_full:
             return False
-        async with self._let_go(sandbox):
+        async with self._let_go(under_way, sandbox):
             await sandbox.take_over()
             await sandbox.park()
         # a crash between claiming and storing may have changed them
         await asyncio.to_thread(self._containers.limit, sandbox.record, self._settings.parked_limits)
-        if self._pool.is_full:  # others were quicker
+        if self._pool.is_full or under_way.is_killed:  # others were quicker
             return False
         self._pool.add(sandbox)
         return True
 
-    async def _adopt_own(self, sandbox: LocalSandbox, session: Session) -> bool:
+    async def _adopt_own(self, under_way: UnderWay, sandbox: LocalSandbox, session: Session) -> bool:
         """Adopts the sandbox of a session."""
         if session.state is State.DEEP_SLEEP:  # the server was killed between storing that and stopping it
             return False
-        async with self._let_go(sandbox):
+        async with self._let_go(under_way, sandbox):
             await sandbox.take_over()
         await asyncio.to_thread(self._containers.limit, sandbox.record, session.limits)
-        if session.state is State.IDLE:
+        if session.state is State.IDLE and not under_way.is_killed:
             await sandbox.freeze()
+        if under_way.is_killed:
+            return False
         self._running[sandbox.id] = sandbox
         return True
 

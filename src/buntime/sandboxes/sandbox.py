@@ -60,7 +60,7 @@ class LocalSandbox:
         self._directory = directory
         self._address = address
         self._init = init
-        self._is_given_up = False
+        self._is_given_up = self._is_killed = False
         self.is_frozen = False
         self.is_quiet = False  # since `quiesce`: what it wrote is on disk
         self._guest = guest
@@ -139,7 +139,7 @@ class LocalSandbox:
         """Sends SIGKILL to its init. The kernel then ends every process of its pid namespace."""
         if self._init < 0:
             return
-        init, self._init = self._init, -1
+        init, self._init, self._is_killed = self._init, -1, True
         try:
             signal.pidfd_send_signal(init, signal.SIGKILL)
             self.let_go()  # on cgroup v1 even SIGKILL does not end a frozen process
@@ -178,11 +178,15 @@ class LocalSandbox:
 
     async def _freeze_all(self) -> bool:
         cgroups, deadline = self._machinery.cgroups, time.monotonic() + FREEZE_SECONDS
+        if self._is_killed:  # on cgroup v1 even SIGKILL does not end a frozen process
+            return False
         cgroups.freeze(self.id, True)
         while not cgroups.is_frozen(self.id):
             if time.monotonic() > deadline:
                 return False
             await asyncio.sleep(FREEZE_LOOK_SECONDS)
+            if self._is_killed:
+                return False
             cgroups.freeze(self.id, True)  # on cgroup v1 a process that forks meanwhile must be frozen again
         self._reclaim.frozen()
         self._clearing.set(often=False)
