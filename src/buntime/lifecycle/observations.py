@@ -53,6 +53,11 @@ class Observations:
         await self._look_at(stale, until)
         return [self._shown(session, count) for session, (_, count) in zip(sessions, running, strict=True)]
 
+    def last_of(self, session: Session, sandbox: Sandbox | None) -> Observed:
+        """What was last seen of an active session, with the processes that it has now. Asks no guest. `sandbox`: the
+        session's, if it runs."""
+        return self._shown(session, sandbox.count_processes() if sandbox else 0)
+
     def forget(self, session_id: str) -> None:
         """The session is gone."""
         self._looks.pop(session_id, None)

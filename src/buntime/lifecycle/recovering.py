@@ -67,7 +67,7 @@ class Recovering:
         await self._holds.spent(session_id)
         async with self._holds.lock(session_id):
             session = await self._lost(session_id)
-            if await self._sandboxes.get(session.sandbox) is not None:  # it runs on without its files
+            if self._sandboxes.is_running(session.sandbox):  # it runs on without its files
                 if self._holds.in_use(session_id):
                     raise errors.SessionBusy("The session is in use. Try again when its requests have ended.")
                 await self._sandboxes.kill(session.sandbox)

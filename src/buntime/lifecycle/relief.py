@@ -41,7 +41,7 @@ class Relief:
         freed = False
         if strain.memory or strain.sandboxes:
             for session in coldest_suspended(sessions)[:RELIEVED_AT_ONCE]:
-                with suppress(errors.SessionNotFound):  # deleted meanwhile
+                with suppress(errors.SessionNotFound, errors.StillWaking):  # deleted meanwhile, or not taken over yet
                     freed |= await self._transitions.deep_sleep(session.id, session.last_active)
                     log.warning("slept_early", session=session.id, short_of=strain.memory or "sandboxes")
         if strain.disk:

@@ -73,6 +73,7 @@ class Restoring:
         """
         started = time.perf_counter()
         await self._holds.spent(session_id)
+        await self._transitions.adopted(session_id)
         async with self._holds.lock(session_id):
             session = await self._changes.present(session_id)
             if self._holds.in_use(session_id):

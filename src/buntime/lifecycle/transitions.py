@@ -16,7 +16,7 @@ import structlog
 
 from buntime import errors
 from buntime.daemon.steps import reached
-from buntime.daemon.tasks import Tasks
+from buntime.daemon.tasks import Tasks, within
 from buntime.lifecycle.archiving import Archiving
 from buntime.lifecycle.changes import Changes
 from buntime.lifecycle.holds import Holds
@@ -35,6 +35,7 @@ from buntime.session import Event, Session, State
 log = structlog.get_logger()
 
 AT_ONCE = 500  # sessions that a start looks at in one turn of the loop
+ADOPT_SECONDS = 8.0  # a transition waits this long for what an earlier server left to be taken over; that goes on
 _RISING = {State.IDLE: Event.RESUME, State.DEEP_SLEEP: Event.WAKE}
 
 
@@ -82,22 +83,49 @@ class Transitions:
         """The same for a session whose sandbox did not answer: it is replaced, unless it answers now."""
         return await self._tasks.finish(self._wake(session_id, suspect=True), f"restart {session_id}")
 
-    async def suspend(self, session_id: str, quiet_since: float | None = None) -> bool:
+    async def adopted(self, session_id: str) -> None:
+        """Returns when a sandbox that an earlier server left for the session is taken over or gone. To be called
+        without the session's lock: a delete, which ends this at once, must not wait for the guest.
+
+        Raises Unavailable, and StillWaking after ADOPT_SECONDS.
+        """
+        try:
+            await within(ADOPT_SECONDS, self._adopted(session_id), f"sandbox of {session_id}")
+        except TimeoutError:
+            raise errors.StillWaking from None
+
+    async def look(self, session_id: str) -> None:
+        """Looks inside a session that is about to sleep. Raises what `adopted` raises.
+
+        Waits for the guest, for a limited time. So it is to be called without the session's lock, and without a place
+        that others wait for.
+        """
+        await self.adopted(session_id)
+        if session := await self._mine(session_id):
+            await self._observations.observe(session)
+
+    async def suspend(self, session_id: str, quiet_since: float | None = None, *, looked: bool = False) -> bool:
         """Freezes the sandbox and stores that. Returns False, with nothing changed, when the session is in use. One
-        whose sandbox has ended without us goes to deep sleep.
+        whose sandbox has ended without us goes to deep sleep. `looked`: the caller has called `look`.
 
         `quiet_since` (Unix seconds): suspends only if there was no activity since then. It then waits for no service
         that is being started or stopped, but returns False: a hostile guest can make that take minutes.
+
+        Raises what `look` raises.
         """
         if quiet_since is not None and self.is_used(session_id):
             return False
+        if not looked:
+            await self.look(session_id)
         return await self._tasks.finish(self._suspend(session_id, quiet_since), f"suspend {session_id}")
 
-    async def deep_sleep(self, session_id: str, quiet_since: float | None = None) -> bool:
+    async def deep_sleep(self, session_id: str, quiet_since: float | None = None, *, looked: bool = False) -> bool:
         """Ends the session's processes, gently at first, and gives its sandbox back. Its files stay, and are archived
         in the background. Otherwise the same as `suspend`."""
         if quiet_since is not None and self.is_used(session_id):
             return False
+        if not looked:
+            await self.look(session_id)
         return await self._tasks.finish(self._deep_sleep(session_id, quiet_since), f"deep sleep of {session_id}")
 
     def is_used(self, session_id: str) -> bool:
@@ -181,6 +209,7 @@ class Transitions:
         """`suspect`: the host asks a running sandbox whether it still answers, and replaces it if it does not."""
         asked_at = time.perf_counter()  # the loop's clock stands still within a turn
         await self._holds.not_leaving(session_id)
+        await self._adopted(session_id)
         async with self._holds.lock(session_id):
             session = await self._own(session_id)
             sandbox = await self._sandboxes.get(session.sandbox)
@@ -200,6 +229,15 @@ class Transitions:
                 self._on_wake.start(session, sandbox)
             self._services.look(session, sandbox)
             return sandbox
+
+    async def _adopted(self, session_id: str) -> None:
+        """The same as `adopted`, without a limit."""
+        if session := await self._mine(session_id):
+            await self._sandboxes.get(session.sandbox)
+
+    async def _mine(self, session_id: str) -> Session | None:
+        session = await self._store.get_session(session_id)
+        return session if session is not None and self._owners.is_mine(session) else None
 
     async def _own(self, session_id: str) -> Session:
         """The session, also if this host has given it up since a request asked who has it. Raises SessionNotFound and
@@ -288,7 +326,7 @@ class Transitions:
                     return False
                 await self._lay_down(session)
                 return True
-            seen = await self._observations.observe(session)
+            seen = self._observations.last_of(session, sandbox)
             # a request that arrives from here on finds the lock taken, and waits
             if self.is_used(session_id) or not await sandbox.freeze():
                 return False
@@ -306,10 +344,10 @@ class Transitions:
                 await self._services.settled(session_id)
             elif self.is_used(session_id):
                 return False
-            seen = await self._observations.observe(session)
+            sandbox = await self._sandboxes.get(session.sandbox)
+            seen = self._observations.last_of(session, sandbox)
             if self.is_used(session_id):
                 return False
-            sandbox = await self._sandboxes.get(session.sandbox)
             if sandbox is None:
                 await self._sandboxes.stop(session)  # then all that it wrote before it ended is on disk
             elif not await _quiet(sandbox):
