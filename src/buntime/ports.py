@@ -1009,6 +1009,11 @@ class Sandboxes(Protocol):
         """Kills all its processes. Nothing of the sandbox runs when this returns. Idempotent."""
         ...
 
+    async def restrict(self, sandbox_id: str, network: Network) -> None:
+        """The same as `Sandbox.restrict` of what `get` returns, but waits for no guest: a sandbox that was found at the
+        start need not be adopted before. Nothing happens if it does not run. Raises what both raise but SandboxGone."""
+        ...
+
     async def disconnect(self, sandbox_id: str) -> None:
         """Ends this host's open connections to the sandbox's programs (visitors' previews). The sandbox itself runs on.
 

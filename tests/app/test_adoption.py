@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from buntime.lifecycle import transitions
+from buntime.lifecycle import observations, transitions
 from buntime.ports import Sandbox
 from tests.app.serving import Api
 from tests.app.sleeping import stored_of
@@ -100,3 +100,19 @@ async def test_a_sleep_waits_for_the_adoption_for_a_limited_time(
     left.is_killed.set()  # it is adopted
     slept = await api.call("POST", f"/sessions/{session}/sleep", {"depth": depth})
     assert (slept.status, slept.json["state"]) == (200, depth)
+
+
+async def test_a_patch_waits_for_no_guest_and_its_rules_are_in_force(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        observations, "OBSERVE_SECONDS", 0.05
+    )  # the answer has its counts, which the guest is asked for
+    session = await api.session()
+    left = await silent(api, session)
+    body = {"network": {"egress": "none"}, "services": [{"name": "web", "command": "serve"}]}
+    async with asyncio.timeout(SOON):
+        assert (await api.call("PATCH", f"/sessions/{session}", body)).status == 200
+    sandbox = api.sandboxes.running[left.sandbox]
+    assert sandbox.network.egress == "none"
+    assert not await sandbox.services.list()
+    left.is_killed.set()  # it is adopted
+    await eventually(lambda: sandbox.processes.live)

@@ -79,6 +79,8 @@ class Box:
     thawed: int = 0  # times
     freezes: Callable[[], Awaitable[None]] = _at_once
     kills: int = 0  # times
+    network: Network = DEFAULT_NETWORK
+    takes_rules: bool = True
 
     async def freeze(self) -> bool:
         await self.freezes()
@@ -90,6 +92,11 @@ class Box:
     async def quiesce(self) -> bool:
         await self.take_over()
         return True
+
+    async def restrict(self, network: Network) -> None:
+        if not self.takes_rules:
+            raise SandboxGone("it was given up")
+        self.network = network
 
     @property
     def id(self) -> str:
@@ -135,6 +142,7 @@ class Host:
     failing: Exception | None = None  # of a stop
     without_init: Collection[str] = ()
     freezes: Callable[[], Awaitable[None]] = _at_once
+    without_rules: Collection[str] = ()
 
     def sandboxes(self, tasks: Tasks) -> LocalSandboxes:
         settings: Any = SimpleNamespace(
@@ -180,6 +188,7 @@ class Host:
         if record.sandbox in self.without_init:
             return None
         box = Box(record, self.ways.get(record.sandbox, _at_once), fence=self.fence, freezes=self.freezes)
+        box.takes_rules = record.sandbox not in self.without_rules
         self.boxes[record.sandbox] = box
         return box
 
@@ -415,6 +424,26 @@ async def test_a_sandbox_that_is_killed_while_the_server_stops_is_killed(tmp_pat
     assert given_up.is_given_up
     assert not given_up.killed
     assert host.boxes["a"].killed, "it is looked up again"
+
+
+async def test_network_rules_of_a_sandbox_that_is_not_adopted_take_effect_without_its_guest(
+    tmp_path: Path, tasks: Tasks
+) -> None:
+    host, none = Host(tmp_path, {"begun": _never, "waits": _never, "gone": _never}), Network(egress="none")
+    sandboxes = host.sandboxes(tasks)
+    await sandboxes.recover(_owned(host, *host.ways))
+    adopting = asyncio.create_task(sandboxes.get("begun"))
+    await eventually(lambda: host.boxes)
+    async with asyncio.timeout(5):
+        for name in ("begun", "waits", "unknown"):
+            await sandboxes.restrict(name, none)
+        assert {name: box.network for name, box in host.boxes.items()} == {"begun": none, "waits": none}
+        host.without_rules = {"gone"}
+        with pytest.raises(Unavailable):
+            await sandboxes.restrict("gone", none)
+        for name in host.ways:
+            await sandboxes.kill(name)
+        assert await adopting is None
 
 
 async def test_what_uses_the_volume_of_a_session_that_is_asleep_is_stopped_before_the_start_ends(

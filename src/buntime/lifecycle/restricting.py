@@ -15,7 +15,7 @@ import structlog
 from buntime import errors
 from buntime.daemon.tasks import Tasks
 from buntime.lifecycle.changes import Changes
-from buntime.ports import Owners, Sandboxes, SandboxGone, Store
+from buntime.ports import Owners, Sandboxes, Store
 from buntime.session import Session
 
 log = structlog.get_logger()
@@ -42,17 +42,12 @@ class Restricting:
         async with self._turns.setdefault(session_id, asyncio.Lock()):
             session = await self._changes.present(session_id)
             while True:
-                await self._put(session)
+                # if the sandbox ends meanwhile, the next one starts with the stored rules
+                await self._sandboxes.restrict(session.sandbox, session.network)
                 stored = await self._changes.present(session_id)
                 if (stored.sandbox, stored.network) == (session.sandbox, session.network):
                     return stored
                 session = stored
-
-    async def _put(self, session: Session) -> None:
-        sandbox = await self._sandboxes.get(session.sandbox)
-        if sandbox is not None:
-            with suppress(SandboxGone):  # the next one starts with the stored rules
-                await sandbox.restrict(session.network)
 
     def is_late(self, session_id: str) -> bool:
         """Whether the rules in force may be other ones than the stored ones since a change of them failed."""

@@ -350,9 +350,8 @@ class Sessions:
             raise
         if open_ports(before.preview) - open_ports(after.preview):
             await self._visitors.disconnect(session_id)
-        sandbox = await self._sandboxes.get(session.sandbox)
-        if sandbox is not None and session.state is State.ACTIVE:  # else the next wake looks
-            self._lifecycle.services.look(session, sandbox)
+        if session.state is State.ACTIVE:  # else the next wake looks
+            self._tasks.start(self._look_at_services(session), f"services of {session_id} after a patch")
         return session
 
     async def _change(self, caller: Caller, session_id: str, patch: Patch) -> tuple[Session, Session]:
@@ -363,6 +362,14 @@ class Sessions:
                 partial(changes.present, session_id),
                 lambda session: requests.apply_patch(session, patch, caller.plan, self._now()),
             )
+
+    async def _look_at_services(self, session: Session) -> None:
+        """Waits while a sandbox that an earlier server left is taken over. If that cannot be, the next use looks."""
+        with suppress(errors.Unavailable):
+            sandbox = await self._sandboxes.get(session.sandbox)
+            now = await self._store.get_session(session.id)
+            if sandbox is not None and now is not None and now.state is State.ACTIVE and now.sandbox == sandbox.id:
+                self._lifecycle.services.look(now, sandbox)
 
     async def delete(self, caller: Caller, session_id: str) -> None:
         """Returns when the deletion is durable and nothing of the session runs. Its remains are removed afterwards."""

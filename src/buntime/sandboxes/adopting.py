@@ -52,6 +52,7 @@ class UnderWay:
     outcome: asyncio.Future[None] = field(init=False)
     # it is adopted, killed or waits again; what is left of it may still have to be removed
     decided: asyncio.Event = field(default_factory=asyncio.Event)
+    looked_up: asyncio.Event = field(default_factory=asyncio.Event)
     sandbox: LocalSandbox | None = None  # once it was looked up
     limit: asyncio.Timeout | None = None  # while it waits for its guest or for the store
     is_killed: bool = False  # by `kill`: then it is neither added to those that run nor to the pool
@@ -130,6 +131,14 @@ class Adoption:
         """Those that run and are not adopted yet."""
         under_way = [each.found for each in self._under_way.values() if not each.decided.is_set()]
         return [*self._waiting.values(), *under_way]
+
+    async def looked_up(self, sandbox_id: str) -> LocalSandbox | None:
+        """The sandbox as soon as its adoption is under way, for what needs no guest. None if it is none of them, or
+        cannot be adopted now."""
+        if under_way := self._begun(sandbox_id):
+            await under_way.looked_up.wait()
+            return None if under_way.decided.is_set() else under_way.sandbox
+        return None
 
     async def done(self, sandbox_id: str) -> None:
         """Returns when it is adopted or gone, or at once if it does not wait. Goes on when the caller leaves.
@@ -230,6 +239,7 @@ class Adoption:
         finally:
             del self._under_way[name]
             under_way.decided.set()
+            under_way.looked_up.set()
 
     async def _tried(self, under_way: UnderWay) -> bool:
         """Whether it is adopted. Otherwise it was killed. Raises NotNow."""
@@ -244,6 +254,7 @@ class Adoption:
         except OSError as failed:  # too many open files, or no memory: it runs on
             log.warning("sandbox_not_adopted", sandbox=found.record.sandbox, reason=str(failed))
             raise NotNow(again=True) from failed
+        under_way.looked_up.set()
         if sandbox is None:
             return False
         try:

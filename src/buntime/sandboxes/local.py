@@ -58,6 +58,7 @@ from buntime.sandboxes.removing import Removing
 from buntime.sandboxes.sandbox import LocalSandbox
 from buntime.sandboxes.starts import Starts
 from buntime.sandboxes.used import Metered, Read, count_all, metered, read_all, read_new, read_work, with_packets
+from buntime.session import Network as NetworkRules
 from buntime.session import Session, State
 from buntime.snapshot import MadeImage
 
@@ -324,6 +325,17 @@ class LocalSandboxes:
         sandbox = self._running.pop(sandbox_id, None)
         if sandbox is not None:
             await sandbox.kill()
+
+    async def restrict(self, sandbox_id: str, network: NetworkRules) -> None:
+        sandbox = await self._adoption.looked_up(sandbox_id) or self._running.get(sandbox_id)
+        try:
+            if sandbox is not None and sandbox.is_alive():
+                await sandbox.restrict(network)
+                return
+        except SandboxGone as gone:
+            log.info("network_rules_not_put", sandbox=sandbox_id, reason=str(gone))
+        if sandbox_id in self._adoption:
+            raise Unavailable("The session's host cannot act just now.", 5)
 
     async def disconnect(self, sandbox_id: str) -> None:
         record = records.read(self._containers.directory(sandbox_id))

@@ -3,6 +3,7 @@
 import asyncio
 import posixpath
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -261,9 +262,7 @@ class FakeSandboxes:
         return Claimed(sandbox, volume_id, image or IMAGE, used)
 
     async def get(self, sandbox_id: str) -> Sandbox | None:
-        if sandbox_id in self.out_of_reach:
-            raise Unavailable("The session's host cannot act just now.", 5)
-        return self.running.get(sandbox_id)
+        return self._reached(sandbox_id)
 
     def is_running(self, sandbox_id: str) -> bool:
         return sandbox_id in self.running
@@ -283,6 +282,16 @@ class FakeSandboxes:
         if sandbox is not None:
             sandbox.alive = False
             sandbox.terminals.cut()
+
+    async def restrict(self, sandbox_id: str, network: Network) -> None:
+        if (sandbox := self._reached(sandbox_id)) is not None:
+            with suppress(SandboxGone):
+                await sandbox.restrict(network)
+
+    def _reached(self, sandbox_id: str) -> FakeSandbox | None:
+        if sandbox_id in self.out_of_reach:
+            raise Unavailable("The session's host cannot act just now.", 5)
+        return self.running.get(sandbox_id)
 
     async def disconnect(self, sandbox_id: str) -> None:
         self.disconnected.append(sandbox_id)
