@@ -991,6 +991,16 @@ class Sandboxes(Protocol):
         because this host may not act, or lost its session, or stops."""
         ...
 
+    async def live(self, sandbox_ids: Collection[str]) -> Callable[[str, Kind], int]:
+        """Returns what tells, whenever it is called, how many of a kind run in one of these sandboxes: 0 if it does not
+        run. Asks no guest and adopts nothing.
+
+        A sandbox that was found at the start counts as it was at the call of this method until it is adopted. Nothing
+        can start in it before, and what ends meanwhile still counts. Raises Unavailable when the host cannot count
+        now.
+        """
+        ...
+
     def is_running(self, sandbox_id: str) -> bool:
         """Whether it runs. Unlike `get`, this asks nothing of a sandbox that was found at the start."""
         ...

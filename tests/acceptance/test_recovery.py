@@ -18,6 +18,7 @@ from buntime.stores import store_file
 from tests.acceptance import traces
 from tests.acceptance.client import Client, Session
 from tests.acceptance.conftest import Servers
+from tests.acceptance.hostile import context_of, process_of
 from tests.acceptance.server import Server
 from tests.acceptance.sleeping import deep_sleep, number
 from tests.waiting import until
@@ -129,6 +130,32 @@ def test_a_run_whose_server_was_killed_is_ended_by_the_next_and_the_session_answ
     server.start()
     assert session.output("pgrep -x sleep") == pid
     assert session.output("echo fine") == "fine\n"
+
+
+def test_a_stopped_guest_delays_neither_its_delete_after_a_restart_nor_other_sessions_of_its_account(
+    servers: Servers,
+) -> None:
+    server = servers.start(pool_size=0)
+    client = server.new_client()
+    stopped, beside = client.open(), client.open()
+    program = f"sleep 1000{server.config.port}"
+    process_of(stopped, program)
+    stopped.output("(sleep 0.1; kill -STOP 2) > /dev/null 2>&1 &")
+    time.sleep(0.5)
+    server.kill()
+    server.start()
+    process_of(beside, "sleep 1")
+    context_of(beside)
+    stopped.patch(network={"egress": "none"}).done()
+    assert number(server, "sandboxes_to_adopt") == 1, "it is still being taken over"
+    assert _runs(program)
+    stopped.delete().done()
+    assert not _runs(program)
+    traces.wait_until_whole(server.config, 1)
+
+
+def _runs(command: str) -> bool:
+    return subprocess.run(["pgrep", "--full", f"^{command}$"], capture_output=True, check=False).returncode == 0
 
 
 def test_a_clean_stop_lets_a_run_that_is_under_way_be_answered(servers: Servers) -> None:

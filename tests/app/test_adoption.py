@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from buntime.errors import Unavailable
 from buntime.lifecycle import observations, transitions
 from buntime.ports import Sandbox
 from tests.app.serving import Api
@@ -26,6 +27,10 @@ class Silent:
     async def wait(self) -> None:
         self.asked += 1
         await self.is_killed.wait()
+
+
+async def cannot_be_adopted() -> None:
+    raise Unavailable("The session's host cannot act just now.", 5)
 
 
 def not_adopted(api: Api, sandbox: str, adopt: Callable[[], Awaitable[None]]) -> None:
@@ -51,6 +56,34 @@ async def silent(api: Api, session: str) -> Silent:
     api.sandboxes.kill = killed  # type: ignore[method-assign]
     not_adopted(api, found.sandbox, found.wait)
     return found
+
+
+@pytest.mark.parametrize("is_silent", [True, False])
+async def test_another_session_of_the_account_starts_what_it_wants_within_the_limits(
+    api: Api, *, is_silent: bool
+) -> None:
+    api.key = await api.account(name="few", processes_per_account=4, contexts_per_account=1, terminals_per_account=1)
+    left, healthy = await api.session(), await api.session(services=[{"name": "web", "command": "serve"}])
+    for _ in range(2):
+        assert (await api.call("POST", "/processes/start", {"sessionId": left, "command": "run"})).status == 200
+    sandbox = (await stored_of(api, left)).sandbox
+    if is_silent:
+        await silent(api, left)
+    else:
+        not_adopted(api, sandbox, cannot_be_adopted)
+    of_healthy = {"sessionId": healthy}
+    async with asyncio.timeout(SOON):
+        started = await api.call("POST", "/processes/start", {**of_healthy, "command": "run"})
+        created = await api.call("POST", "/contexts/create", of_healthy)
+        service = await api.call("POST", f"/sessions/{healthy}/services/web/restart")
+        assert [started.status, created.status, service.status] == [200, 200, 200], service.body
+        refused = await api.call("POST", "/processes/start", {**of_healthy, "command": "run"})
+        assert (refused.refusal, refused.error["details"]["scope"]) == ((429, "resource_limit_exceeded"), "account")
+        run = {**of_healthy, "command": "run", "stream": True, "detach": True}
+        assert b"resource_limit_exceeded" in (await api.call("POST", "/execute", run)).body
+        live = await api.operations.entrance.find_open([("acc_few", sandbox)])
+        assert live()["acc_few", "processes"] == 2
+        await api.sandboxes.kill(sandbox)
 
 
 @pytest.mark.parametrize("what", ["request", "wake", "idle", "deep-sleep", "keeper", "restore"])

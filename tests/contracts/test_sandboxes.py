@@ -17,12 +17,13 @@ import pytest
 from buntime.config import Config
 from buntime.daemon.tasks import Tasks
 from buntime.errors import DiskFull, FileNotFound, Unavailable
-from buntime.ids import new_layer_id
+from buntime.ids import new_layer_id, new_process_id
 from buntime.image import MADE_PREFIX
-from buntime.inside import FileToWrite
+from buntime.inside import FileToWrite, NewProcess
 from buntime.paths import RECORDS
 from buntime.plan import MB, Limits
 from buntime.ports import (
+    KINDS,
     ArchiveUnavailable,
     Claimed,
     NoRoom,
@@ -272,8 +273,16 @@ async def test_recovery_keeps_owned_sandboxes_and_destroys_the_rest(host: Host) 
 async def test_a_sandbox_that_was_found_runs_before_anybody_asks_it_and_can_be_killed(host: Host) -> None:
     asked, killed, waits = [await _claim(host, f"ses_{name * 18}") for name in "xyz"]
     owned = {session.sandbox: session for session in (asked, killed, waits)}
+    for number in range(2):
+        new = NewProcess(new_process_id(number), command="sleep 1000")
+        await (await _sandbox_of(host, waits)).processes.start(new)
     await host.reopen(owned)
     assert all(host.sandboxes.is_running(name) for name in owned)
+    unknown = "sb" + "x" * 12
+    live = await host.sandboxes.live([*owned, unknown])
+    assert [live(name, "processes") for name in (*owned, unknown)] == [0, 0, 2, 0]
+    for name in (waits.sandbox, unknown):
+        await host.sandboxes.restrict(name, Network(egress="none"))
     assert await _says(await _sandbox_of(host, asked), "echo fine") == b"fine\n"
     await host.sandboxes.kill(killed.sandbox)
     lost = list[str]()
@@ -287,6 +296,7 @@ async def test_a_sandbox_that_was_found_runs_before_anybody_asks_it_and_can_be_k
     assert lost == []
     assert await host.sandboxes.get(killed.sandbox) is None
     assert await _says(await _sandbox_of(host, waits), "echo fine") == b"fine\n"
+    assert [live(waits.sandbox, kind) for kind in KINDS] == [2, 0, 0]
 
 
 async def test_recovery_stops_a_sandbox_that_no_store_names_and_keeps_the_sessions_volume(host: Host) -> None:

@@ -93,6 +93,9 @@ class Box:
         await self.take_over()
         return True
 
+    def live(self, kind: str) -> int:
+        return 7
+
     async def restrict(self, network: Network) -> None:
         if not self.takes_rules:
             raise SandboxGone("it was given up")
@@ -424,6 +427,31 @@ async def test_a_sandbox_that_is_killed_while_the_server_stops_is_killed(tmp_pat
     assert given_up.is_given_up
     assert not given_up.killed
     assert host.boxes["a"].killed, "it is looked up again"
+
+
+async def test_what_a_sandbox_that_is_not_adopted_has_running_is_known_without_its_guest(
+    tmp_path: Path, tasks: Tasks
+) -> None:
+    answers = asyncio.Event()
+    host = Host(tmp_path, {"a": _waiting_for(answers)})
+    sandboxes = host.sandboxes(tasks)
+    machinery: Any = sandboxes._machinery
+    machinery.cgroups.run_processes = lambda sandbox, run: [] if run == "r9" else [4]
+    await sandboxes.recover(_owned(host, "a", "b"))
+    markers = {"r1": "processes", "r2": "processes", "r3": "contexts ctx_a", "r4": "", "r9": "processes"}
+    directory = tmp_path / "sandboxes" / "a" / "runs"
+    directory.mkdir()
+    for name, text in markers.items():
+        (directory / name).write_text(text)
+    adopting = asyncio.create_task(sandboxes.get("a"))
+    await eventually(lambda: host.boxes)
+    live = await sandboxes.live(["a", "b", "c"])
+    assert [live("a", "processes"), live("a", "contexts"), live("a", "terminals")] == [2, 1, 0]
+    assert [live("b", "processes"), live("c", "processes")] == [0, 0]
+    assert list(host.boxes) == ["a"], "it adopted none"
+    answers.set()
+    await adopting
+    assert live("a", "processes") == 7, "now the kernel's count"
 
 
 async def test_network_rules_of_a_sandbox_that_is_not_adopted_take_effect_without_its_guest(

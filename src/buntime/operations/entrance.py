@@ -222,13 +222,14 @@ class Entrance:
 
     @asynccontextmanager
     async def place(self, caller: Caller, session: Session, sandbox: Sandbox, kind: Kind) -> AsyncIterator[None]:
-        """Reserves a place for one more of the kind, which the block starts. Raises ResourceLimitExceeded."""
+        """Reserves a place for one more of the kind, which the block starts. Asks no guest of another session. Raises
+        ResourceLimitExceeded."""
         account = session.account
-        names, others = ((session.id, kind), (account, kind)), await self._sandboxes_of(account)
-        limit = self._check_place(caller, session, sandbox, others, kind)
+        names, live = ((session.id, kind), (account, kind)), await self._live_of(account)
+        limit = self._check_place(caller, session, sandbox, live, kind)
         self._starting.update(names)  # nothing is awaited since the check
         try:
-            await self._take_place(caller, account, kind, limit, lambda: self._having(account, others, kind))
+            await self._take_place(caller, account, kind, limit, lambda: live(kind) + self._starting[account, kind])
             yield
         finally:
             self._starting.subtract(names)
@@ -239,18 +240,17 @@ class Entrance:
     ) -> None:
         """Raises ResourceLimitExceeded when this host has no place for one more of the kind, `without` so many of the
         session's that are about to end."""
-        self._check_place(caller, session, sandbox, await self._sandboxes_of(session.account), kind, without)
+        self._check_place(caller, session, sandbox, await self._live_of(session.account), kind, without)
 
     async def find_open(self, awake: Sequence[tuple[str, str]]) -> Callable[[], Counts]:
         """Counts what accounts have open on this host, whenever it is called. `awake`: account and sandbox of each
-        session here."""
-        found = [(account, await self._sandboxes.get(name)) for account, name in awake]
+        session here. Asks no guest."""
+        live = await self._sandboxes.live([name for _, name in awake])
 
         def count() -> Counts:
             counts: Counter[tuple[str, str]] = Counter()
-            for account, sandbox in found:
-                if sandbox is not None:
-                    counts.update({(account, kind): sandbox.live(kind) for kind in KINDS})
+            for account, name in awake:
+                counts.update({(account, kind): live(name, kind) for kind in KINDS})
             # both counters have sessions too
             starting = {name: number for name, number in self._starting.items() if name[0].startswith(ACCOUNT)}
             streams = {(name, STREAMS): n for name, n in self._streams.items() if name.startswith(ACCOUNT)}
@@ -265,22 +265,19 @@ class Entrance:
         caller: Caller,
         session: Session,
         sandbox: Sandbox,
-        others: Sequence[Sandbox],
+        live: Callable[[Kind], int],
         kind: Kind,
         without: int = 0,
     ) -> int:
-        """The account's limit. Awaits nothing: a place that another request takes meanwhile must count. Raises
-        ResourceLimitExceeded."""
+        """The account's limit. `live`: what the account has. Awaits nothing: a place that another request takes
+        meanwhile must count. Raises ResourceLimitExceeded."""
         plan = caller.plan
         here = sandbox.live(kind) + self._starting[session.id, kind] - without
         self._check(kind, here, getattr(plan, f"{kind}_per_session"), "session", caller)
         limit: int = getattr(plan, f"{kind}_per_account")
-        self._check(kind, self._having(session.account, others, kind) - without, limit, "account", caller)
+        everywhere = live(kind) + self._starting[session.account, kind] - without
+        self._check(kind, everywhere, limit, "account", caller)
         return limit
-
-    def _having(self, account: str, sandboxes: Sequence[Sandbox], kind: Kind) -> int:
-        """How many the account has on this host, with those that are starting."""
-        return sum(sandbox.live(kind) for sandbox in sandboxes) + self._starting[account, kind]
 
     async def _take_place(self, caller: Caller, account: str, kind: str, limit: int, used: Callable[[], int]) -> None:
         """Raises ResourceLimitExceeded where other hosts have what is left."""
@@ -288,10 +285,11 @@ class Entrance:
             what = "open streams" if kind == STREAMS else kind
             raise errors.ResourceLimitExceeded(what, limit, "account", caller.plan.name)
 
-    async def _sandboxes_of(self, account: str) -> Sequence[Sandbox]:
-        """Those that run on this host."""
-        found = [await self._sandboxes.get(name) for name in await self._store.account_sandboxes(account)]
-        return [sandbox for sandbox in found if sandbox is not None]
+    async def _live_of(self, account: str) -> Callable[[Kind], int]:
+        """Tells how many of a kind the account has on this host, whenever it is called."""
+        names = await self._store.account_sandboxes(account)
+        live = await self._sandboxes.live(names)
+        return lambda kind: sum(live(name, kind) for name in names)
 
     @staticmethod
     def _check(what: str, there: int, limit: int, scope: str, caller: Caller) -> None:

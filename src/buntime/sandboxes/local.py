@@ -6,6 +6,7 @@ earlier server left running.
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
@@ -25,6 +26,7 @@ from buntime.plan import Limits
 from buntime.ports import (
     Claimed,
     HostNumbers,
+    Kind,
     NoRoom,
     Sandbox,
     SandboxGone,
@@ -42,6 +44,7 @@ from buntime.sandboxes.containers import READY_SECONDS, Containers, Purpose, Set
 from buntime.sandboxes.grounds import Grounds
 from buntime.sandboxes.images.carrying import CarriedImages
 from buntime.sandboxes.inside.launcher import BUSY
+from buntime.sandboxes.inside.markers import left_running
 from buntime.sandboxes.kernel.chunks import keep_room_for_metadata
 from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.kernel.host import Part
@@ -220,6 +223,25 @@ class LocalSandboxes:
         await self._adopt(sandbox_id)
         sandbox = self._running.get(sandbox_id)
         return sandbox if sandbox is not None and sandbox.is_alive() else None
+
+    async def live(self, sandbox_ids: Collection[str]) -> Callable[[str, Kind], int]:
+        waiting = [name for name in sandbox_ids if name in self._adoption]
+        try:
+            left = await asyncio.to_thread(self._left_running, waiting) if waiting else {}
+        except OSError as failed:  # too many open files, or no memory
+            raise Unavailable("This host cannot count what runs just now.", 5) from failed
+
+        def count(sandbox_id: str, kind: Kind) -> int:
+            if sandbox_id in self._adoption:
+                return left[sandbox_id][kind] if sandbox_id in left else 0
+            sandbox = self._running.get(sandbox_id)
+            return sandbox.live(kind) if sandbox is not None and sandbox.is_alive() else 0
+
+        return count
+
+    def _left_running(self, sandbox_ids: Iterable[str]) -> Mapping[str, Counter[str]]:
+        directory, cgroups = self._containers.directory, self._machinery.cgroups
+        return {name: left_running(f"{directory(name)}/runs", cgroups, name) for name in sandbox_ids}
 
     def is_running(self, sandbox_id: str) -> bool:
         sandbox = self._running.get(sandbox_id)

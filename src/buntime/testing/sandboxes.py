@@ -264,6 +264,13 @@ class FakeSandboxes:
     async def get(self, sandbox_id: str) -> Sandbox | None:
         return self._reached(sandbox_id)
 
+    async def live(self, sandbox_ids: Collection[str]) -> Callable[[str, Kind], int]:
+        def count(sandbox_id: str, kind: Kind) -> int:
+            sandbox = self.running.get(sandbox_id)
+            return 0 if sandbox is None else sandbox.live(kind)
+
+        return count
+
     def is_running(self, sandbox_id: str) -> bool:
         return sandbox_id in self.running
 

@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import structlog
 
@@ -29,6 +29,7 @@ from buntime.errors import BuntimeError
 from buntime.ports import SandboxGone
 from buntime.sandboxes.guest.client import Guest
 from buntime.sandboxes.guest.failures import Impostor, SpareGone
+from buntime.sandboxes.inside.markers import Lives, read_marker
 from buntime.sandboxes.kernel.cgroup import RUN_PIDS, RunUsage
 from buntime.sandboxes.kernel.cgroup_tree import text_of
 from buntime.sandboxes.kernel.process_limit import ProcessLimit
@@ -36,9 +37,6 @@ from buntime.sandboxes.machinery import Machinery
 
 log = structlog.get_logger()
 
-type Lives = Literal["run", "processes", "contexts", "terminals"]
-
-KINDS: Mapping[str, Lives] = {"processes": "processes", "contexts": "contexts", "terminals": "terminals"}
 ANSWER_SECONDS = 10.0  # that the guest has to answer, beyond a run's own time
 THAWED_SECONDS = 0.1  # between looks at whether a fenced sandbox goes on
 SPARE_TRIES = 3
@@ -98,8 +96,7 @@ class Launcher:
         """Ends runs whose client is gone and keeps what runs in the background, after a restart of the server."""
         kinds: dict[str, Lives] = {}
         for marker in list(self._markers.iterdir()):
-            kind, _, name = (await asyncio.to_thread(marker.read_text)).partition(" ")
-            lives = KINDS.get(kind)
+            lives, name = read_marker(await asyncio.to_thread(marker.read_text))
             if lives is not None:
                 kinds[marker.name] = lives
                 self._names |= {marker.name: name} if name else {}
