@@ -854,7 +854,7 @@ class Sandbox(Protocol):
 
     async def freeze(self) -> bool:
         """Stops all its processes from using CPU. Returns False, with nothing changed, if the kernel does not manage
-        that in time."""
+        that in time, or the guest does not end in time what it was asked for before."""
         ...
 
     async def quiesce(self, *, durable: bool = True) -> bool:

@@ -9,6 +9,7 @@ import pytest
 from buntime.errors import Unavailable
 from buntime.lifecycle import observations, transitions
 from buntime.ports import Sandbox
+from buntime.session import State
 from tests.app.serving import Api
 from tests.app.sleeping import stored_of
 from tests.waiting import eventually
@@ -149,3 +150,14 @@ async def test_a_patch_waits_for_no_guest_and_its_rules_are_in_force(api: Api, m
     assert not await sandbox.services.list()
     left.is_killed.set()  # it is adopted
     await eventually(lambda: sandbox.processes.live)
+
+
+async def test_what_an_adoption_does_to_one_session_delays_no_suspension_of_others(api: Api) -> None:
+    stuck = [await api.session() for _ in range(5)]
+    good = await api.session()
+    lefts = [await silent(api, session) for session in stuck]
+    api.clock.now += 300
+    await api.keeper(idle_after=300).tick()
+    await eventually(lambda: api.store.sessions[good].state is State.IDLE, seconds=SOON)
+    for left in lefts:
+        left.is_killed.set()

@@ -13,8 +13,9 @@ from structlog.testing import capture_logs
 from buntime.account import AccountStatus
 from buntime.daemon.tasks import cancel_and_wait
 from buntime.errors import MayNotAct, Unavailable
+from buntime.lifecycle import observations
 from buntime.lifecycle.keeper import ENDS_A_TICK, HOLD_SECONDS, Keeper, Pace
-from buntime.ports import Run, RunResult
+from buntime.ports import Observed, Run, RunResult
 from buntime.session import Session, State
 from buntime.testing.sandboxes import FakeSandbox, small_shell
 from tests.app.serving import Api, Clock
@@ -104,6 +105,30 @@ async def test_a_session_whose_on_wake_hangs_keeps_no_other_awake(api: Api) -> N
         api.clock.now += 300
         await api.keep(keeper)
     assert await _states(api, hung) == [State.IDLE]
+
+
+@pytest.mark.parametrize("slow", ["observe", "freeze"])
+async def test_sessions_that_are_slow_to_suspend_delay_no_other(
+    api: Api, monkeypatch: pytest.MonkeyPatch, slow: str
+) -> None:
+    monkeypatch.setattr(observations, "OBSERVE_SECONDS", 30.0)
+    stuck, answers = [await api.session() for _ in range(5)], asyncio.Event()
+    api.clock.now += 1
+    good = await api.session()
+
+    async def silent(*_: object) -> object:
+        await answers.wait()
+        return Observed(0, 0) if slow == "observe" else False
+
+    for session in stuck:
+        setattr(await _sandbox(api, session), slow, silent)
+    api.clock.now += 300
+    keeper = api.keeper(idle_after=300)
+    await keeper.tick()
+    await eventually(lambda: api.store.sessions[good].state is State.IDLE, seconds=10)
+    assert await _states(api, *stuck) == [State.ACTIVE] * 5
+    answers.set()
+    await eventually(lambda: keeper.at_rest)
 
 
 @pytest.mark.parametrize("call", ["changed_sessions", "inactive_accounts", "get_session", "get_account"])

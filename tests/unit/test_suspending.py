@@ -328,6 +328,18 @@ async def test_the_freeze_waits_for_a_spare_that_is_being_made(rig: Rig) -> None
     assert (rig.asked_frozen, rig.kills) == ([], 0)
 
 
+async def test_a_freeze_gives_up_when_a_spare_does_not_come_in_time(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("buntime.sandboxes.sandbox.SETTLE_SECONDS", ANSWER_SECONDS / 3)
+    rig.slow = "/spares"
+    rig.launcher.finish("r1")
+    await _until(lambda: rig.asked)
+    assert not await rig.sandbox.freeze()
+    assert (rig.kernel.frozen, rig.launcher.is_asleep) == (False, False)
+    await _long()  # until nobody waits for the spare
+    assert await rig.sandbox.freeze()
+    assert rig.kills == 0
+
+
 async def test_a_sandbox_that_is_killed_while_it_is_being_frozen_is_not_frozen_again(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

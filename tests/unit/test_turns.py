@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from buntime.sandboxes import machinery
-from buntime.sandboxes.machinery import Turns
+from buntime.daemon import turns as module
+from buntime.daemon.turns import Turns
 
 
 async def test_no_more_than_the_places_work_at_once() -> None:
@@ -24,7 +24,7 @@ async def test_no_more_than_the_places_work_at_once() -> None:
 
 
 async def test_work_that_takes_long_does_not_keep_others_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machinery, "LONGEST_TURN", 0.01)
+    monkeypatch.setattr(module, "LONGEST_TURN", 0.01)
     turns, end = Turns(places=1), asyncio.Event()
 
     async def slow() -> None:
@@ -40,7 +40,7 @@ async def test_work_that_takes_long_does_not_keep_others_waiting(monkeypatch: py
 
 
 async def test_a_place_is_given_back_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machinery, "LONGEST_TURN", 0.01)
+    monkeypatch.setattr(module, "LONGEST_TURN", 0.01)
     turns = Turns(places=1)
     for seconds in (0.03, 0.0, 0.03):
         async with turns.one():

@@ -8,12 +8,14 @@ sessions.
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 import structlog
 
 from buntime.account import Account, AccountStatus
 from buntime.daemon.tasks import Tasks
+from buntime.daemon.turns import Turns
 from buntime.errors import BuntimeError, MayNotAct, SessionNotFound
 from buntime.event import KEPT_SECONDS, MOST_KEPT
 from buntime.lifecycle.assembly import Lifecycle
@@ -28,8 +30,8 @@ log = structlog.get_logger()
 ENDS_A_TICK = 20  # sessions that end in one tick, so that many deadlines at once do not stall the host
 STEPS_A_TICK = 200
 NOTED_AT_ONCE = 500  # changed sessions in one turn of the loop
-AT_ONCE = 4  # steps of each kind. Suspending is never urgent: one by one, with a pause for requests between two
-SUSPEND_PAUSE_SECONDS = 0.005
+AT_ONCE = 4  # steps of each kind, but for suspending. That is never urgent: see `Turns`, which none holds for long
+SUSPEND_PAUSE_SECONDS = 0.005  # for requests, between two
 TOUCHED_SECONDS = 1.0  # between two looks at open connections
 LONGEST_WAIT = 600.0  # before a step that failed is tried again
 JUMP_SECONDS = 5.0  # a clock that gains or loses this much against monotonic time was set
@@ -75,7 +77,8 @@ class Keeper:
         self._busy: set[str] = set()  # sessions with a step under way
         self._failures: dict[str, int] = {}  # in a row
         self._kept: dict[str, int] = {}  # session that stays suspended → its last activity
-        self._places = {step: asyncio.Semaphore(1 if step is Step.SUSPEND else AT_ONCE) for step in Step}
+        self._places = {step: asyncio.Semaphore(AT_ONCE) for step in Step if step is not Step.SUSPEND}
+        self._looks, self._suspensions = Turns(places=1), Turns(places=1)  # a look waits for a guest
         self._ahead = clock() - steady()
         self._hold_until = 0.0
         self._not_woken: set[str] = set()
@@ -244,7 +247,10 @@ class Keeper:
         try:
             if waits is not None and step in _SLEEP and self._lifecycle.transitions.is_used(session.id):
                 return  # without a place, which others wait for
-            async with self._places[step]:
+            if step in _SLEEP:
+                async with self._looks.one():
+                    await self._lifecycle.transitions.look(session.id)
+            async with self._place(step):
                 if step is Step.SUSPEND and waits is not None and waits.awaits_processes:
                     wait = await self._lifecycle.working.rest_after(session)
                 done = wait > 0 or await self._act(session, step, _quiet_since(step, now, waits))
@@ -260,13 +266,16 @@ class Keeper:
             self._busy.discard(session.id)
             self._look_again(session.id, done=done, wait=wait)
 
+    def _place(self, step: Step) -> AbstractAsyncContextManager[None]:
+        return self._suspensions.one() if step is Step.SUSPEND else self._places[step]
+
     async def _act(self, session: Session, step: Step, quiet_since: float | None) -> bool:
         """Whether the step is done."""
         match step:
             case Step.SUSPEND:
-                done = await self._lifecycle.transitions.suspend(session.id, quiet_since)
+                done = await self._lifecycle.transitions.suspend(session.id, quiet_since, looked=True)
             case Step.DEEP_SLEEP:
-                done = await self._lifecycle.transitions.deep_sleep(session.id, quiet_since)
+                done = await self._lifecycle.transitions.deep_sleep(session.id, quiet_since, looked=True)
             case Step.KEEP:
                 done = await self._lifecycle.checkpoints.archive(session.id)
                 if done:

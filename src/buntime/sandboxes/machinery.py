@@ -2,14 +2,14 @@
 
 import asyncio
 import math
-import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from buntime.daemon.tasks import Tasks
+from buntime.daemon.turns import Turns
 from buntime.ports import Exits, TellExits
 from buntime.sandboxes.guest.client import Links
 from buntime.sandboxes.images.made import MadeImages
@@ -22,7 +22,6 @@ from buntime.sandboxes.network.namespaces import Network
 from buntime.sandboxes.quotas import Quotas
 from buntime.sandboxes.sharing import Shared
 
-LONGEST_TURN = 0.05  # seconds
 MOVERS = 4  # threads; the kernel does one move at a time
 RUSH_SECONDS, LONGEST_RUSH = 0.1, 1.0
 
@@ -71,32 +70,6 @@ class Reports:
 
 async def _nobody(_: Exits) -> None:
     return None
-
-
-class Turns:
-    """Work that takes a processor and that nobody waits for, on few of the host's processors at a time."""
-
-    def __init__(self, places: int = max(1, (os.cpu_count() or 1) // 2)) -> None:
-        self._places = asyncio.Semaphore(places)
-
-    @asynccontextmanager
-    async def one(self) -> AsyncIterator[None]:
-        """Work that takes longer than LONGEST_TURN, as a session can make it, keeps its place no longer than that."""
-        await self._places.acquire()
-        is_over = False
-
-        def give_back() -> None:
-            nonlocal is_over
-            if not is_over:
-                is_over = True
-                self._places.release()
-
-        timer = asyncio.get_running_loop().call_later(LONGEST_TURN, give_back)
-        try:
-            yield
-        finally:
-            timer.cancel()
-            give_back()
 
 
 @dataclass(frozen=True, slots=True)

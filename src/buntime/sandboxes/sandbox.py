@@ -39,6 +39,7 @@ from buntime.session import Network as NetworkRules
 log = structlog.get_logger()
 
 FREEZE_SECONDS, FREEZE_LOOK_SECONDS = 5.0, 0.002
+SETTLE_SECONDS = 5.0  # before a freeze, for what the guest is asked for: a session may keep it from answering
 GRACE_SECONDS = 3.0  # for processes to end after SIGTERM: databases write what they hold
 FIRST_LOOK_SECONDS, GRACE_LOOK_SECONDS = 0.001, 0.01  # between looks at whether they have: less often later
 TELL_SECONDS = 1.0  # for telling the guest about deep sleep
@@ -165,11 +166,13 @@ class LocalSandbox:
     async def freeze(self) -> bool:
         frozen = False
         try:
-            # where it is paged out, the first run afterwards waits for its pages anyway
-            await self._launcher.fall_asleep(keeps_spare=not host_swaps())
-            await self._prepared.drop()
-            await self._contexts.settled()
-            frozen = await self._freeze_all()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SETTLE_SECONDS):
+                    # where it is paged out, the first run afterwards waits for its pages anyway
+                    await self._launcher.fall_asleep(keeps_spare=not host_swaps())
+                    await self._prepared.drop()
+                    await self._contexts.settled()
+                frozen = await self._freeze_all()
             return frozen
         finally:
             if not frozen:
