@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -49,17 +49,28 @@ async def _nothing(*_: object) -> Any:
     raise AssertionError("nothing is started or destroyed here")
 
 
+def _pool(
+    size: int,
+    tasks: Tasks,
+    prepared: int = 0,
+    start: Callable[[], Awaitable[Any]] = _nothing,
+    destroy: Callable[[str], Coroutine[Any, Any, None]] = _nothing,
+) -> Pool:
+    """A pool of a host that has room and is not busy."""
+    return Pool(
+        *(size, prepared, tasks, Rush()),
+        require_room=lambda: None,
+        start=start,
+        destroy=destroy,
+        is_busy=lambda: False,
+    )
+
+
 @pytest.mark.parametrize("claims", [0, 1, 3])
 async def test_only_the_next_sandboxes_of_the_pool_have_one(claims: int) -> None:
     boxes = [Parked(number) for number in range(COUNTED + 6)]
     async with Tasks() as tasks:
-        pool = Pool(
-            *(len(boxes), 0, tasks, Rush()),
-            require_room=lambda: None,
-            start=_nothing,
-            destroy=_nothing,
-            is_busy=lambda: False,
-        )
+        pool = _pool(len(boxes), tasks)
         for box in boxes:
             pool.add(cast("Any", box))
         for _ in range(claims):
@@ -71,13 +82,7 @@ async def test_a_burst_of_claims_has_one_for_each() -> None:
     claims = COUNTED + 3
     boxes = [Parked(number) for number in range(claims)]
     async with Tasks() as tasks:
-        pool = Pool(
-            *(claims, 0, tasks, Rush()),
-            require_room=lambda: None,
-            start=_nothing,
-            destroy=_nothing,
-            is_busy=lambda: False,
-        )
+        pool = _pool(claims, tasks)
         for box in boxes:
             pool.add(cast("Any", box))
         for _ in boxes:
@@ -94,13 +99,7 @@ async def test_one_that_has_died_is_not_handed_out_and_its_files_are_closed() ->
         destroyed.append(sandbox)
 
     async with Tasks() as tasks:
-        pool = Pool(
-            *(2, 0, tasks, Rush()),
-            require_room=lambda: None,
-            start=_nothing,
-            destroy=destroy,
-            is_busy=lambda: False,
-        )
+        pool = _pool(2, tasks, destroy=destroy)
         for box in boxes:
             pool.add(cast("Any", box))
         taken = pool.take_parked()
@@ -149,16 +148,7 @@ class Starts:
 @asynccontextmanager
 async def _empty(starts: Starts, size: int = 2) -> AsyncIterator[Pool]:
     async with Tasks() as tasks:
-        yield Pool(
-            size,
-            0,
-            tasks,
-            Rush(),
-            require_room=lambda: None,
-            start=starts.start,
-            destroy=starts.destroy,
-            is_busy=lambda: False,
-        )
+        yield _pool(size, tasks, start=starts.start, destroy=starts.destroy)
 
 
 async def _claim(pool: Pool, starts: Starts) -> asyncio.Task[Any]:
@@ -290,13 +280,7 @@ async def _kept(size: int, prepared: int, names: Iterable[str] = ()) -> AsyncIte
         return box
 
     async with Tasks() as tasks:
-        pool = Pool(
-            *(size, prepared, tasks, Rush()),
-            require_room=lambda: None,
-            start=start,
-            destroy=_nothing,
-            is_busy=lambda: False,
-        )
+        pool = _pool(size, tasks, prepared=prepared, start=start)
         keeping = asyncio.create_task(pool.keep())
         yield pool
         await cancel_and_wait(keeping)
