@@ -229,17 +229,18 @@ class PreparedProcesses {
   take(pid: number, environment: RunEnvironment, code: string): Prepared {
     const prepared = this.#waiting.get(pid);
     if (prepared === undefined) throw new Failure("ESTALE", { message: "there is no such process" });
-    const stale = new Failure("ESTALE", { message: "it does not fit any more" });
-    if (Buffer.byteLength(code) > LONGEST_CODE || nameOf(environment) !== prepared.environment) throw stale;
+    if (Buffer.byteLength(code) > LONGEST_CODE || nameOf(environment) !== prepared.environment)
+      throw new Failure("ESTALE", { message: "it is for another run" });
     this.#waiting.delete(pid);
     const { spare, token, seen } = prepared;
     // It wakes and puts the code in its place while we look whether it still equals a fresh start.
     const text = new PipeWriter(spare.text, Buffer.from(code));
-    if ([...seen].every(([path, stamp]) => stampOf(path) === stamp)) return prepared;
+    const changed = [...seen].find(([path, stamp]) => stampOf(path) !== stamp);
+    if (changed === undefined) return prepared;
     token.close();
     text.close();
     [spare.script, spare.stdin, spare.stdout, spare.stderr].forEach((end) => closeSync(end));
-    throw stale;
+    throw new Failure("ESTALE", { message: "it does not fit any more", path: changed[0] });
   }
 }
 

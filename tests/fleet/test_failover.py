@@ -102,6 +102,10 @@ def answers(client: Client) -> bool:
         return False
 
 
+def done_since(recorder: Recorder, moment: float) -> set[Kind]:
+    return {each.kind for each in recorder.operations if each.outcome is Outcome.OK and each.begin > moment}
+
+
 def fences(hosts: list[Server]) -> list[str]:
     return [line for host in hosts for line in host.metrics().splitlines() if line.startswith("buntime_fences_total ")]
 
@@ -145,7 +149,12 @@ def test_a_failover_under_load_loses_nothing_acknowledged(cluster: Cluster, host
         until(lambda: all(map(answers, clients)), "the hosts to join again")
         answered = time.time()
         done, written = recorder.count, len(files.written)
+        for each in clients:  # the load may have all sessions that it wants
+            each.open(ttl=3600)
         until(lambda: recorder.count > done + 40 and len(files.written) > written + 10, "some work again")
+        until(
+            lambda: {Kind.EXECUTE, Kind.SLEEP} <= done_since(recorder, promoted), "sessions to run and to sleep again"
+        )
         print(f"promoted after {promoted - killed:.1f} s, answered after {answered - promoted:.1f} s more")
 
     writer = threading.Thread(target=files.write)
@@ -159,6 +168,4 @@ def test_a_failover_under_load_loses_nothing_acknowledged(cluster: Cluster, host
     assert violations(history) == [], "\n".join(report(history))
     assert files.missing() == []
     assert not any("host_lost" in each.why or each.kind is Kind.RECOVER for each in history.operations)
-    after = {each.kind for each in history.operations if each.outcome is Outcome.OK and each.begin > promoted}
-    assert after >= {Kind.CREATE, Kind.EXECUTE, Kind.SLEEP}
     print("\n".join(report(history)), f"{len(files.written)} files", sep="\n")

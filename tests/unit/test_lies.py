@@ -205,7 +205,7 @@ ENDS: Any = None  # … or waits for an end
 TERMINAL = NewTerminal("term_x", cols=80, rows=24, env={}, working_dir="/")
 
 
-async def never_full() -> bool:
+async def never_full(_: float) -> bool:
     return False
 
 

@@ -1,12 +1,13 @@
 """What the kernel may charge a volume that shares content, decided from what the volume contains."""
 
+import time
 from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from buntime.plan import MB
-from buntime.sandboxes.kernel.shares import FREED, SLACK, Charges, Measured
+from buntime.sandboxes.kernel.shares import FREED, SLACK, Charges, Measured, Share
 
 LIMIT = 1024 * MB
 BYTES = st.integers(min_value=0, max_value=2 * LIMIT)
@@ -56,3 +57,21 @@ def test_a_full_volume_and_one_whose_unwritten_pages_decide_are_measured_again()
     assert (full.is_full(LIMIT), full.is_vague(LIMIT), full.is_due(LIMIT, now(0), 0)) == (True, False, True)
     assert (vague.is_full(LIMIT), vague.is_vague(LIMIT), vague.is_due(LIMIT, now(0), 0)) == (False, True, True)
     assert vague.bound(LIMIT) == vague.charged + SLACK
+
+
+def refused_since(before: Measured | None, found: Measured, *, at_bound: bool = True) -> bool:
+    share, began = Share(LIMIT, before), time.monotonic()
+    share.take(found, at_bound=at_bound)
+    assert share.measured is found
+    return share.refused_at >= began
+
+
+def test_a_volume_with_room_that_reached_what_the_kernel_might_charge_was_refused_content() -> None:
+    assert refused_since(measured(), measured(charged=1100 * MB))
+    assert refused_since(None, measured())
+    assert not refused_since(measured(), measured(charged=1100 * MB), at_bound=False)
+
+
+def test_a_full_volume_is_refused_what_it_has_no_room_for_and_may_be_charged_for_what_it_deletes() -> None:
+    assert not refused_since(measured(), measured(size=LIMIT))
+    assert not refused_since(measured(size=LIMIT), measured())

@@ -114,10 +114,13 @@ class Quotas:
             return sum(self._volumes.charges(volume)) + size + FULL_MARGIN <= self._volumes.limit_of(volume)
         return True  # it is being removed, which the writer will find out
 
-    async def is_full(self, volume: str) -> bool:
+    async def is_full(self, volume: str, since: float) -> bool:
         """For a run that failed. A volume may be full although the kernel's limit is further away: when a layer is
-        removed, the volume that wrote its content is charged for less."""
+        removed, the volume that wrote its content is charged for less. It counts as full, too, if the kernel refused it
+        content after `since`, the time of `time.monotonic` when the run began."""
         volumes, share = self._volumes, self._volumes.shares.get(volume)
+        if share is not None and share.refused_at >= since:
+            return True
         if share is None or not self._may_be_full(volume, share):
             if not volumes.is_full(volume):
                 return False

@@ -353,8 +353,8 @@ class LocalSandbox:
     async def _make_room(self, size: int) -> None:
         await self._machinery.quotas.make_room(self.record.volume, size)
 
-    async def _disk_is_full(self) -> bool:
-        return await self._machinery.quotas.is_full(self.record.volume)
+    async def _disk_is_full(self, since: float) -> bool:
+        return await self._machinery.quotas.is_full(self.record.volume, since)
 
     async def restrict(self, network: NetworkRules) -> None:
         put = partial(self._machinery.network.restrict, self.record.slot, rules_of(network))

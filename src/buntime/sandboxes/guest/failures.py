@@ -36,7 +36,8 @@ class SpareGone(Exception):
 
 
 class Unfit(Exception):
-    """The prepared process differs from what a fresh start would give. Start a new process."""
+    """The prepared process differs from what a fresh start would give. Start a new process. Its text is the path of the
+    file that has changed, if the guest names one."""
 
 
 class NotKnown(Exception):
@@ -69,7 +70,7 @@ def _known_failure(errno: str, path: str) -> BuntimeError | SpareGone | Unfit | 
         return FileConflict(path, errno, f"{path!r} {CONFLICTS[errno]}")
     makers: dict[str, Callable[[], BuntimeError | SpareGone | Unfit | NotKnown]] = {
         "ESRCH": lambda: SpareGone(),
-        "ESTALE": lambda: Unfit(),
+        "ESTALE": lambda: Unfit(path),
         "ENOSYS": lambda: NotKnown(),
         "ENOENT": lambda: FileNotFound(path),
         "ENOSPC": lambda: DiskFull("The session's disk limit is reached."),

@@ -61,7 +61,7 @@ class _Known(msgspec.Struct):
 
 class GuestContexts:
     def __init__(
-        self, guest: Guest, launcher: Launcher, machinery: Machinery, disk_is_full: Callable[[], Awaitable[bool]]
+        self, guest: Guest, launcher: Launcher, machinery: Machinery, disk_is_full: Callable[[float], Awaitable[bool]]
     ) -> None:
         self._guest = guest
         self._launcher = launcher
@@ -138,7 +138,7 @@ class GuestContexts:
                 await self._end_all_of(context_id)
             result = self._evaluation(evaluated, before, usage, wall_ms, late=late, met_limit=met_limit)
             failed = result.exit_code not in (0, TIMEOUT_EXIT)
-            return replace(result, disk_full=True) if failed and await self._disk_is_full() else result
+            return replace(result, disk_full=True) if failed and await self._disk_is_full(started) else result
         finally:
             if goes_on:
                 self._leave(group, turn)

@@ -107,8 +107,9 @@ class Prepared:
             return None
         return self._give_up()
 
-    def missed(self) -> None:
+    def missed(self, reason: str) -> None:
         """The process did not fit its run, or ended before it could start the program."""
+        log.info("prepared_process_missed", sandbox=self._sandbox, reason=reason)
         self._misses += 1
         if self._misses >= MOST_MISSES:
             self._back_off()

@@ -36,7 +36,7 @@ class GuestRuns:
         launcher: Launcher,
         prepared: Prepared,
         machinery: Machinery,
-        disk_is_full: Callable[[], Awaitable[bool]],
+        disk_is_full: Callable[[float], Awaitable[bool]],
     ) -> None:
         self._guest = guest
         self._launcher = launcher
@@ -51,7 +51,7 @@ class GuestRuns:
             attempt, spare = await self._started(run, env, sink)
         wall_ms = int((time.monotonic() - started) * 1000)
         usage = self._launcher.usage(spare.run)
-        result = _result(attempt, usage, wall_ms, disk_full=await self._is_full(attempt))
+        result = _result(attempt, usage, wall_ms, disk_full=await self._is_full(attempt, started))
         self._launcher.finish(spare.run)
         self._prepared.follow(run, env)
         return result
@@ -65,7 +65,6 @@ class GuestRuns:
             if attempt is not None:
                 self._prepared.used()
                 return attempt, prepared
-            self._prepared.missed()
         return await self._launcher.launch(lambda spare: self._attempt(spare, run, env, sink))
 
     async def _in_prepared(
@@ -75,10 +74,12 @@ class GuestRuns:
         self._launcher.watch(prepared.run)
         try:
             attempt = await self._attempt(prepared, run, env, sink, prepared=True)
-        except Unfit:
+        except Unfit as unfit:
+            self._prepared.missed(f"changed: {str(unfit)!r}")
             return None
         if attempt.outcome.end.started or attempt.timed_out:
             return attempt
+        self._prepared.missed("ended")
         self._launcher.end_later(prepared.run)
         return None
 
@@ -116,10 +117,10 @@ class GuestRuns:
                 await self._launcher.kill_sandbox()
                 raise SandboxGone("the guest does not answer after the run was killed")
 
-    async def _is_full(self, attempt: Attempt) -> bool:
+    async def _is_full(self, attempt: Attempt, started: float) -> bool:
         """Only a failed run asks, because only there does it matter."""
         failed = not attempt.timed_out and attempt.outcome.end.exit_code != 0
-        return failed and await self._disk_is_full()
+        return failed and await self._disk_is_full(started)
 
 
 def _result(attempt: Attempt, usage: RunUsage, wall_ms: int, *, disk_full: bool) -> RunResult:

@@ -5,6 +5,8 @@ captured goes on being charged for what it deletes. One that was copied from a l
 the kernel's limit of such a volume follows what it really contains. See docs/decisions/0021.
 """
 
+import math
+import time
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -74,3 +76,14 @@ class Share:
 
     limit: int  # bytes that it may contain
     measured: Measured | None = None
+    refused_at: float = -math.inf  # when the kernel was last seen to refuse content for which there is room
+
+    def take(self, measured: Measured, *, at_bound: bool) -> None:
+        """Remembers a measurement. `at_bound`: the kernel charged the volume all that it might.
+
+        It may have refused content until now. But a volume that was full may still be charged for what it deleted.
+        """
+        was_full = self.measured is not None and self.measured.is_full(self.limit)
+        if at_bound and not was_full and not measured.is_full(self.limit):
+            self.refused_at = time.monotonic()
+        self.measured = measured

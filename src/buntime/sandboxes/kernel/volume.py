@@ -251,7 +251,7 @@ class Volumes:
     def _allow(self, sandbox: str, measured: Measured) -> None:
         share = self.shares.get(sandbox)
         if share is not None:  # else its limit will be told when it is opened
-            share.measured = measured
+            share.take(measured, at_bound=self.is_full(sandbox))
             self._limit(sandbox, measured.bound(share.limit))
 
     def _snapshot(self, source: str, name: str, *, read_only: bool) -> bool:
