@@ -27,11 +27,11 @@ from buntime.daemon.limits import raise_limits
 from buntime.daemon.logs import configure_logs
 from buntime.daemon.moments import host_moments
 from buntime.daemon.only_server import only_server
-from buntime.daemon.tasks import Tasks
+from buntime.daemon.tasks import Tasks, cancel_and_wait
 from buntime.daemon.trimming import keep_trimmed
 from buntime.delivery.delivering import delivering
 from buntime.edge.certificates import FleetHost, trusted_by
-from buntime.edge.process import edge
+from buntime.edge.process import open_to_edge, start_edge
 from buntime.errors import MayNotAct
 from buntime.fleet.hosts import Hosts
 from buntime.fleet.listing import FleetHosts, SoleHost
@@ -132,6 +132,9 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
             tasks.start_daemon(keep_pruned(config, store.used_images), "unused images")
         assert image is not None
         await prune(config, store.used_images)
+        fleet_host = FleetHost(member.me.id, member.me.address, vault.peer_secret) if member else None
+        edge = asyncio.create_task(start_edge(config, plans, tasks, fleet_host), name="edge")  # mostly waits for nginx
+        stack.push_async_callback(cancel_and_wait, edge)
 
         made = await store.all_made_images()
         owned = {session.sandbox: session for session in sessions}
@@ -190,7 +193,8 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
         if member and places:
             tasks.start_daemon(places.keep(_opened(operations.entrance, member)), "places of accounts")
         await enter(web(config, operations, previews, metrics, sandboxes.works, files, rates))
-        await enter(edge(config, plans, tasks, FleetHost(me.id, me.address, vault.peer_secret) if me else None))
+        open_to_edge(config)
+        await edge
         _keep(config, store, sandboxes, lifecycle, owners, tasks, clock)  # the first answer does not wait for it
         await enter(
             delivering(store, Signing(vault), config.receivers, clock, metrics.attempted, has_duty=owners.has_duty)

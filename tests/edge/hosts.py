@@ -152,10 +152,9 @@ async def _host(
         operations = assemble_operations(*parts, me=me)
         previews = Previews(store, lifecycle, owners, clock, domain=config.domain)
         try:
-            async with (
-                web(config, operations, previews, metrics, dict, NOT_BUILT, rates),
-                process.edge(config, plans, tasks, FleetHost(me.id, me.address, secret)),
-            ):
+            async with web(config, operations, previews, metrics, dict, NOT_BUILT, rates):
+                process.open_to_edge(config)
+                await process.start_edge(config, plans, tasks, FleetHost(me.id, me.address, secret))
                 yield Host(me, config, owners, sandboxes, operations, store, key, homes, home)
         finally:
             shutil.rmtree(config.bodies_dir, ignore_errors=True)

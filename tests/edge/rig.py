@@ -203,7 +203,8 @@ async def edge(config: Config) -> AsyncIterator[Rig]:
     """Runs nginx with the real configuration. Its control plane does not listen yet."""
     SHARED_RUN_DIR.mkdir(mode=0o711, exist_ok=True)
     rig = Rig(config, not_found)
-    async with Tasks() as tasks, process.edge(config, load_plans(None), tasks):
+    async with Tasks() as tasks:
+        await process.start_edge(config, load_plans(None), tasks)
         try:
             yield rig
         finally:

@@ -87,7 +87,8 @@ class Front:
 async def serving(config: Config) -> AsyncIterator[None]:
     SHARED_RUN_DIR.mkdir(mode=0o711, exist_ok=True)
     plans = {"only": replace(load_plans(None)["free"], body_mb=1)}
-    async with Tasks() as tasks, process.edge(config, plans, tasks):
+    async with Tasks() as tasks:
+        await process.start_edge(config, plans, tasks)
         yield
 
 

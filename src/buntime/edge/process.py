@@ -10,14 +10,14 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from buntime.config import BadSetting, Config
 from buntime.daemon.children import Program, keep_running, kill_group
 from buntime.daemon.listening import Listening, listening
-from buntime.daemon.tasks import Tasks
+from buntime.daemon.tasks import Tasks, to_its_end
 from buntime.edge.certificates import FleetHost, keep_certificate, listen_for
 from buntime.edge.nginx import LUA_MODULES, MODULES, OTHER_FILES, USER, Certificate, Edge, connections_for, render
 from buntime.edge.peers import Peers
@@ -32,21 +32,18 @@ class EdgeFailed(BadSetting):
     """The edge cannot serve with these settings or on this host. The message says why and what to do."""
 
 
-@asynccontextmanager
-async def edge(
-    config: Config, plans: Mapping[str, Plan], tasks: Tasks, me: FleetHost | None = None
-) -> AsyncIterator[None]:
-    """Runs the edge; it accepts connections when the block begins. Raises EdgeFailed.
+async def start_edge(config: Config, plans: Mapping[str, Plan], tasks: Tasks, me: FleetHost | None = None) -> None:
+    """Starts the edge, and returns when it accepts connections. Raises EdgeFailed.
 
     First stops the nginx of a server that was killed. The answers are 503 until the control plane listens on
-    `config.api_socket`. A renewed certificate takes effect within a minute, which ends open streams. nginx ends with
-    `tasks`, not with the block, so that requests under way still get their answers when the server stops. `me`:
-    this host in its fleet, for which other hosts are answered too.
+    `config.api_socket`, and `open_to_edge` was called. A renewed certificate takes effect within a minute, which ends
+    open streams. nginx ends with `tasks`, so that requests under way still get their answers when the server stops.
+    `me`: this host in its fleet, for which other hosts are answered too.
     """
     where, directory = listening(config), config.run_dir / "edge"
-    program, peers = _prepare(config, max(plan.body_mb for plan in plans.values()), where, me)
-    for path in (config.api_socket, config.edge_socket):
-        _let_workers_open(path)
+    largest = max(plan.body_mb for plan in plans.values())
+    # to its end even if the caller leaves: nothing may start later
+    program, peers = await to_its_end(asyncio.to_thread(_prepare, config, largest, where, me))
     tasks.start_daemon(keep_running(program), "nginx")
     await _until_it_answers(where.endpoints)
     if config.tls_cert and config.tls_key:
@@ -55,7 +52,13 @@ async def edge(
     if me is not None and peers is not None:
         tasks.start_daemon(keep_certificate(me, peers), "certificate of this host")
         tasks.start_daemon(take_up_renewals((peers.certificate,), directory), "certificate for hosts")
-    yield
+
+
+def open_to_edge(config: Config) -> None:
+    """Lets only nginx's workers and root connect to the control plane, which listens already."""
+    for path in (config.api_socket, config.edge_socket):
+        shutil.chown(path, "root", USER)
+        path.chmod(0o660)
 
 
 async def take_up_renewals(files: tuple[Path, ...], directory: Path, seconds: float = RENEWAL_SECONDS) -> None:
@@ -140,13 +143,6 @@ def _open_files(wanted: int) -> int:
         return limits[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     return wanted
-
-
-def _let_workers_open(path: Path) -> None:
-    """Lets only nginx's workers and root open the socket. A control plane that starts later does the same."""
-    with suppress(FileNotFoundError):
-        shutil.chown(path, "root", USER)
-        path.chmod(0o660)
 
 
 def _nginx() -> str:
