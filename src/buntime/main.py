@@ -283,6 +283,7 @@ def _keep(
     tasks.start_daemon(sandboxes.keep_kernel(), "kernel memory")
     tasks.start_daemon(sandboxes.keep_room_for_metadata(), "room for metadata")
     tasks.start_daemon(sandboxes.keep_quotas(), "quotas")
+    tasks.start_daemon(sandboxes.keep_quiet(), "rest of guests")
     tasks.start_daemon(keep_trimmed(), "trimming")
     tasks.start_daemon(keep_collected(), "collection of garbage")
     tasks.start_daemon(keep_names(config), "name server")

@@ -296,3 +296,46 @@ async def test_whatever_a_guest_sends_only_typed_errors_come_of_it(
             async with guest.request("GET", "/", {}) as answer:
                 while await answer.read():
                     pass
+
+
+async def test_a_connection_without_use_is_closed_and_the_next_request_makes_another() -> None:
+    writers = list[asyncio.StreamWriter]()
+
+    async def script(asked: Asked) -> None:
+        writers.append(asked.writer)
+        asked.answer(b"here")
+
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(SECONDS), answering(script) as guest:
+        assert await get(guest, "/") == b"here"
+        first, _ = guest.packets()
+        guest.hang_up(unused_since=loop.time() - 1)
+        assert guest.packets()[0] == first
+        guest.hang_up(unused_since=loop.time())
+        assert guest.packets() == (first + 1, 0)
+        await writers[0].wait_closed()
+        assert await get(guest, "/") == b"here"
+        assert writers[1] is not writers[0]
+        assert guest.packets()[0] == first + 2
+
+
+async def test_a_connection_with_a_request_under_way_stays() -> None:
+    begun, later = asyncio.Event(), asyncio.Event()
+
+    async def script(asked: Asked) -> None:
+        asked.start()
+        begun.set()
+        await later.wait()
+        await asked.more(b"here")
+        asked.send(b"e")
+
+    async with asyncio.timeout(SECONDS), answering(script) as guest:
+        slow = asyncio.create_task(get(guest, "/"))
+        await begun.wait()
+        guest.hang_up(unused_since=asyncio.get_running_loop().time() + 1)
+        later.set()
+        assert await slow == b"here"
+        async with guest.request("GET", "/", {}):
+            pass
+        guest.hang_up(unused_since=asyncio.get_running_loop().time() + 1)  # the guest may still send
+        assert await get(guest, "/") == b"here"

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import batched
 from typing import Any
 
 import structlog
@@ -76,6 +77,8 @@ CROWD = 400  # a guest is adopted within READY_SECONDS, and as long again for ev
 MOST_TOLD = 100  # volumes of which the log has the names
 PARENT_TRIES, PARENT_SECONDS = 50, 0.1  # to remove parents at a start
 RULES_SECONDS = 1.0  # between checks of the network's rules
+REST_SECONDS = 20.0  # after the last answer of a guest: longer than an agent usually thinks between two requests
+REST_LOOK_SECONDS, RESTED_AT_ONCE = 5.0, 500
 
 
 class LocalSandboxes:
@@ -151,6 +154,16 @@ class LocalSandboxes:
     async def keep_room_for_metadata(self) -> None:
         """Runs forever. See `chunks.py`."""
         await keep_room_for_metadata(self._machinery.volumes)
+
+    async def keep_quiet(self) -> None:
+        """Runs forever. Lets guests rest that no request has used for a while, but not those of parked sandboxes."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(REST_LOOK_SECONDS)
+            for some in batched(list(self._running.values()), RESTED_AT_ONCE, strict=False):
+                for sandbox in some:
+                    sandbox.rest(loop.time() - REST_SECONDS)
+                await asyncio.sleep(0)
 
     async def keep_quotas(self) -> None:
         """Runs forever. See `quotas.py`."""

@@ -331,6 +331,11 @@ class LocalSandbox:
     def count_processes(self) -> int:
         return self._machinery.cgroups.session_processes(self.id, leave_out=self.parked_runs)
 
+    def rest(self, unused_since: float) -> None:
+        """Lets the guest rest if the session has not used it since that time of the loop. A frozen one rests anyway."""
+        if not self.is_frozen and not self._launcher.is_asleep:
+            self._guest.hang_up(unused_since)
+
     def packets(self) -> tuple[int, int]:
         """What the server itself exchanged with the guest: see `Guest.packets`."""
         return self._guest.packets()

@@ -106,6 +106,16 @@ class Guest:
         """Which connection to it there is, and the bytes that its packets had. Raises OSError."""
         return self._connections, 0 if self._link is None else self._link.packet_bytes
 
+    def hang_up(self, unused_since: float) -> None:
+        """Closes the connection if nothing was asked since that time of the loop. The next request makes another one.
+
+        A guest with a connection wakes about once a second: Bun keeps timers while it has one. Without, it rests.
+        """
+        if self._link is not None and self._link.is_open and self._link.is_unused_since(unused_since):
+            self._link.close()
+            self._link = None
+            self._connections += 1  # what is counted of it from now on cannot be compared
+
     def close(self) -> None:
         """Its sandbox has ended."""
         if self._link is not None:

@@ -206,6 +206,7 @@ class Link(asyncio.BufferedProtocol):
         self._streams: dict[int, Stream] = {}
         self._leaving: dict[int, Stream] = {}
         self._last = 0
+        self._used_at = self._loop.time()
         self._greeted: asyncio.Future[None] = self._loop.create_future()
         self._was_greeted = False
         self._flows: asyncio.Future[None] | None = None
@@ -221,6 +222,10 @@ class Link(asyncio.BufferedProtocol):
     @property
     def is_open(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
+
+    def is_unused_since(self, moment: float) -> bool:
+        """`moment`: of `loop.time`."""
+        return self._used_at < moment and not self._streams and not self._leaving
 
     @property
     def packet_bytes(self) -> int:
@@ -254,8 +259,13 @@ class Link(asyncio.BufferedProtocol):
             self._fail(SandboxGone("the connection to it is lost"))
         return stream
 
+    def close(self) -> None:
+        """Closes the connection, on which nothing is under way."""
+        if self._transport is not None:
+            self._transport.close()
+
     def abort(self) -> None:
-        """Closes the connection."""
+        """Closes the connection at once, with what is under way."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -425,6 +435,7 @@ class Link(asyncio.BufferedProtocol):
             self._over(None)
 
     def _over(self, failure: Exception | None) -> None:
+        self._used_at = self._loop.time()
         if self._leaving.pop(self._number, None) is None:
             self._streams.pop(self._number).end(failure)
 
