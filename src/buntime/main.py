@@ -133,7 +133,8 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
         assert image is not None
         await prune(config, store.used_images)
         fleet_host = FleetHost(member.me.id, member.me.address, vault.peer_secret) if member else None
-        edge = asyncio.create_task(start_edge(config, plans, tasks, fleet_host), name="edge")  # mostly waits for nginx
+        may_listen = asyncio.Event()
+        edge = asyncio.create_task(start_edge(config, plans, tasks, fleet_host, may_listen), name="edge")
         stack.push_async_callback(cancel_and_wait, edge)
 
         made = await store.all_made_images()
@@ -143,6 +144,7 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
         parked, thaws = plans["free"].default, member.thaws if member else lambda: 0
         found = await reading
         sandboxes = await enter(opened(config, image, parked, owned, tasks, links, ids, made, thaws, found))
+        may_listen.set()
         if member:
             choices = member.choices
             others = OtherHosts(lambda: choices.neighbours, sandboxes.close_hosts)
@@ -193,8 +195,8 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
         if member and places:
             tasks.start_daemon(places.keep(_opened(operations.entrance, member)), "places of accounts")
         await enter(web(config, operations, previews, metrics, sandboxes.works, files, rates))
-        open_to_edge(config)
         await edge
+        open_to_edge(config)
         _keep(config, store, sandboxes, lifecycle, owners, tasks, clock)  # the first answer does not wait for it
         await enter(
             delivering(store, Signing(vault), config.receivers, clock, metrics.attempted, has_duty=owners.has_duty)

@@ -771,7 +771,7 @@ class RunResult:
     peak_memory: int  # bytes
     timed_out: bool
     out_of_memory: bool  # the kernel killed a process of this run for memory
-    disk_full: bool  # the volume was at its limit when the run ended
+    disk_full: bool  # the run failed while, or just after, the volume was at its limit
     met_process_limit: bool  # the kernel refused the run a process; then none of its processes is left
     files_written: Sequence[str]  # relative to /workspace, sorted, at most 1,000
     files_written_truncated: bool

@@ -339,3 +339,38 @@ async def test_a_connection_with_a_request_under_way_stays() -> None:
             pass
         guest.hang_up(unused_since=asyncio.get_running_loop().time() + 1)  # the guest may still send
         assert await get(guest, "/") == b"here"
+
+
+async def test_a_connection_that_the_guest_does_not_read_is_closed_all_the_same() -> None:
+    """An impostor may answer without reading, again and again. What it did not read must not pile up."""
+    answers = asyncio.Queue[int]()
+
+    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(packed(b"h", 0, HELLO))
+        await reader.readexactly(9 + len(SECRET))
+        while number := await answers.get():
+            writer.write(packed(b"a", number, head()))
+        writer.close()
+
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield bytes(60_000)
+
+    links, loop = Links(), asyncio.get_running_loop()
+    server = await asyncio.start_server(deaf, "127.0.0.1", 0, limit=1)
+    async with asyncio.timeout(3 * SECONDS), server, links:
+        guest = Guest(links, "127.0.0.1", SECRET, server.sockets[0].getsockname()[1])
+        for number in range(1, 1000):
+            asking = asyncio.create_task(guest.fetch("POST", "/", {}, MB, endless()))
+            await asyncio.sleep(0.01)
+            answers.put_nowait(number)
+            await asking
+            assert guest._link is not None
+            if not guest._link.is_flowing:
+                break
+        else:
+            raise AssertionError("it was all sent")
+        guest.hang_up(unused_since=loop.time() + 1)
+        await asyncio.sleep(0.1)
+        assert not links._open
+        answers.put_nowait(0)

@@ -32,18 +32,27 @@ class EdgeFailed(BadSetting):
     """The edge cannot serve with these settings or on this host. The message says why and what to do."""
 
 
-async def start_edge(config: Config, plans: Mapping[str, Plan], tasks: Tasks, me: FleetHost | None = None) -> None:
+async def start_edge(
+    config: Config,
+    plans: Mapping[str, Plan],
+    tasks: Tasks,
+    me: FleetHost | None = None,
+    may_listen: asyncio.Event | None = None,
+) -> None:
     """Starts the edge, and returns when it accepts connections. Raises EdgeFailed.
 
     First stops the nginx of a server that was killed. The answers are 503 until the control plane listens on
     `config.api_socket`, and `open_to_edge` was called. A renewed certificate takes effect within a minute, which ends
     open streams. nginx ends with `tasks`, so that requests under way still get their answers when the server stops.
-    `me`: this host in its fleet, for which other hosts are answered too.
+    `me`: this host in its fleet, for which other hosts are answered too. `may_listen`: set when the host's rules are in
+    force, which count connections. What needs no connection is done before.
     """
     where, directory = listening(config), config.run_dir / "edge"
     largest = max(plan.body_mb for plan in plans.values())
     # to its end even if the caller leaves: nothing may start later
     program, peers = await to_its_end(asyncio.to_thread(_prepare, config, largest, where, me))
+    if may_listen is not None:
+        await may_listen.wait()
     tasks.start_daemon(keep_running(program), "nginx")
     await _until_it_answers(where.endpoints)
     if config.tls_cert and config.tls_key:

@@ -12,8 +12,8 @@ import structlog
 
 from buntime.daemon.tasks import Tasks
 from buntime.plan import MB
-from buntime.sandboxes.kernel.shares import Charges, Measured, Share
-from buntime.sandboxes.kernel.volume import FULL_MARGIN, Volumes
+from buntime.sandboxes.kernel.shares import FULL_MARGIN, Charges, Measured, Share
+from buntime.sandboxes.kernel.volume import Volumes
 from buntime.sandboxes.sharing import Shared
 
 log = structlog.get_logger()
@@ -26,6 +26,7 @@ SETTLE_SECONDS = 3.0
 SYNC_SECONDS = 1.0  # between syncs for a volume
 LONGEST_WAIT = 1.0  # seconds that a client's write waits for a measurement
 LEAST_KNOWN = 64 * MB  # more new content of a volume that has a parent is measured: so much the parent may keep
+REFUSED_SECONDS = 2.0  # before the end of a failed run, in which a refusal may be why it failed
 PAST_SECONDS = 60.0  # between looks at the accounts of volumes that are gone
 
 
@@ -116,10 +117,10 @@ class Quotas:
 
     async def is_full(self, volume: str, since: float) -> bool:
         """For a run that failed. A volume may be full although the kernel's limit is further away: when a layer is
-        removed, the volume that wrote its content is charged for less. It counts as full, too, if the kernel refused it
-        content after `since`, the time of `time.monotonic` when the run began."""
+        removed, the volume that wrote its content is charged for less. It counts as full, too, if the kernel may have
+        refused it content a moment ago. `since`: when the run began, by `time.monotonic`."""
         volumes, share = self._volumes, self._volumes.shares.get(volume)
-        if share is not None and share.refused_at >= since:
+        if share is not None and share.refused_at >= max(since, time.monotonic() - REFUSED_SECONDS):
             return True
         if share is None or not self._may_be_full(volume, share):
             if not volumes.is_full(volume):

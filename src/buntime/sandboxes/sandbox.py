@@ -237,6 +237,7 @@ class LocalSandbox:
         with suppress(FileNotFoundError):
             self._machinery.cgroups.freeze(self.id, False)
         self._launcher.wake()
+        self._guest.expect()
         if self.record.session:
             self._clearing.set(often=True)
 
@@ -309,6 +310,7 @@ class LocalSandbox:
 
     def claimed(self, *, looks_the_same: bool) -> None:
         """To be called when a session gets the sandbox. `looks_the_same`: programs see no change of its limits."""
+        self._guest.expect()
         self._prepared.claimed(fits=looks_the_same)
 
     async def drop_prepared(self) -> None:

@@ -112,9 +112,14 @@ class Guest:
         A guest with a connection wakes about once a second: Bun keeps timers while it has one. Without, it rests.
         """
         if self._link is not None and self._link.is_open and self._link.is_unused_since(unused_since):
-            self._link.close()
+            self._link.abort()  # not `close`, which waits until the guest has read all
             self._link = None
             self._connections += 1  # what is counted of it from now on cannot be compared
+
+    def expect(self) -> None:
+        """A request will come soon."""
+        if self._link is not None:
+            self._link.note_use()
 
     def close(self) -> None:
         """Its sandbox has ended."""

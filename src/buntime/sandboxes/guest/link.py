@@ -259,13 +259,12 @@ class Link(asyncio.BufferedProtocol):
             self._fail(SandboxGone("the connection to it is lost"))
         return stream
 
-    def close(self) -> None:
-        """Closes the connection, on which nothing is under way."""
-        if self._transport is not None:
-            self._transport.close()
+    def note_use(self) -> None:
+        """It will be used soon."""
+        self._used_at = self._loop.time()
 
     def abort(self) -> None:
-        """Closes the connection at once, with what is under way."""
+        """Closes the connection."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -435,7 +434,7 @@ class Link(asyncio.BufferedProtocol):
             self._over(None)
 
     def _over(self, failure: Exception | None) -> None:
-        self._used_at = self._loop.time()
+        self.note_use()
         if self._leaving.pop(self._number, None) is None:
             self._streams.pop(self._number).end(failure)
 

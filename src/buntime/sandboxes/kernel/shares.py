@@ -14,6 +14,7 @@ from buntime.plan import MB
 
 SLACK = 128 * MB  # at most: so much of what it shares can be rewritten before the next measurement
 FREED = 64 * MB  # charged less since a measurement: it may have been for what the volume had deleted long before
+FULL_MARGIN = 1 * MB  # closer to a limit, the next write of ordinary size fails
 LEAST_GROWTH = 16 * MB  # since a measurement, for another one while the volume is not full
 
 
@@ -76,14 +77,16 @@ class Share:
 
     limit: int  # bytes that it may contain
     measured: Measured | None = None
-    refused_at: float = -math.inf  # when the kernel was last seen to refuse content for which there is room
+    refused_at: float = -math.inf  # when the kernel last charged all that it might, although there was room
 
     def take(self, measured: Measured, *, at_bound: bool) -> None:
         """Remembers a measurement. `at_bound`: the kernel charged the volume all that it might.
 
         It may have refused content until now. But a volume that was full may still be charged for what it deleted.
         """
-        was_full = self.measured is not None and self.measured.is_full(self.limit)
-        if at_bound and not was_full and not measured.is_full(self.limit):
+        if at_bound and self._has_room(self.measured) and self._has_room(measured):
             self.refused_at = time.monotonic()
         self.measured = measured
+
+    def _has_room(self, measured: Measured | None) -> bool:
+        return measured is None or measured.left(self.limit) >= FULL_MARGIN

@@ -25,14 +25,13 @@ from buntime.sandboxes.kernel.durable import sync
 from buntime.sandboxes.kernel.file_system import mount
 from buntime.sandboxes.kernel.incoming import Grown, Incoming, host_failures
 from buntime.sandboxes.kernel.parents import Parents
-from buntime.sandboxes.kernel.shares import Charges, Measured, Share
+from buntime.sandboxes.kernel.shares import FULL_MARGIN, Charges, Measured, Share
 from buntime.sandboxes.kernel.subvolumes import NO_LIMIT, opened
 from buntime.sandboxes.kernel.trees import Content, Kept, content_of, root_of, subvolume_id
 
 PARTS = ("upper", "work")
 PROMISED = ("rsv_data", "rsv_meta_prealloc", "rsv_meta_pertrans")
 MOUNT_ROOM = 1 * MB  # overlayfs makes a directory, or the file system is read-only
-FULL_MARGIN = 1 * MB  # closer to the limit, the next write of ordinary size fails
 
 
 class Volumes:
