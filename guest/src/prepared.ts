@@ -39,6 +39,7 @@ const SETTINGS = [
   ...["bun.lock", "bun.lockb", "node_modules"],
 ];
 const OF_THE_SYSTEM = ["/etc/localtime", "/etc/resolv.conf", "/etc/hosts"];
+const OF_THE_IMAGE = /^\/(?:etc|usr)\//;
 const OF_A_HOME = [".bunfig.toml", ".npmrc"];
 const FILES_NAMED = ["NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE"];
 /** Settings that make Bun read or run more than is checked here. */
@@ -109,8 +110,10 @@ function stampOf(path: string): string {
   try {
     const stats = statSync(path, { bigint: true, throwIfNoEntry: false });
     if (stats === undefined) return "";
+    // Images that are made of one base link its files. Each new link changes the ctime of the file, and nothing else.
+    const linked = stats.nlink > 1n && OF_THE_IMAGE.test(path);
     // On overlayfs, the first write below a directory of the image changes the parent but none of its names.
-    const more = path === "/" ? "" : `${stats.size} ${stats.ctimeNs}`;
+    const more = path === "/" ? "" : `${stats.size} ${linked ? "" : stats.ctimeNs}`;
     return `${stats.dev} ${stats.ino} ${stats.mtimeNs} ${more}`;
   } catch (thrown) {
     return (thrown as { code?: string }).code ?? "?";

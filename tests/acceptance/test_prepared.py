@@ -1,5 +1,6 @@
 """Runs of code that use a prepared Bun process: they behave as other runs do, and start sooner."""
 
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -162,6 +163,18 @@ def test_a_file_that_a_start_reads_and_that_has_changed_is_seen(session: Session
     _prepared(session)
     session.write(".env", "FROM=else").done()
     assert _said(session, "console.log(process.env.FROM)") == "else"
+
+
+def test_an_image_that_is_made_of_the_same_base_meanwhile_does_not_matter(server: Server, session: Session) -> None:
+    """It links the base's files, which changes their ctime."""
+    waiting = _prepared(session)
+    linked = server.config.images / f".link-{session.id}"
+    files = [*server.config.images.glob("base-*/etc/ssl/certs/ca-certificates.crt")]
+    assert files
+    for file in files:
+        os.link(file, linked)
+        linked.unlink()
+    assert _said(session, PID) == waiting
 
 
 def test_it_is_made_for_the_environment_and_the_directory_of_the_last_run(session: Session) -> None:

@@ -149,7 +149,7 @@ def test_a_failover_under_load_loses_nothing_acknowledged(cluster: Cluster, host
         until(lambda: all(map(answers, clients)), "the hosts to join again")
         answered = time.time()
         done, written = recorder.count, len(files.written)
-        for each in clients:  # the load may have all sessions that it wants
+        for each in writers:  # the load may have all sessions that it wants
             each.open(ttl=3600)
         until(lambda: recorder.count > done + 40 and len(files.written) > written + 10, "some work again")
         until(

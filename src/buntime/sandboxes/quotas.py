@@ -152,6 +152,8 @@ class Quotas:
             return
         watch.look(charges)
         watch.look_at = now + _pause(share, charges)
+        if share.measured is not None and sum(charges) + FULL_MARGIN > share.measured.bound(share.limit):
+            share.note_bound()
         if now < watch.rest_until or watch.one.locked():
             return
         if _is_due(share, watch, charges) or self._may_be_kept(volume, share, charges):

@@ -84,9 +84,14 @@ class Share:
 
         It may have refused content until now. But a volume that was full may still be charged for what it deleted.
         """
-        if at_bound and self._has_room(self.measured) and self._has_room(measured):
-            self.refused_at = time.monotonic()
+        if at_bound and self._has_room(measured):
+            self.note_bound()
         self.measured = measured
+
+    def note_bound(self) -> None:
+        """The kernel charges the volume all that it may. A moment later it may be charged for less: layers go."""
+        if self._has_room(self.measured):
+            self.refused_at = time.monotonic()
 
     def _has_room(self, measured: Measured | None) -> bool:
         return measured is None or measured.left(self.limit) >= FULL_MARGIN
