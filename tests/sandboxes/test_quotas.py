@@ -26,7 +26,7 @@ from tests.waiting import eventually
 
 pytestmark = REAL
 LIMITS = Limits(memory=512, cpu=2.0, timeout=60, disk=512)
-ROOM_SECONDS = 10.0  # in which what was deleted must have made room by itself. Mostly it takes less than 2
+ROOM_SECONDS = 2.0  # in which what was deleted must have made room
 
 
 @pytest.fixture
@@ -181,7 +181,6 @@ async def writes_within(sandbox: Sandbox, megabytes: int, seconds: float) -> Non
         assert time.monotonic() < deadline, f"no room for {megabytes} MB"
 
 
-@pytest.mark.alone
 async def test_a_copy_that_inherits_much_cannot_contain_more_than_its_limit_and_the_slack(host: LocalHost) -> None:
     session, sandbox = await claim(host)
     await write(sandbox, "")
@@ -195,7 +194,6 @@ async def test_a_copy_that_inherits_much_cannot_contain_more_than_its_limit_and_
     await writes_within(other, 250, ROOM_SECONDS)
 
 
-@pytest.mark.alone
 async def test_a_full_session_that_shares_content_is_captured_sleeps_wakes_and_is_sent(host: LocalHost) -> None:
     session, sandbox = await claim(host)
     await write(sandbox, "")
