@@ -1,4 +1,6 @@
-"""A large file up and down by /files/content, compared with a Bun server in the session."""
+"""A large file up and down by /files/content, compared with a Bun server in the session.
+
+The same server through an nginx with a fixed upstream shows what the hop alone costs here."""
 
 import asyncio
 import secrets
@@ -8,6 +10,7 @@ import msgspec
 from bench.api import way_of
 from bench.context import Context, Sessions, sessions
 from bench.exchanges import download, upload
+from bench.plain_nginx import plain_nginx
 from bench.previews import MB, PORT, WAIT, Way, address_of
 from bench.report import Baseline, Row, ratio
 from bench.statistics import summarise
@@ -47,22 +50,22 @@ START = f"setsid bun /workspace/server.ts >/dev/null 2>&1 </dev/null & {WAIT}"
 
 async def measure(context: Context) -> list[Row]:
     size = context.scale.content_mb
-    up: list[list[float]] = [[], [], []]  # over the API, over loopback, direct; in MB/s
-    down: list[list[float]] = [[], [], []]
+    up: list[list[float]] = [[], [], [], []]  # over the API, over loopback, direct, by nginx; in MB/s
+    down: list[list[float]] = [[], [], [], []]
     async with sessions(context) as made:
         session, straight = await _served(context, made)
         target = f"/files/content?sessionId={session}&path=by-api"
-        ways = ((way_of(context.server), target), (straight, "/"))
-        for way in ways:
-            await _timed(way, size)  # warms up
-        for _ in range(context.scale.content_rounds):
-            api = await _timed(ways[0], size)
-            loopback = await _loopback(context, session, size)
-            for times, rates in zip(
-                zip(api, loopback, await _timed(ways[1], size), strict=True), (up, down), strict=True
-            ):
-                for seconds, rate in zip(times, rates, strict=True):
-                    rate.append(size / seconds)
+        with plain_nginx(context.server.scratch / "plain-nginx", straight) as plain:
+            ways = ((way_of(context.server), target), (straight, "/"), (plain, "/"))
+            for way in ways:
+                await _timed(way, size)  # warms up
+            for _ in range(context.scale.content_rounds):
+                api = await _timed(ways[0], size)
+                loopback = await _loopback(context, session, size)
+                rest = [await _timed(way, size) for way in ways[1:]]
+                for times, rates in zip(zip(api, loopback, *rest, strict=True), (up, down), strict=True):
+                    for seconds, rate in zip(times, rates, strict=True):
+                        rate.append(size / seconds)
         await context.client.execute(session, command=SAME)
     return [_row(size, "up", up, LEAST_UP), _row(size, "down", down, LEAST_DOWN)]
 
@@ -94,7 +97,7 @@ async def _loopback(context: Context, session: str, size: int) -> tuple[float, f
 
 
 def _row(size: int, direction: str, rates: list[list[float]], least: float) -> Row:
-    measured, loopback, straight = map(summarise, rates)
+    measured, loopback, straight, by_nginx = map(summarise, rates)
     return Row(
         figure="file-content",
         what=f"{size} MB {direction} by /files/content, session with {CORES:g} core",
@@ -103,7 +106,9 @@ def _row(size: int, direction: str, rates: list[list[float]], least: float) -> R
         baselines=(
             Baseline("a Bun server, over loopback in the session", loopback, "MB/s"),
             Baseline("the same server, directly", straight, "MB/s"),
+            Baseline("the same server, by nginx with a fixed upstream", by_nginx, "MB/s"),
         ),
         checks=(ratio("p50", measured.p50, loopback.p50, least, least=True),),
-        note=f"of direct: {measured.p50 / straight.p50:.2f}×",
+        note=f"of direct: {measured.p50 / straight.p50:.2f}×; "
+        f"nginx with a fixed upstream: {by_nginx.p50 / loopback.p50:.2f}× of loopback",
     )

@@ -140,6 +140,13 @@ class Api:
         async with self.http.get(self.edge_url + path, headers=headers, allow_redirects=False) as answer:
             return Answer(answer.status, answer.headers, await answer.read())
 
+    async def renew(self, *visits: tuple[str, str]) -> list[str]:
+        """Asks the edge's question about permissions in use: hosts and tokens. Returns the addresses."""
+        body = "\n".join(f"{host}\0{token}\0" for host, token in visits).encode()
+        async with self.http.post(f"{self.edge_url}/renew", data=body) as answer:
+            assert answer.status == 200
+            return (await answer.text()).split("\n")[:-1]
+
     async def metrics(self, path: str = "/metrics") -> Answer:
         """Sends a request to the operator's socket."""
         async with self.http.get(self.metrics_url + path) as answer:

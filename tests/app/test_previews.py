@@ -338,6 +338,121 @@ async def test_a_permission_withdrawn_during_the_wait_is_not_granted(api: Api) -
     assert (await asked).status == 401
 
 
+# --- renewing ---
+
+
+async def test_permissions_in_use_are_renewed_together(api: Api) -> None:
+    public, private = await api.session(), await private_session(api)
+    token = await token_for(api, private, port=3000)
+    admitted = [
+        (await api.ask(host, token=secret)).headers["X-Upstream"]
+        for host, secret in ((host_of(public), ""), (host_of(private, 3000), token))
+    ]
+    renewed = await api.renew((host_of(public), ""), (host_of(private, 3000), token), (host_of(private, 3000), ""))
+    assert renewed == [*admitted, ""]
+
+
+async def test_a_renewal_lends_the_session_again_and_is_activity(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = await api.session()
+    await api.ask(host_of(session))
+    monkeypatch.setattr(previews, "LENT_SECONDS", 60.0)
+    api.clock.now += 10
+    assert await api.renew((host_of(session), "")) != [""]
+    stored = await api.store.get_session(session)
+    assert stored is not None
+    assert stored.last_active == int(api.clock.now)
+    await asyncio.sleep(1.3)
+    assert not await api.lifecycle.transitions.suspend(session)
+
+
+async def test_a_permission_that_is_over_is_not_renewed(api: Api) -> None:
+    session = await api.session()
+    assert await api.renew((host_of(session), "")) == [""]
+    await api.ask(host_of(session))
+    await api.lifecycle.holds.spent(session)
+    assert await api.renew((host_of(session), "")) == [""]
+
+
+@pytest.mark.parametrize("depth", ["idle", "deep-sleep"])
+async def test_a_renewal_wakes_nothing(api: Api, depth: str) -> None:
+    session = await api.session()
+    await api.ask(host_of(session))
+    await api.call("POST", f"/sessions/{session}/sleep", {"depth": depth})
+    before = await api.store.get_session(session)
+    api.clock.now += 10
+    assert await api.renew((host_of(session), "")) == [""]
+    assert await api.store.get_session(session) == before
+
+
+async def test_a_session_that_is_going_to_sleep_is_not_lent_again(api: Api) -> None:
+    session = await api.session()
+    await api.ask(host_of(session))
+    async with api.lifecycle.holds.lock(session):
+        assert await api.renew((host_of(session), "")) == [""]
+
+
+@pytest.mark.parametrize("how", ["revoke", "close", "delete", "suspend"])
+async def test_a_withdrawn_permission_is_not_renewed(api: Api, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    monkeypatch.setattr(previews, "LENT_SECONDS", 60.0)
+    session = await api.session() if how == "close" else await private_session(api)
+    token = await token_for(api, session) if how != "close" else ""
+    host = host_of(session)
+    assert (await api.ask(host, token=token)).status == 200
+    assert await api.renew((host, token)) != [""]
+    match how:
+        case "revoke":
+            assert (await api.call("DELETE", f"/sessions/{session}/preview-token")).status == 200
+        case "close":
+            closed = {"preview": {"visibility": "private", "ports": []}}
+            assert (await api.call("PATCH", f"/sessions/{session}", closed)).status == 200
+        case "delete":
+            assert (await api.call("DELETE", f"/sessions/{session}")).status == 200
+        case _:
+            (account,) = await api.store.list_accounts()
+            await api.store.set_account_status(account.id, AccountStatus.SUSPENDED)
+    assert await api.renew((host, token)) == [""]
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_a_host_that_may_not_act_or_lost_the_session_renews_nothing(api: Api, lost: bool) -> None:
+    session = await api.session()
+    await api.ask(host_of(session))
+    if lost:
+        api.owners.lost.add(session)
+    else:
+        api.owners.acts = False
+    assert await api.renew((host_of(session), "")) == [""]
+
+
+async def test_the_port_of_a_service_is_asked_about_each_time(api: Api) -> None:
+    session = await api.session()
+    await api.ask(host_of(session))
+    assert await api.renew((host_of(session), "")) != [""]
+    service = {"name": "web", "command": "sleep 1", "port": 8080, "restart": "never"}
+    assert (await api.call("PATCH", f"/sessions/{session}", {"services": [service]})).status == 200
+    assert await api.renew((host_of(session), "")) == [""]
+
+
+async def test_a_failure_ends_one_permission_alone(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = await api.session(), await api.session()
+    for session in (one, two):
+        await api.ask(host_of(session))
+    lend_again = api.lifecycle.leases.lend_again
+
+    async def fails(session_id: str, seconds: float) -> Sandbox | None:
+        if session_id == one:
+            raise ZeroDivisionError
+        return await lend_again(session_id, seconds)
+
+    monkeypatch.setattr(api.lifecycle.leases, "lend_again", fails)
+    first, second = await api.renew((host_of(one), ""), (host_of(two), ""))
+    assert (first, second != "") == ("", True)
+
+
+async def test_a_renewal_of_what_is_no_preview_is_empty(api: Api) -> None:
+    assert await api.renew(("", ""), ("example.com", ""), (host_of("ses_" + "a" * 18), "")) == [""] * 3
+
+
 # --- waking ---
 
 

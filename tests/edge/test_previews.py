@@ -73,6 +73,123 @@ async def test_a_permission_is_remembered_only_for_its_second(rig: Rig) -> None:
     assert len(session.requests) == 6
 
 
+class Renewing:
+    """A control plane that admits everybody and renews: with which address, and after how long."""
+
+    def __init__(self, rig: Rig, address: str, renewed: str | None = None, seconds: float = 0.0) -> None:
+        """`renewed`: another address; "": nothing is renewed."""
+        self._rig, self._address, self._seconds = rig, address, seconds
+        self._renewed = address if renewed is None else renewed
+        rig.answer = self._answer
+
+    async def _answer(self, question: Message) -> Reply:
+        if question.target != "/renew":
+            return permit(self._address)
+        await asyncio.sleep(self._seconds)
+        return Reply(200, body=f"{self._renewed}\n".encode() * (question.body.count(b"\n") + 1))
+
+    @property
+    def keys(self) -> list[bytes]:
+        """Of the permissions that the edge wanted to renew, sorted."""
+        return sorted(key for question in self._rig.asked("/renew") for key in question.body.split(b"\n"))
+
+
+async def test_permissions_that_are_used_are_renewed_without_a_question_for_each_request(rig: Rig) -> None:
+    plane = Renewing(rig, await rig.listen(FakeSession()))
+    for _ in range(4):
+        visits = (rig.get(X_Preview_Token=f"bpt_{n}", Cookie="__buntime_preview=bpt_c") for n in range(20))
+        assert [answer.status for answer in await asyncio.gather(*visits)] == [200] * 20
+        await asyncio.sleep(0.6)
+    assert len(rig.asked("/admit")) == 20
+    renewed = sorted(f"{rig.host}\0bpt_{n}\0bpt_c".encode() for n in range(20))
+    assert sorted({*plane.keys}) == renewed
+    assert len(rig.asked("/renew")) < len(plane.keys)
+
+
+async def test_a_permission_that_nobody_uses_is_not_renewed(rig: Rig) -> None:
+    Renewing(rig, await rig.listen(FakeSession()))
+    await rig.get()
+    await rig.get()
+    await asyncio.sleep(1.1)
+    await rig.get()
+    assert (len(rig.asked("/admit")), rig.asked("/renew")) == (2, [])
+
+
+async def test_a_permission_that_is_not_renewed_ends(rig: Rig) -> None:
+    plane = Renewing(rig, await rig.listen(FakeSession()), renewed="")
+    for _ in range(3):
+        await rig.get()
+        await asyncio.sleep(0.6)
+    assert plane.keys
+    assert len(rig.asked("/admit")) == 2
+
+
+async def test_a_renewed_permission_ends_a_second_after_the_question_and_not_after_its_answer(rig: Rig) -> None:
+    plane = Renewing(rig, await rig.listen(FakeSession()), seconds=0.2)
+    await rig.get()
+    await asyncio.sleep(0.6)
+    await rig.get()  # renewed until 1.62 s, and not until 1.82 s
+    await asyncio.sleep(1.12)
+    await rig.get()
+    assert (len(plane.keys), len(rig.asked("/admit"))) == (1, 2)
+
+
+async def test_a_renewal_that_comes_too_late_counts_for_nothing(rig: Rig) -> None:
+    plane = Renewing(rig, await rig.listen(FakeSession()), seconds=0.5)
+    await rig.get()
+    await asyncio.sleep(0.6)
+    await rig.get()
+    await asyncio.sleep(0.6)
+    await rig.get()
+    assert (len(plane.keys), len(rig.asked("/admit"))) == (1, 2)
+
+
+async def test_a_permission_is_asked_about_once_while_no_answer_comes(rig: Rig) -> None:
+    plane = Renewing(rig, await rig.listen(FakeSession()), renewed="", seconds=0.2)
+    await rig.get()
+    await asyncio.sleep(0.55)
+    for _ in range(30):
+        await asyncio.gather(*(rig.get() for _ in range(4)))
+        await asyncio.sleep(0.01)
+    assert 1 <= len(plane.keys) <= 4  # of each of two workers, in the second half of one or two permissions
+
+
+async def test_a_renewal_does_not_send_a_permission_elsewhere(rig: Rig) -> None:
+    before, after = FakeSession(), FakeSession()
+    plane = Renewing(rig, await rig.listen(before), await rig.listen(after))
+    await rig.get()
+    await asyncio.sleep(0.6)
+    await rig.get()
+    await asyncio.sleep(0.2)
+    await rig.get()
+    assert plane.keys
+    assert (len(before.requests), len(after.requests)) == (3, 0)
+    await asyncio.sleep(0.3)
+    await rig.get()
+    assert len(rig.asked("/admit")) == 2
+
+
+async def test_a_malformed_renewal_renews_nothing(rig: Rig) -> None:
+    address = await rig.listen(FakeSession())
+
+    async def answer(question: Message) -> Reply:
+        return Reply(500, body=f"{address}\n".encode()) if question.target == "/renew" else permit(address)
+
+    rig.answer = answer
+    for _ in range(3):
+        assert (await rig.get()).status == 200
+        await asyncio.sleep(0.6)
+    assert (len(rig.asked("/admit")), len(rig.asked("/renew"))) == (2, 1)
+
+
+async def test_a_key_with_a_line_in_it_is_not_renewed(rig: Rig) -> None:
+    plane = Renewing(rig, await rig.listen(FakeSession()))
+    for _ in range(2):
+        assert (await rig.get(Cookie="__buntime_preview=a\tb")).status == 200
+        await asyncio.sleep(0.6)
+    assert plane.keys == []
+
+
 async def test_an_uncacheable_permission_is_requested_each_time(rig: Rig) -> None:
     address = await rig.listen(FakeSession())
 

@@ -243,6 +243,7 @@ PREVIEWS = Template("""
       refusal = $refusal,
     })
     package.loaded.questions = assert(loadfile($questions_lua))({ socket = $edge_socket })
+    package.loaded.renewals = assert(loadfile($renewals_lua))({ permission_seconds = $permission_seconds })
     $carrying
     package.loaded.preview = assert(loadfile($preview_lua))({
       cookie = $cookie,
@@ -439,6 +440,7 @@ def _previews(edge: Edge) -> str:
         callers_lua=lua_string(str(LUA / "callers.lua")),
         questions_lua=lua_string(str(LUA / "questions.lua")),
         preview_lua=lua_string(str(LUA / "preview.lua")),
+        renewals_lua=lua_string(str(LUA / "renewals.lua")),
         carrying=fleet.lua(edge.peers, LUA / "carrying.lua", edge.body_mb),
         cookie=lua_string(COOKIE),
         query=lua_string(QUERY),

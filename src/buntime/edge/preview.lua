@@ -6,6 +6,7 @@ local balancer = require "ngx.balancer"
 
 local answers = require "answers"
 local questions = require "questions"
+local renewals = require "renewals"
 
 local settings = ...
 
@@ -143,10 +144,13 @@ preview.admit = logged(function()
   local key
   if not find(var.args or "", settings.query, 1, true) and #(token or "") <= LONGEST_TOKEN and #(cookie or "") <= LONGEST_TOKEN then
     key = host .. "\0" .. (token or "") .. "\0" .. (cookie or "")
-    local upstream = permissions:get(key)
-    if upstream then
-      return go(upstream)
+  end
+  local upstream = key and permissions:get(key)
+  if upstream then
+    if renewals.is_due(key, upstream) and (var.from_peer == "1" or count("asked") <= settings.questions) then
+      renewals.add(key)
     end
+    return go(upstream)
   end
   -- the first host of a fleet has counted a request that comes from it
   if var.from_peer ~= "1" and (too_many_refusals() or count("asked") > settings.questions) then
@@ -156,7 +160,7 @@ preview.admit = logged(function()
   if not answer then
     return refuse(503)
   end
-  local upstream = heed(answer, key)
+  upstream = heed(answer, key)
   return upstream and go(upstream)
 end)
 

@@ -37,17 +37,18 @@ local function question(path, host, token, cookie)
   return table.concat(lines, "\r\n") .. "\r\n\r\n"
 end
 
--- The control plane's answer to a question, or nil if there is none.
-function questions.send(bytes)
+-- The control plane's answer to a question, or nil if there is none. `most_ms`: for each step of it, and it is
+-- sent once.
+function questions.send(bytes, most_ms)
   local again
   repeat
     local sock = ngx.socket.tcp()
-    sock:settimeouts(CONNECT_MS, CONNECT_MS, ANSWER_MS)
+    sock:settimeouts(most_ms or CONNECT_MS, most_ms or CONNECT_MS, most_ms or ANSWER_MS)
     if not sock:connect(settings.socket, { pool_size = KEPT }) then
       return nil
     end
     -- The control plane may just be closing a kept connection, so try once more.
-    again = not again and sock:getreusedtimes() > 0
+    again = not again and not most_ms and sock:getreusedtimes() > 0
     local answer = sock:send(bytes) and answers.read(sock)
     if answer then
       local closing = answer.headers["connection"]

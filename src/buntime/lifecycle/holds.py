@@ -114,12 +114,15 @@ class Holds:
         until = asyncio.get_running_loop().time() + seconds
         self._lent[session_id] = max(self._lent.get(session_id, 0.0), until)
 
+    def is_lent(self, session_id: str) -> bool:
+        return self._lent.get(session_id, 0.0) > asyncio.get_running_loop().time()
+
     async def spent(self, session_id: str) -> None:
         """Waits until everything that was lent before this call is over."""
         await asyncio.sleep(self._lent.get(session_id, 0.0) - asyncio.get_running_loop().time())
 
     def in_use(self, session_id: str) -> bool:
-        if self._held[session_id] or self._lent.get(session_id, 0.0) > asyncio.get_running_loop().time():
+        if self._held[session_id] or self.is_lent(session_id):
             return True
         self._lent.pop(session_id, None)
         return False

@@ -78,6 +78,21 @@ class Leases:
         that was granted is invisible here."""
         self._holds.lend(session.id, seconds)
 
+    async def lend_again(self, session_id: str, seconds: float) -> Sandbox | None:
+        """Lends a session for `seconds` from now that is still lent and awake, and returns its sandbox. None otherwise.
+        Counts as activity. Raises Unavailable."""
+        with self._holds.held(session_id):
+            session = await self._store.get_session(session_id)
+            if session is None or session.state is not State.ACTIVE or not self._holds.is_lent(session_id):
+                return None
+            sandbox = await self._sandboxes.get(session.sandbox)  # adopted already, because this server has lent it
+            if sandbox is None or self._holds.lock(session_id).locked():
+                return None
+            self._holds.lend(session_id, seconds)
+            self._services.look(session, sandbox)
+            await self._touch(session_id)
+            return sandbox
+
     def writing(self, session_id: str) -> AbstractAsyncContextManager[None]:
         """See `Holds.writing`."""
         return self._holds.writing(session_id)

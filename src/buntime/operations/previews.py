@@ -1,7 +1,8 @@
 """Decides which visitor may see which port of a session. The edge asks for every request.
 
-A permission has the session's address, and the edge may use it for PERMISSION_SECONDS without asking again. The session
-is lent for that long. When a permission is withdrawn, `Visitors` ends connections once more after that time.
+A permission has the session's address, and the edge may use it for PERMISSION_SECONDS without asking again. It asks
+before they are over where the permission is in use, for many at once (`renew`). The session is lent for that long.
+When a permission is withdrawn, `Visitors` ends connections once more after that time.
 """
 
 import asyncio
@@ -142,6 +143,25 @@ class Previews:
     async def admit(self, request: PreviewRequest) -> Admitted | PreviewRefused:
         """Wakes the session and waits for it, for a limited time. Counts as activity. Raises AnotherHost alone."""
         return await self._answered(request, self._admit(request))
+
+    async def renew(self, request: PreviewRequest) -> str:
+        """The address:port for a visitor who was admitted within the last LENT_SECONDS, for PERMISSION_SECONDS from
+        before the call; "" where the edge must ask again. Wakes nothing and waits for no session. Counts as activity.
+
+        Where a service declares the port, each question may have to wait for it, so that is never renewed.
+        """
+        try:
+            permission = await self._permission(request)
+            session, port = permission.session, permission.address.port
+            if not self._owners.is_mine(session) or any(service.port == port for service in session.services):
+                return ""
+            sandbox = await self._leases.lend_again(session.id, LENT_SECONDS)
+            return f"{sandbox.address}:{port}" if sandbox is not None and self._owners.may_act() else ""
+        except (_Refusal, BuntimeError):
+            return ""
+        except Exception:  # one visitor's failure must not end the permissions of others
+            log.exception("preview_failed")
+            return ""
 
     async def nothing(self, request: PreviewRequest) -> PreviewRefused:
         """The refusal for a visitor when the edge could not connect to the session. Raises AnotherHost alone."""

@@ -4,6 +4,7 @@
 edge may remember it in `X-Cache`, and the path and query for the session in `X-Uri` if they differ. Where another host
 of a fleet has the session, `X-Peer` and `X-Peer-Address` say which. The edge passes any other answer on to the client
 unchanged.
+`POST /renew`: may many requests go on passing? See `renewing.py`.
 `POST /count`: counts requests for other hosts, see `counting.py`.
 `GET /nothing`: what should the edge answer to a request that was admitted but reached no server in the session?
 """
@@ -25,6 +26,7 @@ from buntime.web.counting import Count, count
 from buntime.web.exchange import Exchange, Headers, Reply, open_exchange
 from buntime.web.handover import WHERE, asked_where, handed_over
 from buntime.web.metrics import Metrics
+from buntime.web.renewing import renew
 from buntime.web.visitor_pages import PAGES, render
 
 log = structlog.get_logger()
@@ -50,6 +52,9 @@ def create_edge_app(
         exchange = open_exchange(scope)
         if scope["path"] == "/count":
             await count(counts, exchange, receive, send)
+            return
+        if scope["path"] == "/renew":
+            await renew(previews, exchange, receive, send)
             return
         asked = _asked(exchange)
         try:

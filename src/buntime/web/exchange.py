@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from starlette.types import Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from buntime.caller import Caller
 from buntime.daemon.room import hold
@@ -127,3 +127,13 @@ def open_exchange(scope: Scope) -> Exchange:
     exchange = Exchange(scope, scope["method"], request_id, time.perf_counter(), hops=hops)
     scope["exchange"] = exchange
     return exchange
+
+
+async def edge_body(receive: Receive) -> bytes:
+    """The body of a question from the edge, which bounds it."""
+    parts = []
+    while True:
+        message = await receive()
+        parts.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return b"".join(parts)
