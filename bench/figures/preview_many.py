@@ -14,6 +14,7 @@ LEAST = 0.7
 FEW = 10
 CONNECTIONS = 32
 STARTS_AT_ONCE = 4
+STEADY_SECONDS = 2  # of load before each measurement: connections and permissions of the last one have ended
 
 
 async def measure(context: Context) -> list[Row]:
@@ -62,6 +63,7 @@ def _taken(context: Context, previews: Sequence[Preview], plain: Way) -> tuple[l
     kinds = list(zip(taken, (edge, edge, plain), (hosts, some, hosts), strict=True))
     for turn in range(scale.preview_rounds + 1):
         for into, way, asked in kinds if turn % 2 == 0 else reversed(kinds):
+            wrk.load(context.server.scratch, way, STEADY_SECONDS, CONNECTIONS, asked)
             answered = wrk.load(context.server.scratch, way, scale.preview_seconds, CONNECTIONS, asked)
             if turn:  # the first turn only warms up
                 into.append(answered)

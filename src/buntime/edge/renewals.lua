@@ -13,7 +13,7 @@ local settings = ...
 
 local HALF = settings.permission_seconds / 2
 local AGAIN = 0.8 * HALF -- seconds before one permission is asked about again, whatever the answer was
-local WAIT = 0.02 -- seconds in which more permissions join the question
+local WAIT = 0.1 -- seconds in which more permissions join the question
 local ANSWER_MS = 300
 local MOST = 100 -- in one question; the control plane serves nobody else while it looks at them
 local MOST_DUE = 1000 -- further ones are not renewed
