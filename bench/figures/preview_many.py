@@ -14,7 +14,7 @@ LEAST = 0.7
 FEW = 10
 CONNECTIONS = 32
 STARTS_AT_ONCE = 4
-STEADY_SECONDS = 2  # of load before each measurement: connections and permissions of the last one have ended
+STEADY_SECONDS = 5  # of load before each measurement: connections and permissions of the last one have ended
 
 
 async def measure(context: Context) -> list[Row]:

@@ -229,6 +229,7 @@ PREVIEWS = Template("""
   lua_package_path "/usr/share/lua/5.1/?.lua;;";
   lua_socket_log_errors off;
   lua_shared_dict permissions 8m;
+  lua_shared_dict given 2m;  # permissions of the last two seconds
   lua_shared_dict counts 2m;
   lua_shared_dict callers 4m;
   # One timer for each request whose body passes by the control plane.

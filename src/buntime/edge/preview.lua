@@ -102,7 +102,7 @@ local function heed(answer, key)
   end
   local seconds = tonumber((answer.headers["x-cache"] or {})[1]) or 0
   if key and seconds > 0 then
-    permissions:set(key, upstream, math.min(seconds, settings.permission_seconds))
+    renewals.remember(key, upstream, math.min(seconds, settings.permission_seconds))
   end
   return upstream
 end

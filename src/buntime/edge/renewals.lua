@@ -2,8 +2,9 @@
 --
 -- A permission lasts for a second. Without this, a session that gets a few requests a second would cause a question for
 -- nearly each of them. A request that finds a permission in the second half of its time has it renewed in the
--- background. The control plane wakes and waits for nothing then: what it does not renew ends, and the next request asks
--- as usual. A renewal changes nothing but the time at which a permission ends.
+-- background. So has one that asks for a permission soon after the last one. The control plane wakes and waits for
+-- nothing then: what it does not renew ends, and the next request asks as usual. A renewal changes nothing but the time
+-- at which a permission ends.
 --
 -- nginx's master loads this file once with a table of settings (see `nginx.py`).
 
@@ -17,15 +18,17 @@ local WAIT = 0.1 -- seconds in which more permissions join the question
 local ANSWER_MS = 300
 local MOST = 100 -- in one question; the control plane serves nobody else while it looks at them
 local MOST_DUE = 1000 -- further ones are not renewed
+local REGULAR = 2 -- seconds between two questions about one permission, at most, if it is used regularly
 local SHORTEST = 0.01 -- seconds; for the dictionary, less than a millisecond is for ever
 
-local permissions = ngx.shared.permissions
-local find, gmatch, min = string.find, string.gmatch, math.min
+local permissions, given = ngx.shared.permissions, ngx.shared.given
+local find, gmatch, abs, min = string.find, string.gmatch, math.abs, math.min
 
 -- Of this worker. Keys are HOST \0 TOKEN \0 COOKIE.
 local due, count = {}, 0
 local asking_until = 0 -- a question is being prepared or is under way
 local asked, asked_before, turned_at = {}, {}, 0 -- key -> when it was last put into a question
+local young, ageing_until = {}, 0 -- keys that are renewed in a while
 
 local renewals = {}
 
@@ -67,17 +70,23 @@ local function renew(is_stopping)
   asking_until = 0
 end
 
--- Whether a permission that is about to be used should be renewed. Those of other hosts, ID@ADDRESS, are not.
-function renewals.is_due(key, upstream)
-  local left = permissions:ttl(key)
-  if not left or left > HALF or count >= MOST_DUE or find(upstream, "@", 1, true) or find(key, "[\1-\31]") then
-    return false
-  end
+-- Whether it can be renewed at all. The permissions of other hosts, ID@ADDRESS, are not.
+local function can_be_renewed(key, upstream)
+  return not find(upstream, "@", 1, true) and not find(key, "[\1-\31]")
+end
+
+local function was_asked_just_now(key)
   local now = ngx.now()
-  if math.abs(now - turned_at) > HALF then
+  if abs(now - turned_at) > HALF then
     asked, asked_before, turned_at = {}, asked, now
   end
-  return math.abs(now - (asked[key] or asked_before[key] or 0)) > AGAIN
+  return abs(now - (asked[key] or asked_before[key] or 0)) <= AGAIN
+end
+
+-- Whether a permission that is about to be used should be renewed.
+function renewals.is_due(key, upstream)
+  local left = permissions:ttl(key)
+  return left and left <= HALF and count < MOST_DUE and can_be_renewed(key, upstream) and not was_asked_just_now(key)
 end
 
 -- Has a permission renewed that is due.
@@ -92,6 +101,39 @@ function renewals.add(key)
     asking_until = now + 2
   else
     due, count = {}, 0
+  end
+end
+
+-- In a timer: has permissions renewed that are HALF / 2 to HALF seconds old.
+local function age(is_stopping, older)
+  for _, key in ipairs(older) do
+    if count < MOST_DUE and permissions:get(key) and not was_asked_just_now(key) then
+      renewals.add(key)
+    end
+  end
+  older, young = young, {}
+  if not is_stopping and #older > 0 and ngx.timer.at(HALF / 2, age, older) then
+    ageing_until = ngx.now() + 2 * HALF
+  else
+    ageing_until = 0
+  end
+end
+
+-- Remembers a permission that the control plane has just given. If it gave the last one a short time ago, requests come
+-- about once a second, and this one will be renewed before the next request.
+function renewals.remember(key, upstream, seconds)
+  permissions:set(key, upstream, seconds)
+  if not can_be_renewed(key, upstream) then
+    return
+  end
+  local is_regular = given:get(key)
+  given:set(key, true, REGULAR)
+  if not is_regular or #young >= MOST_DUE then
+    return
+  end
+  young[#young + 1] = key
+  if ngx.now() > ageing_until and ngx.timer.at(HALF / 2, age, {}) then
+    ageing_until = ngx.now() + 2 * HALF
   end
 end
 
