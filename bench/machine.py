@@ -158,9 +158,9 @@ def reclaim(instance: str, sandbox: str) -> None:
 @contextmanager
 def swap(file: Path, size: int) -> Iterator[str]:
     """Adds `size` MB of swap: compressed memory if the kernel has it, or else a file. Yields "", or the reason for
-    failure. Its content comes back to memory at the end.
+    failure. Its content comes back to memory at the end. Meanwhile the kernel has the settings of `scripts/zram`.
     """
-    with _zram(size) as device:
+    with _zram(size) as device, _settings():
         made = "" if device else _made(file, size)
         refused = made or _run(["mkswap", "-q", device or file], ["swapon", "-p", "100", device or file])
         try:
@@ -169,6 +169,19 @@ def swap(file: Path, size: int) -> Iterator[str]:
             if not refused:
                 subprocess.run(["swapoff", device or file], check=True, capture_output=True)
             file.unlink(missing_ok=True)
+
+
+@contextmanager
+def _settings() -> Iterator[None]:
+    files = [Path("/proc/sys/vm") / name for name in ("watermark_boost_factor", "page-cluster")]
+    before = [file.read_text() for file in files]
+    try:
+        for file in files:
+            file.write_text("0")
+        yield
+    finally:
+        for file, text in zip(files, before, strict=True):
+            file.write_text(text)
 
 
 @contextmanager

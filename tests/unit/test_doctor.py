@@ -219,6 +219,12 @@ def test_a_chain_that_ends_with_a_reject_drops() -> None:
     assert lines(f"table inet mine {{ chain f {{ {hook} tcp dport 25 drop; }} }}") == []
 
 
+def test_a_host_that_frees_memory_without_need_is_told_the_setting() -> None:
+    boosted, quiet = doctor.boost_of(15000), doctor.boost_of(0)
+    assert (boosted.ok, boosted.needed, quiet.ok) == (False, False, True)
+    assert "vm.watermark_boost_factor is 15000" in boosted.what
+
+
 def test_a_host_without_swap_is_told_that_suspended_sessions_keep_their_memory(tmp_path: Path) -> None:
     none, uncounted = doctor.swap_of(0, tmp_path / "v2"), doctor.swap_of(doctor.GB, tmp_path)
     assert "no swap" in none.what

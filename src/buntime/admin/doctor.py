@@ -332,6 +332,8 @@ def _memory(config: Config) -> Iterator[Finding]:
     what = f"{total / GB:.1f} GB of memory, {available / GB:.1f} GB available"
     yield Finding(available >= LEAST_MEMORY, what, f"less than {LEAST_MEMORY // GB} GB: few sessions fit", needed=False)
     yield swap_of(swap, Path("/sys/fs/cgroup/memory"))
+    if swap:
+        yield boost_of(_number("/proc/sys/vm/watermark_boost_factor"))
 
 
 def swap_of(size: int, v1: Path) -> Finding:
@@ -342,6 +344,12 @@ def swap_of(size: int, v1: Path) -> Finding:
     is_counted = not v1.is_dir() or (v1 / "memory.memsw.limit_in_bytes").exists()
     remedy = "the kernel does not count it, so suspended sessions keep their memory; boot with swapaccount=1"
     return Finding(is_counted, f"{size / GB:.1f} GB of swap", remedy, needed=False)
+
+
+def boost_of(factor: int) -> Finding:
+    """`factor`: vm.watermark_boost_factor."""
+    remedy = "with thousands of sessions, the kernel frees memory without need; set it to 0 (docs/production.md, Swap)"
+    return Finding(factor == 0, f"vm.watermark_boost_factor is {factor}", remedy, needed=False)
 
 
 def _network(config: Config) -> Iterator[Finding]:
