@@ -384,6 +384,18 @@ async def test_a_renewal_wakes_nothing(api: Api, depth: str) -> None:
     assert await api.store.get_session(session) == before
 
 
+@pytest.mark.parametrize("depth", ["idle", "deep-sleep"])
+async def test_a_session_that_is_asked_to_sleep_is_not_lent_again(api: Api, depth: str) -> None:
+    session = await api.session()
+    await api.ask(host_of(session))
+    async with asyncio.TaskGroup() as tasks:
+        slept = tasks.create_task(api.call("POST", f"/sessions/{session}/sleep", {"depth": depth}))
+        while not slept.done():
+            await api.renew((host_of(session), ""))
+            await asyncio.sleep(0.05)
+    assert slept.result().status == 200
+
+
 async def test_a_session_that_is_going_to_sleep_is_not_lent_again(api: Api) -> None:
     session = await api.session()
     await api.ask(host_of(session))

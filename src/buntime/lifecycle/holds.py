@@ -59,6 +59,7 @@ class Holds:
         self._held: Counter[str] = Counter()  # session → requests
         self._writes: WeakValueDictionary[str, _Writes] = WeakValueDictionary()
         self._lent: dict[str, float] = {}  # session → the end of the last permission, on the loop's clock
+        self._awaited: Counter[str] = Counter()  # session → calls of `spent`
         self._leaving: dict[str, asyncio.Event] = {}  # session → set when wakes wait no longer
 
     def lock(self, session_id: str) -> asyncio.Lock:
@@ -117,9 +118,19 @@ class Holds:
     def is_lent(self, session_id: str) -> bool:
         return self._lent.get(session_id, 0.0) > asyncio.get_running_loop().time()
 
+    def is_awaited(self, session_id: str) -> bool:
+        """Whether somebody waits in `spent`."""
+        return session_id in self._awaited
+
     async def spent(self, session_id: str) -> None:
         """Waits until everything that was lent before this call is over."""
-        await asyncio.sleep(self._lent.get(session_id, 0.0) - asyncio.get_running_loop().time())
+        self._awaited[session_id] += 1
+        try:
+            await asyncio.sleep(self._lent.get(session_id, 0.0) - asyncio.get_running_loop().time())
+        finally:
+            self._awaited[session_id] -= 1
+            if not self._awaited[session_id]:
+                del self._awaited[session_id]
 
     def in_use(self, session_id: str) -> bool:
         if self._held[session_id] or self.is_lent(session_id):

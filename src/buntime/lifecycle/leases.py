@@ -79,8 +79,10 @@ class Leases:
         self._holds.lend(session.id, seconds)
 
     async def lend_again(self, session_id: str, seconds: float) -> Sandbox | None:
-        """Lends a session for `seconds` from now that is still lent and awake, and returns its sandbox. None otherwise.
-        Counts as activity. Raises Unavailable."""
+        """Lends a session for `seconds` from now that is still lent and awake, and returns its sandbox. None otherwise,
+        and where it is to sleep as soon as it is not lent. Counts as activity. Raises Unavailable."""
+        if self._holds.is_awaited(session_id):
+            return None
         with self._holds.held(session_id):
             session = await self._store.get_session(session_id)
             if session is None or session.state is not State.ACTIVE or not self._holds.is_lent(session_id):
