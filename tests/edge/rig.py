@@ -16,6 +16,7 @@ from buntime.plan import load_plans
 
 HOST = "ses-abcdefghij12345678.localhost"
 PORT = 8080
+BACKLOG = 4096  # as the real control plane has it: under a flood, connections come faster than they are taken
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
@@ -184,7 +185,7 @@ async def not_found(question: Message) -> Reply:
 @asynccontextmanager
 async def control_plane(rig: Rig) -> AsyncIterator[None]:
     path = rig.config.edge_socket
-    server = await asyncio.start_unix_server(rig.control_plane, path, limit=1 << 20)
+    server = await asyncio.start_unix_server(rig.control_plane, path, limit=1 << 20, backlog=BACKLOG)
     open_to_workers(path)
     try:
         yield
