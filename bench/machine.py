@@ -158,9 +158,9 @@ def reclaim(instance: str, sandbox: str) -> None:
 @contextmanager
 def swap(file: Path, size: int) -> Iterator[str]:
     """Adds `size` MB of swap: compressed memory if the kernel has it, or else a file. Yields "", or the reason for
-    failure. Its content comes back to memory at the end. Meanwhile the kernel has the settings of `scripts/zram`.
+    failure. Its content comes back to memory at the end.
     """
-    with _zram(size) as device, _settings():
+    with _zram(size) as device:
         made = "" if device else _made(file, size)
         refused = made or _run(["mkswap", "-q", device or file], ["swapon", "-p", "100", device or file])
         try:
@@ -186,7 +186,8 @@ def _settings() -> Iterator[None]:
 
 @contextmanager
 def _zram(size: int) -> Iterator[Path | None]:
-    """Yields a device of compressed memory of its own, or None if the kernel has none."""
+    """Yields a device of compressed memory of its own, or None if the kernel has none. As long as there is one, the
+    kernel has the settings of `scripts/zram`."""
     try:
         number = (ZRAM / "hot_add").read_text().strip()
     except OSError:
@@ -194,7 +195,8 @@ def _zram(size: int) -> Iterator[Path | None]:
         return
     try:
         Path(f"/sys/block/zram{number}/disksize").write_text(f"{size}M")
-        yield Path(f"/dev/zram{number}")
+        with _settings():
+            yield Path(f"/dev/zram{number}")
     finally:
         (ZRAM / "hot_remove").write_text(number)
 

@@ -1,6 +1,7 @@
 """A large file up and down by /files/content, compared with a Bun server in the session.
 
-The same server through an nginx with a fixed upstream shows what the hop alone costs here."""
+The same server through an nginx with a fixed upstream shows what the hop alone costs here.
+"""
 
 import asyncio
 import secrets
