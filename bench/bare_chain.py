@@ -9,31 +9,39 @@ shows which targets this machine forbids. The programs are `programs/bare_server
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
 from pathlib import Path
 from socket import create_server
 from string import Template
 
 from bench.client import Client
 from bench.context import Context, stopwatch
+from bench.exchanges import connect, head
+from bench.keyboards import Keyboard, plain
 from bench.plain_nginx import running
+from bench.previews import MB, Way
 
+PIECES_OF_MB, LINE, MARK = 16, 64, b"~"  # of 64 KB each; bytes of a line, and what is in each once
 PROGRAMS = Path(__file__).parent / "programs"
 FRONT = Template("""\
   upstream bare { server unix:$socket; keepalive 64; keepalive_requests 100000; }
   server {
     listen 127.0.0.1:$port;
+    proxy_buffering off;
+    proxy_buffer_size 256k;
     location / { proxy_pass http://bare; }
   }
 """)
 
 
 class BareChain:
-    """Its guests have numbers. Each method returns milliseconds."""
+    """Its guests have numbers. Each method returns milliseconds, unless it says otherwise."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, port: int) -> None:
         self._client = client
+        self._way = Way("the bare chain", "127.0.0.1", port, f"127.0.0.1:{port}")
 
     async def answer(self) -> float:
         """Without a guest."""
@@ -41,6 +49,10 @@ class BareChain:
 
     async def ask(self, guest: int) -> float:
         return await stopwatch(self._client.get(f"/q/{guest}"))
+
+    async def evaluation(self, guest: int) -> float:
+        """`1+1` in a Bun that goes on."""
+        return await stopwatch(self._client.get(f"/e/{guest}"))
 
     async def command(self, guest: int) -> float:
         """`true`, by bash."""
@@ -53,6 +65,23 @@ class BareChain:
     async def create_and_code(self, guest: int) -> float:
         """The same after a request that writes 500 bytes to the disk."""
         return await stopwatch(self._client.get("/n")) + await stopwatch(self._client.get(f"/c/{guest}"))
+
+    def stream(self, guest: int, megabytes: int) -> float:
+        """Seconds until so much output of a program has come, in pieces of 64 KB. Blocking. Raises RuntimeError."""
+        received, buffer = 0, bytearray(MB)
+        with connect(self._way) as connection:
+            start = time.perf_counter()
+            connection.sendall(head("GET", f"/s/{guest}/{megabytes * PIECES_OF_MB:05}", self._way))
+            while read := connection.recv_into(buffer):
+                received += buffer.count(MARK, 0, read)
+            spent = time.perf_counter() - start
+        if received != megabytes * MB // LINE:
+            raise RuntimeError(f"{received} lines came by the bare chain")
+        return spent
+
+    def terminal(self, guest: int) -> AbstractContextManager[Keyboard]:
+        """A shell at a terminal. See `bench.keyboards.plain`."""
+        return plain(self._way, f"/k/{guest}")
 
     async def prepare(self, guest: int) -> None:
         await self._client.get(f"/p/{guest}")
@@ -77,7 +106,7 @@ async def bare_chain(context: Context, guests: int) -> AsyncIterator[BareChain]:
             port = int(free.getsockname()[1])
         stack.enter_context(running(scratch / "nginx", FRONT.substitute(socket=socket, port=port), "127.0.0.1", port))
         async with Client(f"http://127.0.0.1:{port}", "", context.server.config.metrics_socket) as client:
-            chain = BareChain(client)
+            chain = BareChain(client, port)
             for guest in range(guests):
                 await chain.prepare(guest)
             yield chain

@@ -1,4 +1,4 @@
-"""Two shells: one on a local PTY, one in a session by WebSocket. Blocking; times in seconds."""
+"""Shells: on a local PTY, in a session by WebSocket, and by the bare chain. Blocking; times in seconds."""
 
 import os
 import pty
@@ -19,7 +19,7 @@ SHELL = ["setsid", "--ctty", "bash", "--norc", "--noprofile", "-i"]
 KILL_LINE = b"\x15"
 TEXT, BINARY, CLOSE, PING = 1, 2, 8, 9
 UPGRADE = (
-    "GET /sessions/{}/terminal HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{}\r\n"
 )
 
@@ -74,16 +74,28 @@ def local() -> Iterator[Keyboard]:
 def remote(api: Way, session: str) -> Iterator[Keyboard]:
     """Opens a new terminal. Raises RuntimeError if that fails."""
     with connect(api) as connection:
-        connection.sendall(UPGRADE.format(session, api.host, api.fields).encode())
-        beginning = b""
-        while b"\r\n\r\n" not in beginning:
-            read = connection.recv(65536)
-            if not read:
-                break
-            beginning += read
-        if not beginning.startswith(b"HTTP/1.1 101"):
-            raise RuntimeError(f"no terminal: {beginning[:500]!r}")
-        yield _Remote(connection, beginning.partition(b"\r\n\r\n")[2])
+        yield _Remote(connection, _upgraded(connection, api, f"/sessions/{session}/terminal"))
+
+
+@contextmanager
+def plain(way: Way, target: str) -> Iterator[Keyboard]:
+    """The same at another path, without WebSocket's frames: keys and output are bytes."""
+    with connect(way) as connection:
+        yield _Plain(connection, _upgraded(connection, way, target))
+
+
+def _upgraded(connection: socket.socket, way: Way, target: str) -> bytes:
+    """Returns what has arrived behind the response. Raises RuntimeError."""
+    connection.sendall(UPGRADE.format(target, way.host, way.fields).encode())
+    beginning = b""
+    while b"\r\n\r\n" not in beginning:
+        read = connection.recv(65536)
+        if not read:
+            break
+        beginning += read
+    if not beginning.startswith(b"HTTP/1.1 101"):
+        raise RuntimeError(f"no terminal: {beginning[:500]!r}")
+    return beginning.partition(b"\r\n\r\n")[2]
 
 
 class _Local:
@@ -96,6 +108,22 @@ class _Local:
     def read(self, seconds: float) -> bytes:
         ready, _, _ = select.select([self._handle], [], [], seconds)
         return os.read(self._handle, 65536) if ready else b""
+
+
+class _Plain:
+    def __init__(self, connection: socket.socket, read: bytes) -> None:
+        self._connection = connection
+        self._read = read
+
+    def send(self, keys: bytes) -> None:
+        self._connection.sendall(keys)
+
+    def read(self, seconds: float) -> bytes:
+        if self._read:
+            read, self._read = self._read, b""
+            return read
+        ready, _, _ = select.select([self._connection], [], [], seconds)
+        return self._connection.recv(65536) if ready else b""
 
 
 class _Remote:

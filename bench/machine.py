@@ -17,6 +17,7 @@ from buntime.sandboxes.kernel.host import memory_available, total_memory
 from buntime.sandboxes.kernel.volume import Volumes
 
 ZRAM = Path("/sys/class/zram-control")
+SETTINGS = {"watermark_boost_factor": "0", "watermark_scale_factor": "125", "page-cluster": "0"}  # of scripts/zram
 
 
 def about() -> dict[str, Any]:
@@ -173,14 +174,14 @@ def swap(file: Path, size: int) -> Iterator[str]:
 
 @contextmanager
 def _settings() -> Iterator[None]:
-    files = [Path("/proc/sys/vm") / name for name in ("watermark_boost_factor", "page-cluster")]
-    before = [file.read_text() for file in files]
+    files = {Path("/proc/sys/vm") / name: value for name, value in SETTINGS.items()}
+    before = {file: file.read_text() for file in files}
     try:
-        for file in files:
-            file.write_text("0")
+        for file, value in files.items():
+            file.write_text(value)
         yield
     finally:
-        for file, text in zip(files, before, strict=True):
+        for file, text in before.items():
             file.write_text(text)
 
 

@@ -1,9 +1,13 @@
-"""Much output through a stream, compared with a pipe into `cat` in the same session; and the memory that it takes."""
+"""Much output through a stream, compared with a pipe into `cat` in the same session; and the memory that it takes.
+
+The bare chain carries as much beside it.
+"""
 
 import asyncio
 
 from bench import machine
 from bench.api import stream_of, way_of
+from bench.bare_chain import BareChain, bare_chain
 from bench.context import Context, sessions
 from bench.previews import MB, Way
 from bench.report import Baseline, Check, Row, ratio
@@ -31,15 +35,18 @@ PIPE = "a=${EPOCHREALTIME/[.,]/}; bun write.ts | cat >/dev/null; b=${EPOCHREALTI
 
 
 async def measure(context: Context) -> list[Row]:
-    async with sessions(context) as made:
+    async with sessions(context) as made, bare_chain(context, 1) as chain:
         session = str((await context.client.create_with({"resourceLimits": {"cpu": CORES}}))["sessionId"])
         made.ids.append(session)
-        return [await _row(context, session, how) for how in PROGRAMS]
+        return [await _row(context, session, chain, how) for how in PROGRAMS]
 
 
-async def _row(context: Context, session: str, how: str) -> Row:
+async def _row(context: Context, session: str, chain: BareChain, how: str) -> Row:
     scale, client = context.scale, context.client
-    size, api, rates, piped = scale.stream_mb, way_of(context.server), [], []
+    size, api = scale.stream_mb, way_of(context.server)
+    rates: list[float] = []
+    piped: list[float] = []
+    bare: list[float] = []
     program = PROGRAMS[how].replace("COUNT", str(size * MB // 65536))
     processes = machine.edge_processes(context.server.config)
 
@@ -58,17 +65,22 @@ async def _row(context: Context, session: str, how: str) -> Row:
     for _ in range(scale.stream_rounds):
         rates.append(size / await stream())
         piped.append(size / await pipe())
+        bare.append(size / await asyncio.to_thread(chain.stream, 0, size))
     await stream(STALLED_SECONDS)
     peak = machine.memory_mb(processes, "VmHWM")
-    measured, baseline = summarise(rates), summarise(piped)
+    measured, baseline, chained = summarise(rates), summarise(piped), summarise(bare)
     return Row(
         figure="stream-output",
         what=f"{size} MB of output through a stream, {how}; session with {CORES:g} core",
-        note=f"server and nginx: {before:.0f} MB before, {peak:.0f} at most, "
+        note=f"the bare chain has {chained.p50 / baseline.p50:.2f}× in pieces of 64 KB; "
+        f"server and nginx: {before:.0f} MB before, {peak:.0f} at most, "
         f"even while the client read nothing for {STALLED_SECONDS:g} s",
         measured=measured,
         unit="MB/s",
-        baselines=(Baseline("bun … | cat in the session", baseline, "MB/s"),),
+        baselines=(
+            Baseline("bun … | cat in the session", baseline, "MB/s"),
+            Baseline("pieces of 64 KB by the bare chain", chained, "MB/s"),
+        ),
         checks=(
             ratio("p50", measured.p50, baseline.p50, LEAST, least=True),
             Check("memory: more by", peak - before, FLAT_MB, " MB"),

@@ -4,12 +4,29 @@
  *     t  when a shell that waited has become `bash -c true` and ended
  *     c  when a Bun that had started has run `console.log(1)` and ended, and its output is read
  *     p  when both wait again; they are started only then
+ *     e  when another Bun, which goes on, has evaluated `1+1`
+ *
+ * After `k`, the connection is a shell's terminal. After `s` and five digits, so many pieces of 64 KB come that a Bun
+ * writes to a pipe, and then the connection ends.
  */
 const HOLD = "read -r x <&0 || exit; exec bash -c true";
 const LINE = 'require("fs").writeSync(2,"r");require("fs").readSync(0,new Uint8Array(1));console.log(1)';
+const EVALUATE = `
+Bun.connect({ unix: process.env.LINK, socket: {
+  data: (socket, code) => void socket.write(String(require("vm").runInThisContext(code.toString()))),
+  close: () => process.exit(),
+}});`;
+const WRITE = `
+const piece = Buffer.from(("~" + "x".repeat(62) + "\\n").repeat(1024));
+for (let left = Number(process.env.PIECES); left > 0; left--)
+  for (let at = 0; at < piece.length; ) at += require("fs").writeSync(1, piece, at);`;
+const SHELL = ["bash", "--norc", "--noprofile", "-i"];
+const ENV = { PATH: "/usr/bin:/bin", TERM: "xterm-256color", HOME: "/tmp" };
 
 let shell = null;
 let bun = null;
+let evaluator = null;
+let evaluated = null;
 
 async function prepare() {
   shell ??= Bun.spawn(["sh", "-c", HOLD], { stdin: "pipe", stdout: "ignore", stderr: "ignore" });
@@ -21,6 +38,15 @@ async function prepare() {
 function go(child) {
   child.stdin.write("\n");
   child.stdin.flush();
+}
+
+function evaluatorStarted() {
+  return new Promise((resolve) => {
+    const link = `\0bare-${process.pid}`;
+    const socket = { open: resolve, data: (_, value) => evaluated(value.toString()) };
+    Bun.listen({ unix: link, socket });
+    Bun.spawn([process.execPath, "--smol", "-e", EVALUATE], { env: { LINK: link } });
+  });
 }
 
 async function answer(letter) {
@@ -38,6 +64,39 @@ async function answer(letter) {
     const [said] = await Promise.all([new Response(child.stdout).text(), child.exited]);
     if (said !== "1\n") throw new Error(`it said ${said}`);
   }
+  if (letter === "e") {
+    evaluator ??= await evaluatorStarted();
+    const value = new Promise((resolve) => (evaluated = resolve));
+    evaluator.write("1+1");
+    if ((await value) !== "2") throw new Error(`it said ${await value}`);
+  }
+}
+
+function terminal(socket) {
+  const settings = { cols: 80, rows: 24, data: (_, shown) => void socket.write(shown) };
+  const child = Bun.spawn(SHELL, { env: ENV, terminal: settings });
+  socket.data = { take: (keys) => child.terminal.write(keys), close: () => child.kill("SIGKILL"), drain: () => {} };
+}
+
+async function stream(socket, pieces) {
+  let wake = () => {};
+  socket.data = { take: () => {}, close: () => {}, drain: () => wake() };
+  const child = Bun.spawn([process.execPath, "-e", WRITE], { env: { PIECES: pieces }, stdout: "pipe" });
+  for await (let piece of child.stdout)
+    for (;;) {
+      piece = piece.subarray(socket.write(piece));
+      if (piece.length === 0) break;
+      await new Promise((resolve) => (wake = resolve));
+    }
+  socket.end();
+}
+
+function take(socket, chunk) {
+  const letter = String.fromCharCode(chunk[0]);
+  if (socket.data !== undefined) socket.data.take(chunk);
+  else if (letter === "k") terminal(socket);
+  else if (letter === "s") void stream(socket, chunk.toString().slice(1));
+  else void answer(letter).then(() => socket.write("k"));
 }
 
 const server = Bun.listen({
@@ -45,8 +104,9 @@ const server = Bun.listen({
   port: 0,
   socket: {
     open: (socket) => void socket.setNoDelay(true),
-    data: (socket, chunk) => void answer(String.fromCharCode(chunk[0])).then(() => socket.write("k")),
-    close: () => process.exit(),
+    data: take,
+    drain: (socket) => socket.data?.drain(),
+    close: (socket) => (socket.data === undefined ? process.exit() : socket.data.close()),
   },
 });
 console.log(server.port);

@@ -225,6 +225,13 @@ def test_a_host_that_frees_memory_without_need_is_told_the_setting() -> None:
     assert "vm.watermark_boost_factor is 15000" in boosted.what
 
 
+def test_a_host_that_keeps_little_memory_free_is_told_the_setting() -> None:
+    short, enough = doctor.reserve_of(10), doctor.reserve_of(125)
+    assert (short.ok, short.needed, enough.ok) == (False, False, True)
+    assert "vm.watermark_scale_factor is 10" in short.what
+    assert "set it to 125" in short.remedy
+
+
 def test_a_host_without_swap_is_told_that_suspended_sessions_keep_their_memory(tmp_path: Path) -> None:
     none, uncounted = doctor.swap_of(0, tmp_path / "v2"), doctor.swap_of(doctor.GB, tmp_path)
     assert "no swap" in none.what

@@ -57,6 +57,7 @@ NO_IDMAP = ("overlay", "nfs", "nfs4", "cifs", "9p", "zfs", "vboxsf")
 SMALLEST_VOLUMES, IMAGE_SIZE = 4 * GB, 1 * GB
 REFUSED_ROUTE = 0x200  # linux/route.h, RTF_REJECT: the host sends no packets there
 LEAST_MEMORY = 1 * GB
+RESERVE = 125  # of vm.watermark_scale_factor, as scripts/zram sets it
 LONGEST_PREFIX = 17  # several /20 blocks for the servers of the host: see sandboxes/kernel/host.py
 
 
@@ -334,6 +335,7 @@ def _memory(config: Config) -> Iterator[Finding]:
     yield swap_of(swap, Path("/sys/fs/cgroup/memory"))
     if swap:
         yield boost_of(_number("/proc/sys/vm/watermark_boost_factor"))
+        yield reserve_of(_number("/proc/sys/vm/watermark_scale_factor"))
 
 
 def swap_of(size: int, v1: Path) -> Finding:
@@ -350,6 +352,12 @@ def boost_of(factor: int) -> Finding:
     """`factor`: vm.watermark_boost_factor."""
     remedy = "with thousands of sessions, the kernel frees memory without need; set it to 0 (docs/production.md, Swap)"
     return Finding(factor == 0, f"vm.watermark_boost_factor is {factor}", remedy, needed=False)
+
+
+def reserve_of(factor: int) -> Finding:
+    """`factor`: vm.watermark_scale_factor."""
+    remedy = f"with thousands of sessions, programs wait for memory; set it to {RESERVE} (docs/production.md, Swap)"
+    return Finding(factor >= RESERVE, f"vm.watermark_scale_factor is {factor}", remedy, needed=False)
 
 
 def _network(config: Config) -> Iterator[Finding]:
