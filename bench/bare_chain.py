@@ -30,7 +30,7 @@ FRONT = Template("""\
   server {
     listen 127.0.0.1:$port;
     proxy_buffering off;
-    proxy_buffer_size 256k;
+    proxy_buffer_size 256k; proxy_buffers 8 256k;
     location / { proxy_pass http://bare; }
   }
 """)
