@@ -12,7 +12,7 @@
 const HOLD = "read -r x <&0 || exit; exec bash -c true";
 const LINE = 'require("fs").writeSync(2,"r");require("fs").readSync(0,new Uint8Array(1));console.log(1)';
 const EVALUATE = `
-Bun.connect({ unix: process.env.LINK, socket: {
+Bun.connect({ unix: "\\0" + process.env.LINK, socket: {
   data: (socket, code) => void socket.write(String(require("vm").runInThisContext(code.toString()))),
   close: () => process.exit(),
 }});`;
@@ -42,9 +42,9 @@ function go(child) {
 
 function evaluatorStarted() {
   return new Promise((resolve) => {
-    const link = `\0bare-${process.pid}`;
+    const link = `buntime-bare-${process.pid}`;
     const socket = { open: resolve, data: (_, value) => evaluated(value.toString()) };
-    Bun.listen({ unix: link, socket });
+    Bun.listen({ unix: `\0${link}`, socket });
     Bun.spawn([process.execPath, "--smol", "-e", EVALUATE], { env: { LINK: link } });
   });
 }
