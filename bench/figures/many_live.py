@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
 
-from bench import machine
+from bench import busy, machine
 from bench.baselines import CODE
 from bench.client import Refused
 from bench.context import Context, NotSettled, Sessions, each, sessions, stopwatch
@@ -36,6 +36,7 @@ class Times:
     creates: list[float] = field(default_factory=list)
     executes: list[float] = field(default_factory=list)
     bun: list[float] = field(default_factory=list)  # on the host, just before
+    busy: str = ""  # what used the processors
 
 
 async def measure(context: Context) -> list[Row]:
@@ -57,8 +58,11 @@ async def measure(context: Context) -> list[Row]:
             count = len(made.ids)
             await filling.settle(context.settled(count))
             after = await steady(machine.available_mb)
-            busy, zram, swapped = await _own_work(context), machine.zram_mb(), swap_mb() - swapped
-    note = f"bun -e on the host {summarise(first.bun).p50:.1f} ms then, {summarise(last.bun).p50:.1f} ms now"
+            resting, zram, swapped = await _own_work(context), machine.zram_mb(), swap_mb() - swapped
+    note = (
+        f"bun -e on the host {summarise(first.bun).p50:.1f} ms then, {summarise(last.bun).p50:.1f} ms now; "
+        f"of a core, then: {first.busy}; now: {last.busy}"
+    )
     suspended = len(filling.suspended)
     reasons = [*filling.late, filling.stopped or "all were reached"]
     return [
@@ -78,7 +82,7 @@ async def measure(context: Context) -> list[Row]:
             figure="many-live",
             what="the pool and the server itself",
             note=f"{server.pool_size} parked sandboxes {before[1]:.0f} MB by cgroups; server at rest: {idle} with the "
-            f"pool alone, {busy} with {count} sessions",
+            f"pool alone, {resting} with {count} sessions",
         ),
     ]
 
@@ -103,10 +107,12 @@ class Filling:
         await self.make_room_for(self._context.scale.live_sample)
         await self.settle(self._context.pool_filled())
         times.bun = await self._context.bun_runs()
+        before = busy.look()
         for _ in range(self._context.scale.live_sample):
             times.creates.append(await self._made.create())
             session = self._made.ids[-1]
             times.executes.append(await stopwatch(self._context.client.execute(session, code=CODE)))
+        times.busy = busy.describe(before, busy.look())
         return times
 
     async def settle(self, settled: Awaitable[None]) -> None:
