@@ -7,6 +7,7 @@ for ever.
 import asyncio
 import ctypes
 import resource
+from contextlib import suppress
 from pathlib import Path
 
 LOOK_SECONDS = 5.0
@@ -18,9 +19,10 @@ async def keep_trimmed() -> None:
     c_library, smallest = ctypes.CDLL(None), _resident()
     while True:
         await asyncio.sleep(LOOK_SECONDS)
-        if _resident() > smallest + GROWN:
-            await asyncio.to_thread(c_library.malloc_trim, 0)
-            smallest = _resident()
+        with suppress(OSError):  # there may be no open file left just now
+            if _resident() > smallest + GROWN:
+                await asyncio.to_thread(c_library.malloc_trim, 0)
+                smallest = _resident()
 
 
 def _resident() -> int:

@@ -139,7 +139,7 @@ class LocalSandboxes:
                 if not await asyncio.to_thread(self._machinery.network.ensure):
                     log.error("network_rules_were_gone", hint="something flushed nftables; they are in force again")
                 self._capacity.rules_hold = True
-            except HostCommandFailed as failed:
+            except (HostCommandFailed, OSError) as failed:  # OSError: no file or process is left just now
                 self._capacity.rules_hold = False  # no new sandbox until they hold: see `Capacity.require`
                 log.error("network_rules_missing", reason=str(failed))
             await asyncio.sleep(RULES_SECONDS)

@@ -48,14 +48,17 @@ async def watch_kernel(cgroups: Cgroups, end_sandbox: Callable[[str], Awaitable[
     )
     rested = 0.0
     while True:
-        if time.monotonic() >= rested and _much_is_held():
-            looked = await asyncio.to_thread(end_hoarders, cgroups)
-            rested = time.monotonic() + REST * looked  # a host with thousands of sandboxes may be busy for long
-        for watch in watches:
-            number = watch.number()
-            if watch.pace.is_due(number, time.monotonic()):
-                for sandbox in await asyncio.to_thread(watch.look, cgroups, number):
-                    await end_sandbox(sandbox)
+        try:
+            if time.monotonic() >= rested and _much_is_held():
+                looked = await asyncio.to_thread(end_hoarders, cgroups)
+                rested = time.monotonic() + REST * looked  # a host with thousands of sandboxes may be busy for long
+            for watch in watches:
+                number = watch.number()
+                if watch.pace.is_due(number, time.monotonic()):
+                    for sandbox in await asyncio.to_thread(watch.look, cgroups, number):
+                        await end_sandbox(sandbox)
+        except OSError as failed:  # the host may have no open file left just now
+            log.warning("kernel_memory_not_watched", reason=str(failed))
         await asyncio.sleep(LOOK_SECONDS)
 
 
