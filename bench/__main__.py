@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -151,15 +152,21 @@ def _reason(failed: BaseException) -> str:
 
 def _about(server: Server) -> dict[str, Any]:
     bun = subprocess.run([server.bun, "--version"], capture_output=True, text=True, check=True).stdout.strip()
-    commit = ["git", "-C", str(CHECKOUT), "rev-parse", "--short", "HEAD"]
-    head = subprocess.run(commit, capture_output=True, text=True, check=False).stdout.strip()
     return {
-        "commit": head,
+        "commit": _commit(),
         "bun": bun,
         "runtime": server.config.runtime,
         "poolSize": server.pool_size,
         "settings": dict(server.settings),
     }
+
+
+def _commit() -> str:
+    """Empty on a machine without git."""
+    if shutil.which("git") is None:
+        return ""
+    command = ["git", "-C", str(CHECKOUT), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _show(rows: Sequence[Row], about: dict[str, Any]) -> None:
