@@ -7,7 +7,7 @@ import asyncio
 
 from bench import machine
 from bench.api import stream_of, way_of
-from bench.bare_chain import BareChain, bare_chain
+from bench.bare_chain import MARK, BareChain, bare_chain
 from bench.context import Context, sessions
 from bench.previews import MB, Way
 from bench.report import Baseline, Check, Row, ratio
@@ -17,7 +17,6 @@ LEAST = 0.5
 FLAT_MB = 10.0  # a tenth of the output
 CORES = 1.0
 STALLED_SECONDS = 2.0
-MARK = b"~"  # once in each line of 64 bytes
 # One writes as fast as it can; the other as programs usually do. Both write COUNT times 64 KB.
 PROGRAMS = {
     "in pieces of 64 KB": """

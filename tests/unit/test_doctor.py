@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,6 +11,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from bench import machine
 from buntime.admin import doctor
 from buntime.admin.firewalls import obstacles
 from buntime.config import Config
@@ -223,6 +225,13 @@ def test_a_host_that_frees_memory_without_need_is_told_the_setting() -> None:
     boosted, quiet = doctor.boost_of(15000), doctor.boost_of(0)
     assert (boosted.ok, boosted.needed, quiet.ok) == (False, False, True)
     assert "vm.watermark_boost_factor is 15000" in boosted.what
+
+
+def test_the_doctor_and_the_benchmark_want_what_the_script_sets() -> None:
+    script = (Path(__file__).parents[2] / "scripts/zram").read_text()
+    (settings,) = re.findall(r'^settings="(.*)"$', script, re.MULTILINE)
+    assert settings.split() == [f"vm.{name}={value}" for name, value in machine.SETTINGS.items()]
+    assert machine.SETTINGS["watermark_scale_factor"] == str(doctor.RESERVE)
 
 
 def test_a_host_that_keeps_little_memory_free_is_told_the_setting() -> None:
