@@ -51,7 +51,7 @@ def musl_like(root: Path) -> Path:
 def shell_less(root: Path, image: Path) -> Path:
     """One static program."""
     root.mkdir(parents=True, exist_ok=True)
-    _copy(image / "usr/bin/catatonit", root / "program")
+    _copy(image / "usr/lib/buntime/guest", root / "program")
     return root
 
 

@@ -1,9 +1,8 @@
 /** Bodies that the edge fetches or brings with a ticket. */
 
-import { afterAll, beforeAll, expect, jest, test } from "bun:test";
+import { afterAll, beforeAll, expect, test } from "bun:test";
 import { readdirSync, readFileSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
-import { BodyConnection, Piping } from "../src/bodies";
 import { failure, Guest } from "./guest";
 
 let guest: Guest;
@@ -157,76 +156,4 @@ test("an upload takes no more than its size", async () => {
   expect((await put(ticket, Buffer.from("12345678"))).toString()).toStartWith("HTTP/1.1 502 ");
   expect(await (await guest.post("/uploads/end", upload)).json()).toEqual({ size: 5 });
   expect(readFileSync(guest.at("h"), "utf8")).toBe("12345");
-});
-
-/** A socket that takes `room` bytes at a time. */
-class Slow {
-  readonly fd = -1;
-  readonly got: Buffer[] = [];
-  isOver = "";
-  constructor(public room: number) {}
-  write(bytes: string | Uint8Array): number {
-    const part = Buffer.from(bytes as Uint8Array).subarray(0, this.room);
-    this.room -= part.length;
-    this.got.push(Buffer.from(part));
-    return part.length;
-  }
-  end = () => (this.isOver = "ended");
-  terminate = () => (this.isOver = "broken off");
-  pause() {}
-  resume() {}
-}
-
-const chunk = (text: string) => Buffer.concat([Buffer.alloc(12), Buffer.from(text)]);
-
-const fetchTo = (socket: Slow, ticket: string) =>
-  new BodyConnection(socket as never).take(Buffer.from(`GET /${ticket} HTTP/1.1\r\n\r\n`));
-
-test("the ticket of an output is good from its first bytes on", () => {
-  const ticket = "0123456789abcdef".repeat(2);
-  const piping = new Piping(
-    ticket,
-    () => undefined,
-    () => undefined,
-  );
-  const [early, late] = [new Slow(1000), new Slow(1000)];
-  const ask = (socket: Slow) =>
-    new BodyConnection(socket as never).take(Buffer.from(`GET /${ticket} HTTP/1.1\r\n\r\n`));
-  ask(early);
-  expect(early.isOver).toBe("broken off");
-  piping.take(chunk("first"));
-  fetchTo(late, ticket);
-  expect(Buffer.concat(late.got).toString()).toContain("first");
-  piping.complete();
-  expect(late.isOver).toBe("ended");
-});
-
-test("an output that is whole waits for a slow client", () => {
-  jest.useFakeTimers();
-  try {
-    const ticket = "fedcba9876543210".repeat(2);
-    const piping = new Piping(
-      ticket,
-      () => undefined,
-      () => undefined,
-    );
-    piping.take(chunk("first"));
-    const socket = new Slow(80);
-    fetchTo(socket, ticket);
-    piping.take(chunk("x".repeat(100)));
-    piping.ended();
-    piping.complete();
-    jest.advanceTimersByTime(10 * 60_000);
-    expect(socket.isOver).toBe("");
-    socket.room = 1000;
-    piping.drain();
-    expect(socket.isOver).toBe("ended");
-    expect(
-      Buffer.concat(socket.got)
-        .toString()
-        .endsWith(`${"x".repeat(100)}\r\n0\r\n\r\n`),
-    ).toBe(true);
-  } finally {
-    jest.useRealTimers();
-  }
 });

@@ -8,6 +8,9 @@ import { Link, type Reply, SECRET } from "./link";
 
 setDefaultTimeout(30_000); // the machine may be busy with other tests
 
+/** scripts/native makes it. */
+export const PROGRAM = process.env["GUEST_PROGRAM"] ?? join(import.meta.dir, "../native/build/guest");
+
 export interface End {
   exitCode: number;
   truncated: boolean;
@@ -45,13 +48,15 @@ export class Guest {
     const workspace = join(realpathSync(mkdtempSync(join(tmpdir(), "buntime-guest-"))), "workspace");
     mkdirSync(workspace);
     const port = freePort();
-    const process = Bun.spawn([Bun.argv[0]!, "--smol", join(import.meta.dir, "../src/main.ts")], {
+    const process = Bun.spawn([PROGRAM], {
       cwd: "/",
       env: {
         GUEST_ADDRESS: "127.0.0.1",
         GUEST_PORT: String(port),
         GUEST_SECRET: SECRET,
         GUEST_BUN: globalThis.process.execPath,
+        GUEST_BOOT: join(import.meta.dir, "../src/boot/boot.js"),
+        GUEST_KERNEL: join(import.meta.dir, "../src/kernel/main.ts"),
         GUEST_WORKSPACE: workspace,
         ...settings,
       },

@@ -3,7 +3,6 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { failure, framesOf, Guest } from "./guest";
-import { incomplete } from "../src/processes";
 
 interface Shown {
   id: string;
@@ -128,20 +127,6 @@ test("no entry splits a character", async () => {
   await whole(id);
   const texts = (await page(id)).entries.map(([, bytes]) => bytes.toString("hex"));
   expect(texts).toEqual(["e282ac78", "f09f"]);
-});
-
-test("an incomplete character at the end is kept", () => {
-  const of = (...bytes: number[]) => incomplete(Uint8Array.from(bytes));
-  expect([
-    of(),
-    of(0x61),
-    of(0xc3),
-    of(0xc3, 0xa9),
-    of(0xe2, 0x82),
-    of(0xf0, 0x9f, 0x98),
-    of(0xf0, 0x9f, 0x98, 0x80),
-  ]).toEqual([0, 0, 1, 0, 2, 3, 0]);
-  expect([of(0x80, 0x80, 0x80), of(0xff), of(0xe2, 0x61)]).toEqual([0, 0, 0]);
 });
 
 test("a full log keeps the newest output, counts what is missing, and repeats nothing after a cursor", async () => {

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { failure, Guest } from "./guest";
+import { failure, Guest, PROGRAM } from "./guest";
 
 let guest: Guest;
 beforeAll(async () => ((guest = await Guest.start()), undefined));
@@ -31,8 +31,7 @@ test("invalid arguments are refused", async () => {
 });
 
 test("a guest that cannot start says why", async () => {
-  const start = (env: Record<string, string>) =>
-    Bun.spawnSync([process.execPath, `${import.meta.dir}/../src/main.ts`], { env });
+  const start = (env: Record<string, string>) => Bun.spawnSync([PROGRAM], { env });
   const unset = start({});
   expect([unset.exitCode, unset.stderr.toString()]).toEqual([1, expect.stringContaining("GUEST_ADDRESS")]);
   const taken = start({ GUEST_ADDRESS: "127.0.0.1", GUEST_SECRET: "x", GUEST_PORT: String(guest.port) });
@@ -43,4 +42,9 @@ test("no program can listen beside the guest", () => {
   const listen = () =>
     Bun.serve({ hostname: "127.0.0.1", port: guest.port, reusePort: true, fetch: () => new Response() });
   expect(listen).toThrow("in use");
+});
+
+test("operations that are not there are refused", async () => {
+  for (const path of ["/", "/other", "/processes/other", "/contexts/constructor", "/terminals/", "/spares"])
+    expect(await failure(await guest.get(path))).toEqual([404, "ENOSYS"]);
 });

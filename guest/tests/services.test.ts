@@ -3,7 +3,18 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { failure, framesOf, Guest } from "./guest";
-import { PACE, pauseAfter, type Shown, startsAgain } from "../src/service";
+
+interface Shown {
+  name: string;
+  revision: string;
+  state: string;
+  process: string;
+  pid: number | null;
+  restarts: number;
+  startedAt: number; // ms
+  exitCode: number | null; // of the last end
+  exitedAt: number | null; // ms
+}
 
 const root = mkdtempSync(join(tmpdir(), "services-"));
 let guest: Guest;
@@ -147,11 +158,6 @@ test.each([
   }
   await stop(name, 1);
   expect((await list()).some((each) => each.name === name)).toBe(false);
-});
-
-test("the pauses double up to a bound", () => {
-  expect([0, 1, 2, 7, 1e9].map((failures) => pauseAfter(failures, PACE))).toEqual([500, 1000, 2000, 60_000, 60_000]);
-  expect([startsAgain("on-failure", 137), startsAgain("never", 137)]).toEqual([true, false]);
 });
 
 test("a stop is gentle at first, and then it is not", async () => {

@@ -1,5 +1,4 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { Screen } from "../src/screen";
 import { failure, framesOf, Guest } from "./guest";
 import type { Reply } from "./link";
 
@@ -209,44 +208,4 @@ test("invalid requests are refused", async () => {
   expect(await failure(await guest.post("/terminals/create", { spare }, nowhere))).toEqual([404, "ENOENT"]);
   expect((await failure(await guest.post("/terminals/create", { spare: 1 }, JSON.stringify(good))))[1]).toBe("ESRCH");
   expect(await failure(await guest.post("/terminals/input", { id: "no" }, "x"))).toEqual([404, "ENOENT"]);
-});
-
-function screenOf(...chunks: string[]): Screen {
-  const screen = new Screen();
-  for (const chunk of chunks) screen.take(Buffer.from(chunk));
-  return screen;
-}
-
-test("a replay begins between two sequences, with the modes of older output", () => {
-  const screen = screenOf("\x1b[?2004h\x1b[?1049h\x1b[?25l\x1b[1;31m");
-  for (let at = 0; at < 40_000; at++) screen.take(Buffer.from(`\x1b[38;5;${at % 256}mé€😀`));
-  const text = Buffer.from(screen.replay()).toString();
-  expect(text).not.toContain("\ufffd");
-  expect(text).toStartWith("\x1bc\x1b[?1049h\x1b[?2004h\x1b[?25l");
-  expect(text.length).toBeLessThan(270_000);
-  expect(text.slice(text.indexOf("m") + 1)).toMatch(/^(\x1b\[[\d;]*m|[é€😀])+$/u);
-  expect(screen.alternate).toBe(true);
-});
-
-test("a replay contains no questions to the terminal", () => {
-  const questions = [
-    "\x1b[c",
-    "\x1b[>c",
-    "\x1b[6n",
-    "\x1b[?6n",
-    "\x1b]11;?\x07",
-    "\x1b]4;1;?\x1b\\",
-    "\x1bP+q544e\x1b\\",
-  ];
-  const more = ["\x1b[>0q", "\x1b[?12$p", "\x1b[18t", "\x07", "\x05", "\x1b[?u"];
-  const screen = screenOf("a", ...questions, "b", ...more, "\x1b]0;title\x07c\x1b[22;0t");
-  expect(Buffer.from(screen.replay()).toString()).toBe("\x1bcab\x1b]0;title\x07c\x1b[22;0t");
-});
-
-test("a sequence without an end is dropped", () => {
-  const screen = new Screen();
-  for (let at = 0; at < 100; at++) screen.take(Buffer.alloc(10_000, "\x1b]0;never ends "));
-  for (let at = 0; at < 100; at++) screen.take(Buffer.alloc(10_000, "\x1b["));
-  for (let at = 0; at < 100; at++) screen.take(crypto.getRandomValues(new Uint8Array(10_000)));
-  expect(screen.replay().length).toBeLessThan(300_000);
 });

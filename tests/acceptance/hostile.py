@@ -35,6 +35,15 @@ def take_the_guests_place(session: Session, program: str, *arguments: str) -> No
     time.sleep(2)
 
 
+def assault_on_the_guest(session: Session, how: str) -> str:
+    """Returns a command that ends the session's guest ("end") or keeps it from running ("stop").
+
+    Signals cannot do that, because the guest is the first process of its sandbox.
+    """
+    session.write("/root/taking.py", (INSIDE / "taking.py").read_text()).done()
+    return f"exec python3 /root/taking.py {how}"
+
+
 def has_lied(session: Session) -> bool:
     """Whether `liar.py` was asked what it lies about, since it took the guest's place."""
     return "lies\n" in session.text("/root/taking.log")

@@ -15,6 +15,7 @@ import pytest
 
 from tests.acceptance.client import Client, Reply, Session
 from tests.acceptance.conftest import Servers
+from tests.acceptance.hostile import assault_on_the_guest
 from tests.acceptance.test_files import NAMES
 from tests.waiting import until
 
@@ -309,7 +310,7 @@ def test_an_archive_that_breaks_off_ends_tar(session: Session) -> None:
 def test_a_runtime_that_is_killed_says_so_and_leaves_nothing(session: Session) -> None:
     connection = begin(session, _target(session, "content", "f"), "PUT", {"Content-Length": 9 * MB})
     connection.sendall(bytes(4 * MB))
-    session.execute(command="kill -9 2; sleep 5")
+    session.execute(command=assault_on_the_guest(session, "end"))
     with connection:
         with suppress(ConnectionError):
             connection.sendall(bytes(5 * MB))

@@ -237,7 +237,7 @@ def test_what_is_of_another_kind_is_a_conflict_that_says_why(session: Session) -
     assert session.read("fifo").refused(409, "file_conflict")["reason"] == "EINVAL"
     assert session.read("zero").refused(409, "file_conflict")["reason"] == "EINVAL"
     assert session.write("/proc/version", "x").status in (409, 400)
-    assert session.write("/run/guest/guest.js", "x").refused(409, "file_conflict")["reason"] == "EROFS"
+    assert session.write("/run/guest/kernel.js", "x").refused(409, "file_conflict")["reason"] == "EROFS"
 
 
 def test_files_of_the_kernel_can_be_read(session: Session) -> None:

@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 
+from tests.acceptance import traces
 from tests.acceptance.client import Reply, Session
 from tests.acceptance.conftest import Servers
 from tests.acceptance.events import Events, stream, watch
 from tests.acceptance.hostile import (
     all_of,
+    assault_on_the_guest,
     context_of,
     follow,
     has_lied,
@@ -33,7 +35,6 @@ from tests.waiting import until
 
 pytestmark = pytest.mark.sandbox
 
-GUEST = 2  # the guest's pid in every session
 LYING_SECONDS = 3.0
 
 
@@ -106,21 +107,16 @@ def upload_slowly(session: Session) -> Reply:
         return Reply(int(head.split()[1]), {}, rest)
 
 
-ASSAULTS = {
-    "killed": f"kill -9 {GUEST}",
-    "stopped": f"kill -STOP {GUEST}",
-}
-
-
-@pytest.mark.parametrize("how", ASSAULTS)
+@pytest.mark.parametrize("how", ["end", "stop"])
 def test_a_guest_that_ends_or_stops_ends_its_sessions_streams_in_words(
     server: Server, victim: Session, neighbour: Session, how: str
 ) -> None:
     with ExitStack() as stack:
         opened = Open(victim, stack)
+        assault = assault_on_the_guest(victim, how)
         with others_stay_quick(server, neighbour):
-            reply = victim.execute(command=ASSAULTS[how], timeout=2)
-            if how == "killed":
+            reply = victim.execute(command=assault, timeout=2)
+            if how == "end":
                 reply.refused(409, "invalid_state")
             recovers(victim)
             opened.have_ended_in_words()
@@ -197,8 +193,8 @@ def test_a_lie_hurts_the_liar_alone(server: Server, victim: Session, neighbour: 
             told = {end.result(60) for end in ends}
     assert "internal_error" not in told, told
     assert _plain(victim).status != 500
-    with suppress(AssertionError):
-        victim.execute(command=f"kill -9 {GUEST}", timeout=2)
+    with suppress(AssertionError, OSError):
+        traces.kill_sandbox(server.config, victim.id)
     recovers(victim)
     assert has_lied(victim)
 
@@ -303,7 +299,7 @@ def test_what_is_on_its_disk_hurts_it_alone(server: Server, victim: Session, nei
             if what not in LISTED_NO_MORE:
                 assert replies[0].done()["total"] > 0
             assert replies[-1].done()["stdout"] == "x\n"
-            victim.execute(command=f"kill -9 {GUEST}", timeout=5)
+            traces.kill_sandbox(server.config, victim.id)
             recovers(victim)
     victim.output("rm -rf /var/lib/buntime", timeout=100)
     later = process_of(victim, "echo again")

@@ -15,7 +15,7 @@ import pytest
 
 from tests.acceptance.client import Session
 from tests.acceptance.conftest import Servers
-from tests.acceptance.hostile import others_stay_quick
+from tests.acceptance.hostile import assault_on_the_guest, others_stay_quick
 from tests.acceptance.server import Server
 from tests.acceptance.test_contents import _target, begin, get, member, put, tarball
 from tests.acceptance.test_sleep import GAPS, TICKER
@@ -144,20 +144,21 @@ def transfers(session: Session) -> Iterator[list[socket.socket]]:
 
 
 def test_clients_that_leave_free_what_their_transfers_held(victim: Session) -> None:
-    files = "ls -l /proc/2/fd | grep -c /workspace || true"
+    files = "ls -l /proc/1/fd | grep -c /workspace || true"
     with transfers(victim):
         until(lambda: int(victim.output(files)) >= MANY, "the guest to have opened the files")
     until(lambda: victim.output(files) == "0\n", "the guest to have closed the files")
     assert victim.output("ls") == "f\n"
 
 
-@pytest.mark.parametrize("signal", ["KILL", "STOP"])
+@pytest.mark.parametrize("how", ["end", "stop"])
 def test_a_guest_that_ends_in_the_middle_hurts_its_session_alone(
-    server: Server, victim: Session, neighbour: Session, signal: str
+    server: Server, victim: Session, neighbour: Session, how: str
 ) -> None:
     put(victim, "old", b"old").done()
+    assault = assault_on_the_guest(victim, how)
     with transfers(victim) as opened, others_stay_quick(server, neighbour):
-        victim.execute(command=f"kill -{signal} 2", timeout=2)
+        victim.execute(command=assault, timeout=2)
         until(lambda: victim.execute(command="true").status == 200, "the session to recover")
         with ThreadPoolExecutor(MANY) as pool:
             for one in opened:

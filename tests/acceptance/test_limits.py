@@ -10,6 +10,7 @@ import pytest
 from buntime.sandboxes.kernel.oci import OPEN_FILES
 from tests.acceptance import traces
 from tests.acceptance.client import Client, Session
+from tests.acceptance.hostile import assault_on_the_guest, process_of
 from tests.acceptance.server import Server
 
 pytestmark = pytest.mark.sandbox
@@ -186,11 +187,20 @@ def test_a_session_can_kill_all_its_processes_and_goes_on(server: Server, sessio
     _is_as_new(server, session)
 
 
-@pytest.mark.parametrize("number", ["KILL", "STOP", "TERM"])
-def test_a_session_that_signals_its_guest_is_served_again(server: Server, paid: Client, number: str) -> None:
+def test_signals_of_a_session_do_not_reach_its_guest(session: Session) -> None:
+    process_of(session, "sleep 600")
+    for number in range(1, 65):
+        if number not in (32, 33):  # the C library's own
+            session.output(f"kill -{number} 1")
+    assert session.output("pgrep -x sleep | wc -l") == "1\n"
+    assert session.output("ps -o stat= -p 1").strip().startswith("S")
+
+
+@pytest.mark.parametrize("how", ["end", "stop"])
+def test_a_session_that_assaults_its_guest_is_served_again(server: Server, paid: Client, how: str) -> None:
     session = paid.open()
     session.write("kept", "kept").done()
-    session.execute(command=f"pkill -{number} -f guest.js; sleep 0.1", timeout=5)
+    session.execute(command=assault_on_the_guest(session, how), timeout=5)
     deadline = time.monotonic() + 60
     while (reply := session.read("kept")).status != 200:
         assert time.monotonic() < deadline

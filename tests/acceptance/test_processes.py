@@ -14,6 +14,7 @@ import pytest
 
 from tests.acceptance.client import PATIENCE, Client, Session
 from tests.acceptance.conftest import Servers
+from tests.acceptance.hostile import assault_on_the_guest
 from tests.acceptance.sleeping import EVICTING, ask_to_sleep, deep_sleep, evict, state
 from tests.waiting import until
 
@@ -478,7 +479,7 @@ def test_a_runtime_that_is_killed_from_inside_is_told(session: Session) -> None:
     following = threading.Thread(target=lambda: held.extend(process.follow()), daemon=True)
     following.start()
     until(lambda: held, "the log to be followed")
-    session.execute(command="kill -9 -1; kill -9 1; sleep 60")
+    session.execute(command=assault_on_the_guest(session, "end"))
     session.output("true")
     following.join(PATIENCE)
     if held[-1].name == "error":

@@ -18,7 +18,7 @@ from buntime.stores import store_file
 from tests.acceptance import traces
 from tests.acceptance.client import Client, Session
 from tests.acceptance.conftest import Servers
-from tests.acceptance.hostile import context_of, process_of
+from tests.acceptance.hostile import assault_on_the_guest, context_of, process_of
 from tests.acceptance.server import Server
 from tests.acceptance.sleeping import deep_sleep, number
 from tests.waiting import until
@@ -140,7 +140,7 @@ def test_a_stopped_guest_delays_neither_its_delete_after_a_restart_nor_other_ses
     stopped, beside = client.open(), client.open()
     program = f"sleep 1000{server.config.port}"
     process_of(stopped, program)
-    stopped.output("(sleep 0.1; kill -STOP 2) > /dev/null 2>&1 &")
+    stopped.output(f"(sleep 0.1; {assault_on_the_guest(stopped, 'stop')}) > /dev/null 2>&1 &")
     time.sleep(0.5)
     server.kill()
     server.start()
@@ -247,7 +247,7 @@ def test_the_check_after_the_suite_sees_all_that_a_running_server_has(servers: S
     session.command("exec -a seen-from-the-host sleep 100000 &")
     left = traces.left_behind(server.config)
     assert {line.split()[0] for line in left} == {"process", "interface", "nft", "mount", "loop", "cgroup", "file"}
-    for process in ("seen-from-the-host", "guest.js", "dnsmasq", "nginx", "buntime serve"):
+    for process in ("seen-from-the-host", "/run/guest/guest", "dnsmasq", "nginx", "buntime serve"):
         assert any(process in line for line in left), process
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.client import Client, Session
+from tests.acceptance.hostile import assault_on_the_guest
 from tests.acceptance.server import Server
 from tests.acceptance.sleeping import ask_to_sleep, deep_sleep, state, wake
 from tests.acceptance.test_previews import _see
@@ -119,7 +120,7 @@ def test_services_outlive_the_server_and_are_there_after_the_guest_was_killed(se
     server.kill()
     server.start()
     assert services_of(session)["web"] == before
-    session.execute(command="kill -9 -1")
+    session.execute(command=assault_on_the_guest(session, "end"))
     after = wait_for(session, "web", lambda web: web["pid"] is not None)
     assert (after["state"], after["restarts"], after["processId"] == before["processId"]) == ("running", 0, False)
     assert _see(paid, session).status == 200

@@ -18,6 +18,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from tests.acceptance.client import Client, Session
 from tests.acceptance.conftest import Servers
+from tests.acceptance.hostile import assault_on_the_guest
 from tests.acceptance.sleeping import ask_to_sleep, deep_sleep, state
 from tests.waiting import until
 
@@ -271,7 +272,7 @@ def test_the_end_of_the_runtime_and_of_the_session_are_told(paid: Client) -> Non
     session = paid.open()
     with terminal_user(session) as user:
         user.plain()
-        user.type("kill -9 2\n")  # the guest
+        user.type(assault_on_the_guest(session, "end") + "\n")
         assert user.end() == ({"type": "exit", "exitCode": None, "reason": "runtime_ended"}, 1000)
     session.execute(command="true")  # notices that the guest is gone
     with terminal_user(session) as user:

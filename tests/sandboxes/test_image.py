@@ -25,16 +25,16 @@ from buntime.sandboxes.kernel.image import (
     sources,
 )
 
-BUILD = (
-    "#!/bin/sh\nset -eu\nmkdir -p dist src/boot\ncat src/main.ts > dist/guest.js\ncat src/main.ts > dist/kernel.js\n"
-)
+BUILD = "#!/bin/sh\nset -eu\nmkdir -p dist src/boot\ncat native/main.c > dist/guest\n"
 
 
 @pytest.fixture
 def made_of(tmp_path: Path) -> Sources:
     recipe, guest = tmp_path / "images", tmp_path / "guest"
     (guest / "src").mkdir(parents=True)
-    (guest / "src/main.ts").write_text("// guest 1")
+    (guest / "src/kernel.ts").write_text("")
+    (guest / "native").mkdir()
+    (guest / "native/main.c").write_text("// guest 1")
     (guest / "package.json").write_text("{}")
     (guest / "build").write_text(BUILD)
     (guest / "build").chmod(0o755)
@@ -64,21 +64,21 @@ async def test_the_same_sources_make_one_image_and_are_silent_the_second_time(
     lines: list[str] = []
     assert await ensure_image(images_dir, lines.append, made_of) == first
     assert lines == []
-    assert (first.guest / "guest.js").read_text() == "// guest 1"
+    assert (first.guest / "guest").read_text() == "// guest 1"
 
 
 async def test_a_change_of_the_guest_makes_another_image_and_keeps_the_old(images_dir: Path, made_of: Sources) -> None:
     old = await ensure_image(images_dir, silent, made_of)
-    (made_of.guest / "src/main.ts").write_text("// guest 2")
+    (made_of.guest / "native/main.c").write_text("// guest 2")
     new = await ensure_image(images_dir, silent, made_of)
-    assert (new.guest / "guest.js").read_text() == "// guest 2"
+    assert (new.guest / "guest").read_text() == "// guest 2"
     assert find_image(images_dir, old.id) == old
-    assert (old.guest / "guest.js").read_text() == "// guest 1"
+    assert (old.guest / "guest").read_text() == "// guest 1"
 
 
 async def test_images_of_one_base_share_its_files(images_dir: Path, made_of: Sources) -> None:
     old = await ensure_image(images_dir, silent, made_of)
-    (made_of.guest / "src/main.ts").write_text("// guest 2")
+    (made_of.guest / "native/main.c").write_text("// guest 2")
     new = await ensure_image(images_dir, silent, made_of)
     assert (old.guest / "bun").stat().st_ino == (new.guest / "bun").stat().st_ino
 

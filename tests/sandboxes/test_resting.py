@@ -41,7 +41,8 @@ def guest_of(host: LocalHost, sandbox: Sandbox) -> Path:
     inside = f"/buntime-{host.instance}/{sandbox.id}"
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if "guest.js" in (process / "cmdline").read_text() and inside in (process / "cgroup").read_text():
+            command = (process / "cmdline").read_bytes()
+            if command == b"/run/guest/guest\0" and inside in (process / "cgroup").read_text():
                 return process
         except OSError:
             continue

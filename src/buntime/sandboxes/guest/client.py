@@ -1,6 +1,6 @@
 """Requests to the guest of one sandbox. Answers are checked like user input: the guest may be an impostor.
 
-`guest/PROTOCOL.md` says how they travel, and `guest/src/server.ts` lists them. Every method raises SandboxGone when
+`guest/PROTOCOL.md` says how they travel, and `guest/native/server.c` lists them. Every method raises SandboxGone when
 there is no proper answer. When the guest reports a failure, it raises the matching error of `failures.py`.
 """
 

@@ -1,6 +1,7 @@
 """Contexts of the session, by way of its guest. Implements `inside.Contexts`.
 
-`guest/src/contexts.ts` describes the protocol. Each context has a cgroup, which the launcher knows by the context's id.
+`guest/native/contexts/contexts.c` describes the protocol. Each context has a cgroup, which the launcher knows by
+the context's id.
 """
 
 import asyncio

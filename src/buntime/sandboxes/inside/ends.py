@@ -1,7 +1,7 @@
 """Tells of processes that have ended by themselves, by a signal or at their timeout.
 
-The guest sends ends over one stream, which is open while a process is awaited. `guest/src/ends.ts` describes the
-frames.
+The guest sends ends over one stream, which is open while a process is awaited. `guest/native/processes/ends.c`
+describes the frames.
 
 A file on the host says that a process is awaited. It goes when its end is stored. So a server that takes the sandbox
 over knows of which ends it has to tell, and a guest can tell of no other ones.

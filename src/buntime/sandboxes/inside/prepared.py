@@ -3,9 +3,9 @@
 It is made when the session has been quiet for a moment after a run of code, for the same environment and directory.
 The pool also has one made for the first run of a session (`ahead`).
 Like every run it has its own cgroup. When it is used, the guest checks that it still equals a fresh start
-(`guest/src/prepared.ts`). If it does not, or if there is none, the run starts from a plain spare. So does a run whose
-process ended before it could start the program, because it was killed. It serves one run. A session has none while it
-sleeps, while it is short of memory or CPU time, and when it has not run code for a while.
+(`guest/native/runs/prepared.c`). If it does not, or if there is none, the run starts from a plain spare. So does a run
+whose process ended before it could start the program, because it was killed. It serves one run. A session has none
+while it sleeps, while it is short of memory or CPU time, and when it has not run code for a while.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """Processes of the session, by way of its guest. Implements `inside.Processes`.
 
-`guest/src/processes.ts` describes the protocol. The guest keeps records and logs on the session's volume.
+`guest/native/processes/processes.c` describes the protocol. The guest keeps records and logs on the session's volume.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """Services of the session, by way of its guest. Implements `inside.Services`.
 
-`guest/src/services.ts` describes the protocol.
+`guest/native/processes/services.c` describes the protocol.
 """
 
 from collections.abc import Sequence

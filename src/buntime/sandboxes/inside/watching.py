@@ -1,4 +1,4 @@
-"""Watching files, by way of the guest. `guest/src/watching.ts` describes the frames."""
+"""Watching files, by way of the guest. `guest/native/watching/watching.c` describes the frames."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence

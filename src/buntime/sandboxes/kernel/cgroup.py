@@ -1,12 +1,12 @@
 """The kernel's limits and accounts of a sandbox: what cgroup v1 and v2 have in common.
 
     buntime-<instance>/<sandbox>/          cpu, memory and disk I/O of the whole sandbox, with the guest's share
-                                /guest     init and guest, on v2 alone; on v1 they are in the group above
+                                /guest     the guest, on v2 alone; on v1 they are in the group above
                                 /runs      the session's own limits
                                      /<n>  one run: the processes that it starts are born here and counted here
 
 Memory and pids are limited at `runs`, so a session that uses up its own cannot take the guest with it. Pids are limited
-at each run too, so a run that uses up its own leaves some for the next. The OCI runtime puts init and guest there;
+at each run too, so a run that uses up its own leaves some for the next. The OCI runtime puts the guest there;
 these modules make and remove the rest. All calls are quick file access, except where a docstring says otherwise.
 
 Each group with memory costs the kernel an array over all file systems of the host. So a run's memory is counted from
@@ -25,7 +25,7 @@ from buntime.plan import MB, Limits
 from buntime.sandboxes.kernel.cgroup_tree import field_of, text_of
 
 PERIOD_US = 100_000
-GUEST_CPU = 0.1  # cores that init and guest may use while the session uses all of its own
+GUEST_CPU = 0.1  # cores that the guest may use while the session uses all of its own
 GUEST_MEMORY = 96 * MB
 SOCKET_SHARE = 8  # cgroup v1 counts sockets' memory apart from the session's, up to this part of its limit
 RUN_PIDS = 512  # processes and threads of all runs of a session …

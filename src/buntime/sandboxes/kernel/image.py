@@ -49,7 +49,7 @@ class Image:
 
     @property
     def guest(self) -> Path:
-        """A sandbox sees it at /run/guest: bun, init, sh, ld.so, lib/, guest.js, part-*.js, kernel.js."""
+        """A sandbox sees it at /run/guest: guest, sh, ld.so, lib/, kernel.js, boot/, bun."""
         return self.path / GUEST_DIR
 
 
@@ -75,7 +75,9 @@ def base_id(made_of: Sources) -> str:
 def image_id(made_of: Sources) -> str:
     """The name of the image of these sources. The same sources have the same name."""
     guest = made_of.guest
-    files = [guest / "build", guest / "package.json", *(guest / "src").rglob("*")]
+    rooms = (path for path in (guest / "native").iterdir() if path.name not in ("build", "tests"))
+    native = (path for room in rooms for path in (room, *room.rglob("*")))
+    files = [guest / "build", guest / "package.json", *native, *(guest / "src").rglob("*")]
     return "img-" + _digest(guest, files, base_id(made_of))
 
 
@@ -227,13 +229,19 @@ async def _bun(work: Path, recipe: Path) -> Path:
 async def _make_image(image: Path, base: Path, guest: Path) -> None:
     async with _making(image) as work:
         root, build = work / "root", work / "guest"
+        own = root / GUEST_DIR
         await _run(["cp", "-al", str(base), str(root)], "Linking the image's base")
-        shutil.copytree(guest, build, ignore=shutil.ignore_patterns("node_modules", "dist"))
-        bun = root / GUEST_DIR / "bun"
-        await _run([str(build / "build")], "Building the guest", cwd=build, env=os.environ | {"BUN": str(bun)})
-        for bundle in (build / "dist").glob("*.js"):
-            shutil.copy(bundle, root / GUEST_DIR / bundle.name)
-        shutil.copytree(build / "src/boot", root / GUEST_DIR / "boot")
+        shutil.copytree(guest, build, ignore=_made_by_others)
+        env = os.environ | {"BUN": str(own / "bun"), "ROOT": str(root)}
+        await _run([str(build / "build")], "Building the guest", cwd=build, env=env)
+        for made in (build / "dist").iterdir():
+            shutil.copy(made, own / made.name)
+        shutil.copytree(build / "src/boot", own / "boot")
+
+
+def _made_by_others(directory: str, names: list[str]) -> set[str]:
+    """What a checkout has that is not source."""
+    return {"node_modules", "dist"} | ({"build"} if Path(directory).name == "native" else set())
 
 
 async def _run(

@@ -70,18 +70,8 @@ class Place:
         return self.bundle / "pid"
 
 
+SHELL = ["/run/guest/ld.so", "--library-path", "/run/guest/lib", "/run/guest/sh"]  # works without a /usr
 HYBRID_CGROUP = Path("/sys/fs/cgroup/unified")  # crun refuses a v1 machine with an empty v2 hierarchy beside it
-
-# Only for the guest, whose work is small: it saves a tenth of a sandbox's memory. Runs do not inherit it.
-SMALL_GUEST = (
-    "BUN_JSC_forceMiniVMMode=1",
-    "BUN_JSC_useConcurrentJIT=0",
-    "BUN_JSC_useDFGJIT=0",
-    "BUN_JSC_numberOfGCMarkers=1",
-    "MIMALLOC_PURGE_DELAY=0",
-    "BUN_GC_TIMER_INTERVAL=60000",  # ms; the default second keeps a quarter of a core busy in a thousand idle guests
-    "BUN_FEATURE_FLAG_DISABLE_ASYNC_TRANSPILER=1",  # else each part that it loads starts threads, which stay
-)
 
 
 def spec(place: Place, user_namespace: str, seccomp: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,21 +95,20 @@ def spec(place: Place, user_namespace: str, seccomp: Mapping[str, Any]) -> dict[
 
 
 def _process(place: Place) -> dict[str, Any]:
-    """Init and the guest."""
+    """The guest, which is init too."""
     return {
         "user": {"uid": 0, "gid": 0},
         "cwd": "/",
         "noNewPrivileges": True,
         "oomScoreAdj": 300,  # when the host runs out of memory, sessions end before what serves them
-        "args": ["/run/guest/init", "--", *_guest("bun", "--smol", "/run/guest/guest.js")],
+        "args": ["/run/guest/guest"],
         "env": [
             f"GUEST_ADDRESS={place.address}",
             f"GUEST_PORT={GUEST_PORT}",
             f"GUEST_SECRET={place.secret}",
-            f"GUEST_SHELL={json.dumps(_guest('sh'))}",
+            f"GUEST_SHELL={json.dumps(SHELL)}",
             "PATH=/usr/local/bin:/usr/bin:/bin",
             "HOME=/root",
-            *SMALL_GUEST,
         ],
         "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), CAPABILITIES),
         "rlimits": [
@@ -132,11 +121,6 @@ def _process(place: Place) -> dict[str, Any]:
 def _most_files() -> int:
     """To exceed the server's own limit, the container's user namespace would need a capability that it lacks."""
     return min(OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
-
-
-def _guest(program: str, *arguments: str) -> list[str]:
-    """A program in the guest's directory, run by the loader and libraries there."""
-    return ["/run/guest/ld.so", "--library-path", "/run/guest/lib", f"/run/guest/{program}", *arguments]
 
 
 def _mounts(place: Place) -> list[dict[str, Any]]:
