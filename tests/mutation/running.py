@@ -14,6 +14,8 @@ from pathlib import Path
 
 from tests.mutation.scratch import Scratch
 
+NATIVE = Path(__file__).resolve().parents[2] / "guest/native/build/guest"  # scripts/mutants makes it
+
 SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER: orphans of a test become children of this process
 STARTING_SECONDS = 90.0  # until pytest runs its first test, and between two tests
 HUNG = "(no end)"
@@ -87,7 +89,7 @@ def run_bun(scratch: Scratch, bun: str, seconds: float, *options: str) -> list[s
     temporary = scratch.memory / "b"
     temporary.mkdir(exist_ok=True)
     environment = scratch.environment | {"PATH": f"{Path(bun).parent}:{os.environ['PATH']}", "NO_COLOR": "1"}
-    environment["TMPDIR"] = str(temporary)
+    environment |= {"TMPDIR": str(temporary), "GUEST_PROGRAM": str(NATIVE)}
     command = [bun, "test", "--timeout", "60000", *options]
     try:
         process = _started(command, scratch.root / "guest", environment, output)
