@@ -44,6 +44,12 @@ def assault_on_the_guest(session: Session, how: str) -> str:
     return f"exec python3 /root/taking.py {how}"
 
 
+def stop_the_guest(session: Session) -> None:
+    """By a program that goes on in the background."""
+    session.output(f"({assault_on_the_guest(session, 'stop')}) > /dev/null 2>&1 &")
+    time.sleep(1)
+
+
 def has_lied(session: Session) -> bool:
     """Whether `liar.py` was asked what it lies about, since it took the guest's place."""
     return "lies\n" in session.text("/root/taking.log")

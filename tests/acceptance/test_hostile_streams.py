@@ -26,6 +26,7 @@ from tests.acceptance.hostile import (
     others_stay_quick,
     process_of,
     recovers,
+    stop_the_guest,
     take_the_guests_place,
     until_exited,
 )
@@ -115,9 +116,10 @@ def test_a_guest_that_ends_or_stops_ends_its_sessions_streams_in_words(
         opened = Open(victim, stack)
         assault = assault_on_the_guest(victim, how)
         with others_stay_quick(server, neighbour):
-            reply = victim.execute(command=assault, timeout=2)
             if how == "end":
-                reply.refused(409, "invalid_state")
+                victim.execute(command=assault, timeout=2).refused(409, "invalid_state")
+            else:
+                stop_the_guest(victim)
             recovers(victim)
             opened.have_ended_in_words()
     recovers(victim)

@@ -15,7 +15,7 @@ import pytest
 
 from tests.acceptance.client import Session
 from tests.acceptance.conftest import Servers
-from tests.acceptance.hostile import assault_on_the_guest, others_stay_quick
+from tests.acceptance.hostile import assault_on_the_guest, others_stay_quick, stop_the_guest
 from tests.acceptance.server import Server
 from tests.acceptance.test_contents import _target, begin, get, member, put, tarball
 from tests.acceptance.test_sleep import GAPS, TICKER
@@ -158,7 +158,10 @@ def test_a_guest_that_ends_in_the_middle_hurts_its_session_alone(
     put(victim, "old", b"old").done()
     assault = assault_on_the_guest(victim, how)
     with transfers(victim) as opened, others_stay_quick(server, neighbour):
-        victim.execute(command=assault, timeout=2)
+        if how == "end":
+            victim.execute(command=assault, timeout=2)
+        else:
+            stop_the_guest(victim)
         until(lambda: victim.execute(command="true").status == 200, "the session to recover")
         with ThreadPoolExecutor(MANY) as pool:
             for one in opened:

@@ -18,7 +18,7 @@ from buntime.stores import store_file
 from tests.acceptance import traces
 from tests.acceptance.client import Client, Session
 from tests.acceptance.conftest import Servers
-from tests.acceptance.hostile import assault_on_the_guest, context_of, process_of
+from tests.acceptance.hostile import context_of, process_of, stop_the_guest
 from tests.acceptance.server import Server
 from tests.acceptance.sleeping import deep_sleep, number
 from tests.waiting import until
@@ -140,8 +140,7 @@ def test_a_stopped_guest_delays_neither_its_delete_after_a_restart_nor_other_ses
     stopped, beside = client.open(), client.open()
     program = f"sleep 1000{server.config.port}"
     process_of(stopped, program)
-    stopped.output(f"(sleep 0.1; {assault_on_the_guest(stopped, 'stop')}) > /dev/null 2>&1 &")
-    time.sleep(0.5)
+    stop_the_guest(stopped)
     server.kill()
     server.start()
     process_of(beside, "sleep 1")

@@ -143,7 +143,7 @@ def session_processes(config: Config, sandbox: str) -> list[int]:
 
 
 def all_processes(config: Config, sandbox: str) -> list[int]:
-    """Returns the host's pids of all processes in a sandbox: init, the guest, and the session's own."""
+    """Returns the host's pids of all processes in a sandbox: the guest and the session's own."""
     return [pid for pid, groups in _cgroups_of_processes() if f"-{config.instance}/{sandbox}" in groups]
 
 

@@ -183,7 +183,7 @@ def test_sandboxes_are_outside_of_the_services_cgroup(service: Service, session:
     assert Path(f"/proc/{service.main_pid()}/cgroup").read_text() == "0::/system.slice/buntime.service\n"
     processes = traces.all_processes(service.config, traces.sandbox_of(service.config, session.id))
     groups = [Path(f"/proc/{pid}/cgroup").read_text() for pid in processes]
-    assert len(groups) >= 3  # init, guest, and what runs in the background
+    assert len(groups) >= 2  # the guest, and what runs in the background
     assert all(group.startswith(f"0::/buntime-{service.config.instance}/") for group in groups), groups
 
 

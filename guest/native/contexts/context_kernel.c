@@ -191,10 +191,11 @@ void kernel_run(struct kernel *kernel, struct asked *asked, struct bytes *frame,
   struct running *running = memory(sizeof *running);
   running->mark = mark_now();
   running->outbox = outbox_begin(asked, live, has_room, running);
-  running->kernel = kernel;
   kernel->running = running;
   context_stream_into(&kernel->streams[0], running->outbox, max_output);
   context_stream_into(&kernel->streams[1], running->outbox, max_output);
+  running->kernel = kernel; /* not before: what comes now would overtake what was kept */
+  advance_readers(kernel);
   line_send(&kernel->caller, frame);
 }
 

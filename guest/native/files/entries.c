@@ -86,7 +86,13 @@ static int compare_characters(const char *one, size_t one_length, const char *ot
 
 static int compare_odd(const void *first, const void *second) {
   const char *one = (*(struct entry *const *)first)->path, *other = (*(struct entry *const *)second)->path;
-  size_t one_left = strlen(one), other_left = strlen(other);
+  size_t one_left = strlen(one), other_left = strlen(other), same = 0, back = 0;
+  while (same < one_left && same < other_left && one[same] == other[same]) same++;
+  /* A character may have begun before the first byte that differs. */
+  while (back < 3 && back < same && ((uint8_t)one[same - back] & 0xc0) == 0x80) back++;
+  while (back < 3 && back < same && ((uint8_t)other[same - back] & 0xc0) == 0x80) back++;
+  one += same - back, one_left -= same - back;
+  other += same - back, other_left -= same - back;
   while (one_left > 0 && other_left > 0) {
     size_t length = utf8_length((const uint8_t *)one, one_left);
     size_t other_length = utf8_length((const uint8_t *)other, other_left);

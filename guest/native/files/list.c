@@ -44,12 +44,13 @@ static void work(struct later *later);
 
 static bool enters(void *self, const struct found *found) { return ((struct listing *)self)->recursive; }
 
-/* Units of UTF-16. */
+/* Units of UTF-16. A byte that belongs to no character counts as one. */
 static int64_t characters_in(const char *path) {
   int64_t count = 0;
-  for (const char *at = path; *at != 0; at++) {
-    uint8_t byte = (uint8_t)*at;
-    if ((byte & 0xc0) != 0x80) count += byte >= 0xf0 ? 2 : 1;
+  for (size_t at = 0, size = strlen(path); at < size;) {
+    size_t length = utf8_length((const uint8_t *)path + at, size - at);
+    count += length == 4 ? 2 : 1;
+    at += length > 0 ? length : 1;
   }
   return count;
 }

@@ -175,11 +175,22 @@ static bool try_write(struct log *log, const uint8_t *entry, size_t size) {
   return false;
 }
 
+/* A disk that is full may still have room for names: each attempt would leave an empty file. */
+static void forget_empty_segment(struct log *log) {
+  struct segment *last = last_segment(log);
+  if (last == NULL || last->size > 0) return;
+  char *path = log_path(log, last);
+  unlink(path);
+  free(path);
+  log->count--;
+}
+
 static bool write_entry(struct log *log, const uint8_t *entry, size_t size) {
   if (log->not_before > 0 && now() < log->not_before) return false;
   log->not_before = 0;
   if (try_write(log, entry, size)) return true;
   log_close(log); /* later output goes into a new segment, after a gap */
+  forget_empty_segment(log);
   log->not_before = now() + PAUSE;
   return false;
 }

@@ -90,6 +90,7 @@ static void post_attach(struct asked *asked) {
 
 /* A request for input, with the beginning of a frame whose rest has not come. It is freed by its answer. */
 struct following {
+  const char *id, *attachment; /* the request's */
   struct bytes rest;
 };
 
@@ -128,8 +129,8 @@ static ssize_t act_on_all(struct terminal *terminal, const char *name, const uin
 /* Takes a part of the body. False: the request is to be answered, with the failure if that has an error. */
 static bool take_part(struct asked *asked, const uint8_t *part, size_t size, struct failure *failure) {
   struct following *following = asked_self(asked);
-  struct terminal *terminal = terminal_find(asked_text(asked, "id"));
-  const char *name = attachment_in(asked);
+  struct terminal *terminal = terminal_find(following->id);
+  const char *name = following->attachment;
   if (terminal == NULL || !terminal_has(terminal, name)) return false;
   struct bytes *rest = &following->rest;
   bool has_rest = rest->size > 0;
@@ -171,7 +172,10 @@ static void follow(struct asked *asked) {
 
 static void post_input(struct asked *asked) {
   if (find(asked) == NULL) return;
-  asked_keep(asked, memory(sizeof(struct following)));
+  struct following *following = memory(sizeof *following);
+  following->id = asked_text(asked, "id");
+  following->attachment = attachment_in(asked);
+  asked_keep(asked, following);
   follow(asked);
 }
 

@@ -207,10 +207,8 @@ void directories_move(struct directories *directories, struct directory *directo
   }
   struct directory *there = directories_child(directories, parent, name);
   if (there == directory) return;
-  directory_hold(directory);
+  move(directories, directory, parent, name); /* first: it may be in the one that is dropped */
   if (there != NULL) directories_drop(directories, there);
-  if (directory->is_watched) move(directories, directory, parent, name);
-  directory_release(directory);
 }
 
 /* The innermost directory that is reached from `top` by first children. */

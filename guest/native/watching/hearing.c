@@ -123,6 +123,11 @@ static struct leaving **bucket_of(struct watching *watching, uint32_t cookie) {
 
 static void leaving_add(struct watching *watching, struct directory *directory, const struct notice *notice,
                         bool is_directory) {
+  if (watching->leaving.count >= MOST_LEAVING) {
+    watching->is_lost = true; /* more than can be told anyway */
+    return;
+  }
+  watching->leaving.count++;
   struct leaving *leaving = memory(sizeof *leaving);
   struct leaving **bucket = bucket_of(watching, notice->cookie);
   *leaving = (struct leaving){
@@ -145,6 +150,7 @@ static struct leaving *leaving_take(struct watching *watching, uint32_t cookie) 
   struct leaving *found = *at;
   if (found == NULL) return NULL;
   *at = found->next_by_cookie;
+  watching->leaving.count--;
   if (found->next == NULL) watching->leaving.last = found->previous;
   else found->next->previous = found->previous;
   if (found->previous == NULL) watching->leaving.first = found->next;

@@ -26,7 +26,8 @@
 static const double GATHER = 25;        /* ms: changes within this time are reported together */
 static const double PARTNER = 10;       /* ms to wait for the second half of a rename */
 static const double LONGEST_TURN = 500; /* ms after which known changes are reported */
-static const double RECOVERY = 200;     /* ms between losing events and scanning everything again */
+static const double LONGEST_RECOVERY = 10000;
+static const double RECOVERY = 200; /* ms between losing events and scanning everything again */
 
 /* --- Scans --- */
 
@@ -170,6 +171,7 @@ static void partners_had_time(struct timer *timer) { begin_turn(MEMBER(timer, st
 
 static void end_turn(struct watching *watching) {
   watching_settle(watching);
+  watching->recovery = 0;
   watching->is_busy = false;
   watching_tell(watching);
   if (watching->is_over) return;
@@ -200,10 +202,19 @@ static void begin_again(struct timer *timer) {
   later_begin(&watching->work, work);
 }
 
+/* The host is told when all is watched again. If that does not succeed at once, it is told before: what makes a tree
+ * impossible to watch, as a mount of it in itself, may stay. */
 static bool recover(struct watching *watching) {
+  bool is_again = watching->recovery > 0;
+  double wait = is_again ? watching->recovery : RECOVERY;
+  watching->recovery = 2 * wait < LONGEST_RECOVERY ? 2 * wait : LONGEST_RECOVERY;
   watching->is_lost = false;
   watching->phase = WATCHING_RECOVERS;
-  timer_begin(&watching->timer, RECOVERY, begin_again);
+  untold_overflow(&watching->untold);
+  watching->is_busy = !is_again;
+  watching_tell(watching);
+  watching->is_busy = true;
+  if (!watching->is_over) timer_begin(&watching->timer, wait, begin_again);
   return false;
 }
 
@@ -286,9 +297,9 @@ static void watch_files(struct asked *asked) {
   }
   bool has_left = asked_is_gone(asked);
   watching->outbox = outbox_begin(asked, true, has_room, watching);
-  outbox_on_gone(watching->outbox, host_has_left, watching);
   watching_scan(watching, watching->directories.root, false);
   later_begin(&watching->work, work);
+  outbox_on_gone(watching->outbox, host_has_left, watching);
   if (has_left) host_has_left(watching);
   else push(watching, 'w');
 }

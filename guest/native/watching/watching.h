@@ -22,7 +22,7 @@ struct leaving {
   struct leaving *next, *previous, *next_by_cookie;
 };
 
-enum { LEAVING_BUCKETS = 64 };
+enum { LEAVING_BUCKETS = 256, MOST_LEAVING = 5000 };
 
 struct watching {
   char *at;   /* the directory that is watched */
@@ -47,6 +47,7 @@ struct watching {
 
   struct {
     struct leaving *first, *last;
+    size_t count;
     struct leaving *by_cookie[LEAVING_BUCKETS];
   } leaving;
   /* Directories that were created and could not be entered, because they were renamed before the notice of it was
@@ -56,6 +57,7 @@ struct watching {
     size_t count, room;
   } missed;
 
+  double recovery; /* ms until it starts over once more */
   struct untold untold;
   bool told_unwatched;
   char *unwatched; /* path of a directory, to be told, or NULL */

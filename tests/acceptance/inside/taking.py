@@ -1,7 +1,7 @@
 """Takes the guest's place, as any program that runs as root in a session can. The liars beside this file import it.
 
     python3 taking.py end      ends the guest, and with it the sandbox
-    python3 taking.py stop     keeps it from running for a minute
+    python3 taking.py stop     keeps it from running for ten minutes, or as long as this program lives
 
 It takes over the guest's listening socket, stops the guest, and speaks the link of guest/PROTOCOL.md. It keeps to the
 rules of credit, so that the server reads what it says.
@@ -164,4 +164,4 @@ if __name__ == "__main__":
         end_the_guest()
     else:
         stop_the_guest()
-    time.sleep(60)
+    time.sleep(600)
