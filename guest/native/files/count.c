@@ -8,7 +8,8 @@
 
 enum {
   MOST_COUNTED = 100000,
-  OWN_ENTRIES = 2, /* of each directory: itself and the one above */
+  MOST_VISITED = MOST_COUNTED + 1000, /* so that the most can be told where there are few directories */
+  OWN_ENTRIES = 2,                    /* of each directory: itself and the one above */
 };
 
 /* A count under way. It frees itself after `then`. */
@@ -24,7 +25,7 @@ struct count {
 static void finish(struct count *count) {
   void (*then)(void *, long) = count->then;
   void *self = count->self;
-  long files = count->files < MOST_COUNTED ? count->files : MOST_COUNTED;
+  long files = count->files;
   walk_end(count->walk);
   free(count);
   then(self, files);
@@ -33,7 +34,7 @@ static void finish(struct count *count) {
 static void work(struct later *later) {
   struct count *count = MEMBER(later, struct count, later);
   pace_rested(&count->pace);
-  while (count->visited < MOST_COUNTED) {
+  while (count->visited < MOST_VISITED && count->files < MOST_COUNTED) {
     struct found found;
     struct failure failure;
     enum walked walked = walk_next(count->walk, &found, &failure);

@@ -79,7 +79,7 @@ static char *read_link(const char *at) {
   char to[PATH_MAX];
   ssize_t size = readlink(at, to, sizeof to);
   if (size < 0) return NULL;
-  if (to[0] == '/') return copy_bytes(to, (size_t)size);
+  if (size > 0 && to[0] == '/') return copy_bytes(to, (size_t)size);
   char *name = copy_bytes(to, (size_t)size), *directory = above(at), *whole = inside(directory, name);
   free(name);
   free(directory);

@@ -58,8 +58,10 @@ static bool parse_spec(const struct json *file, struct spec *spec, struct failur
 static bool parse_files(const struct json *files, struct specs *specs, struct failure *failure) {
   if (!json_is(files, JSON_ARRAY)) return fail_form(failure);
   specs->items = memory(files->count * sizeof *specs->items);
-  for (; specs->count < files->count; specs->count++)
-    if (!parse_spec(&files->items[specs->count], &specs->items[specs->count], failure)) return false;
+  for (size_t at = 0; at < files->count; at++) {
+    specs->count = at + 1; /* also one that is wrong may have a path to be freed */
+    if (!parse_spec(&files->items[at], &specs->items[at], failure)) return false;
+  }
   return true;
 }
 
