@@ -8,10 +8,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "ARCHITECTURE.md").read_text()
 SOURCE = ROOT / "src" / "buntime"
-PLACES = [*SOURCE.rglob("*"), *(ROOT / "guest").glob("src/**/*"), *ROOT.glob("*/*")]
+PLACES = [*SOURCE.rglob("*"), *(ROOT / "guest").glob("[ns]*/**/*"), *ROOT.glob("*/*")]
 
 
-@pytest.mark.parametrize("name", sorted(set(re.findall(r"`([\w/.-]+\.(?:py|ts|lua|nft))`", PAGE))))
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`([\w/.-]+\.(?:py|ts|c|lua|nft))`", PAGE))))
 def test_every_file_that_the_page_names_exists(name: str) -> None:
     assert any(str(place).endswith(f"/{name}") for place in PLACES)
 
