@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -71,6 +72,14 @@ static void guard_descriptors(void) {
   close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC);
 }
 
+/* The guest and all programs of the session may open as many files as the host allows. */
+static void raise_open_files(void) {
+  struct rlimit files;
+  if (getrlimit(RLIMIT_NOFILE, &files) != 0) return;
+  files.rlim_cur = files.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &files);
+}
+
 int main(void) {
   /* Memory goes back to the system at once: thousands of guests are idle, and few are busy. */
   mallopt(M_MMAP_THRESHOLD, 64 << 10);
@@ -81,6 +90,7 @@ int main(void) {
   signal(SIGPIPE, SIG_IGN);
   signal(SIGXFSZ, SIG_IGN); /* the limit of a file's size fails with EFBIG instead */
   guard_descriptors();
+  raise_open_files();
   umask(022);
   if (chdir("/") != 0) refuse("there is no root directory");
   read_settings();

@@ -99,6 +99,7 @@ def test_the_host_has_terminals_and_open_files_for_all_sessions_together(server:
     assert int(Path("/proc/sys/kernel/threads-max").read_text()) >= sessions * 512
     limit = int(session.output("ulimit -Hn"))
     assert limit == min(OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    assert int(session.output("ulimit -Sn")) == limit
 
 
 def test_no_file_of_the_host_is_open_in_a_sandbox(server: Server, paid: Client) -> None:
