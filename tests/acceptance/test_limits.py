@@ -188,11 +188,11 @@ def test_a_session_can_kill_all_its_processes_and_goes_on(server: Server, sessio
 
 
 def test_signals_of_a_session_do_not_reach_its_guest(session: Session) -> None:
-    process_of(session, "sleep 600")
+    process_of(session, "exec sleep 613")
     for number in range(1, 65):
         if number not in (32, 33):  # the C library's own
             session.output(f"kill -{number} 1")
-    assert session.output("pgrep -x sleep | wc -l") == "1\n"
+    assert session.output("pgrep -fx 'sleep 613' | wc -l") == "1\n"
     assert session.output("ps -o stat= -p 1").strip().startswith("S")
 
 
