@@ -193,7 +193,7 @@ def test_signals_of_a_session_do_not_reach_its_guest(session: Session) -> None:
         if number not in (32, 33):  # the C library's own
             session.output(f"kill -{number} 1")
     assert session.output("pgrep -fx 'sleep 613' | wc -l") == "1\n"
-    assert session.output("ps -o stat= -p 1").strip().startswith("S")
+    assert session.output("ps -o stat= -p 1").strip()[0] in "SRD"  # it is not stopped
 
 
 @pytest.mark.parametrize("how", ["end", "stop"])
