@@ -54,7 +54,7 @@ def test_the_commands_that_change_a_plan_make_a_file_that_the_server_takes(tmp_p
 
 
 def test_the_sizes_of_the_production_page_follow_from_its_formula() -> None:
-    memory, system, reserve, parked, ran, own = 16 * 1024, 1024, Config().memory_reserve_mb, 9.1, 5.7, 96
+    memory, system, reserve, parked, ran, own = 16 * 1024, 1024, Config().memory_reserve_mb, 5.7, 4.1, 96
     pool = default_pool_size(memory << 20)
     assert f"the default pool of {pool}:" in " ".join(PRODUCTION.split())
     room = memory - system - reserve - pool * parked
