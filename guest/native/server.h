@@ -1,4 +1,4 @@
-/* What the guest answers (server.ts). */
+/* What the guest answers. */
 
 #pragma once
 

@@ -1,4 +1,4 @@
-/* Bodies that go straight between the edge and the guest, past the server (PROTOCOL.md, bodies.ts).
+/* Bodies that go straight between the edge and the guest, past the server (PROTOCOL.md).
  *
  * A ticket opens one connection of the edge. Each object here frees itself: what calls of it a user may still make is
  * said at each function. */

@@ -6,6 +6,7 @@
 
 #include "context_records.h"
 #include "failure.h"
+#include "uuid.h"
 
 /* Who expects a call. */
 struct caller {

@@ -4,6 +4,7 @@
 #include "asked.h"
 #include "cut_text.h"
 #include "loop.h"
+#include "uuid.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -29,18 +30,6 @@ bool is_context_id(const char *text, size_t size) {
   for (size_t at = 4; at < size; at++)
     if (!(text[at] >= 'a' && text[at] <= 'z') && !(text[at] >= '0' && text[at] <= '9')) return false;
   return true;
-}
-
-void make_uuid(char into[UUID + 1]) {
-  uint8_t bytes[16] = {0};
-  ssize_t got = getrandom(bytes, sizeof bytes, 0);
-  if (got != sizeof bytes) abort(); /* the kernel always has that much: a secret must not be guessed */
-  bytes[6] = (bytes[6] & 0x0f) | 0x40;
-  bytes[8] = (bytes[8] & 0x3f) | 0x80;
-  for (size_t at = 0, to = 0; at < sizeof bytes; at++, to += 2) {
-    if (at == 4 || at == 6 || at == 8 || at == 10) into[to++] = '-';
-    snprintf(into + to, 3, "%02x", bytes[at]);
-  }
 }
 
 /* --- Those in memory --- */

@@ -35,6 +35,3 @@ void context_records_keep_lost(size_t most);
 
 void context_record_put(const struct context_record *record, struct bytes *into); /* as JSON */
 void context_records_put(struct bytes *into);                                     /* an array of all, oldest first */
-
-enum { UUID = 36 };
-void make_uuid(char into[UUID + 1]); /* a random one */

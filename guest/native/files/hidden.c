@@ -4,6 +4,7 @@
 
 #include "hidden.h"
 #include "names.h"
+#include "uuid.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -89,9 +90,9 @@ static int digit(char character) {
 static bool parse(const char *name, struct number *into) {
   if (strncmp(name, PREFIX, PREFIX_SIZE) != 0) return false;
   const char *text = name + PREFIX_SIZE;
-  if (strnlen(text, UUID_SIZE + 1) != UUID_SIZE) return false;
+  if (strnlen(text, UUID + 1) != UUID) return false;
   struct number number = {0};
-  for (int at = 0; at < UUID_SIZE; at++) {
+  for (int at = 0; at < UUID; at++) {
     if (at == 8 || at == 13 || at == 18 || at == 23) {
       if (text[at] != '-') return false;
       continue;

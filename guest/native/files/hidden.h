@@ -1,4 +1,4 @@
-/* Names under which a write is prepared beside its target (hidden.ts). No listing and no watch shows them. */
+/* Names under which a write is prepared beside its target. No listing and no watch shows them. */
 
 #pragma once
 

@@ -26,27 +26,6 @@ char *inside(const char *directory, const char *name) {
 
 bool starts_with(const char *path, const char *text) { return strncmp(path, text, strlen(text)) == 0; }
 
-void random_bytes(void *into, size_t size) {
-  for (size_t have = 0; have < size;) {
-    ssize_t count = getrandom((uint8_t *)into + have, size - have, 0);
-    if (count > 0) have += (size_t)count;
-    else if (errno != EINTR) abort(); /* the kernel always has some */
-  }
-}
-
-char *new_uuid(void) {
-  uint8_t id[16];
-  random_bytes(id, sizeof id);
-  id[6] = (uint8_t)((id[6] & 0x0f) | 0x40);
-  id[8] = (uint8_t)((id[8] & 0x3f) | 0x80);
-  struct bytes text = {0};
-  for (size_t at = 0; at < sizeof id; at++) {
-    if (at == 4 || at == 6 || at == 8 || at == 10) bytes_byte(&text, '-');
-    bytes_format(&text, "%02x", id[at]);
-  }
-  return bytes_string(&text);
-}
-
 bool fail_call(struct failure *failure, int error, const char *call, const char *path) {
   char text[128];
   snprintf(text, sizeof text, "%s", strerrordesc_np(error) != NULL ? strerrordesc_np(error) : "unknown error");

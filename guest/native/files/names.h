@@ -1,4 +1,4 @@
-/* Paths of any bytes, identifiers, and failures of calls on files. */
+/* Paths of any bytes, and failures of calls on files. */
 
 #pragma once
 
@@ -12,11 +12,6 @@ const char *name_of(const char *path);
 /* `name` in the directory. To be freed. */
 char *inside(const char *directory, const char *name);
 bool starts_with(const char *path, const char *text);
-
-/* A UUID of random digits. To be freed. */
-#define UUID_SIZE 36
-char *new_uuid(void);
-void random_bytes(void *into, size_t size);
 
 /* Fails with `error`, which this call gave for the path (NULL: for no path). */
 bool fail_call(struct failure *failure, int error, const char *call, const char *path);

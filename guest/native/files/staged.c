@@ -5,6 +5,7 @@
 #include "staged.h"
 #include "hidden.h"
 #include "names.h"
+#include "uuid.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>

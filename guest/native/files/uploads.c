@@ -8,6 +8,7 @@
 #include "loop.h"
 #include "names.h"
 #include "places.h"
+#include "uuid.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>

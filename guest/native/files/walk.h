@@ -1,5 +1,5 @@
 /* Walks directories without following links, holding no more than one directory open for each level that it needs, and
- * in pieces, so that other work gets its turns (walk.ts, pace.ts). */
+ * in pieces, so that other work gets its turns. */
 
 #pragma once
 
@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 
 enum kind { KIND_FILE, KIND_DIRECTORY, KIND_SYMLINK, KIND_OTHER };
-const char *kind_name(enum kind kind); /* as walk.ts names them */
+const char *kind_name(enum kind kind); /* "file", "directory", "symlink", "other" */
 enum kind kind_of_mode(mode_t mode);
 
 struct found {
@@ -25,15 +25,16 @@ enum walked { WALK_FOUND, WALK_END, WALK_FAILED };
 struct walk *walk_begin(const char *root, bool (*enters)(void *self, const struct found *found), void *self);
 /* The same, into all directories, which come after what is in them. */
 struct walk *walk_begin_inside_first(const char *root);
-/* The next one, valid until the next call. WALK_FAILED: what walk.ts raises, with errno in failure->error. */
+/* The next one, valid until the next call. WALK_FAILED: why the root cannot be opened, as an errno in failure->error.
+ */
 enum walked walk_next(struct walk *walk, struct found *found, struct failure *failure);
 void walk_end(struct walk *walk);
 
-/* Whether the walk has used its turn (pace.ts): then return to the loop (struct later), and call pace_rested. */
+/* Whether the walk has used its turn: then return to the loop (struct later), and call pace_rested. */
 struct pace {
   double since;
   double turn;
 };
-void pace_begin(struct pace *pace, double turn); /* ms; 0: that of pace.ts */
+void pace_begin(struct pace *pace, double turn); /* ms; 0: 5 */
 bool pace_is_due(const struct pace *pace);
 void pace_rested(struct pace *pace);

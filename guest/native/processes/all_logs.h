@@ -1,4 +1,4 @@
-/* All logs: those that are open, those of ended processes, and the limit of all together (Processes of processes.ts).
+/* All logs: those that are open, those of ended processes, and the limit of all together.
  */
 
 #pragma once

@@ -1,4 +1,4 @@
-/* Processes that run, or whose output is still open (Processes of processes.ts). */
+/* Processes that run, or whose output is still open. */
 
 #pragma once
 

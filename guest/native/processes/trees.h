@@ -1,4 +1,4 @@
-/* The processes that belong together, by the cgroup that the host has given them (trees.ts). */
+/* The processes that belong together, by the cgroup that the host has given them. */
 
 #pragma once
 

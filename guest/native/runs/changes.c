@@ -9,6 +9,7 @@
 #include "names.h"
 #include "runs.h"
 #include "walk.h"
+#include "uuid.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>

@@ -1,4 +1,4 @@
-/* What runs in shells and in prepared processes share (run.ts). */
+/* What runs in shells and in prepared processes share. */
 
 #pragma once
 

@@ -1,4 +1,4 @@
-/* Standard input that arrives in pieces while the run is under way (feeds.ts). */
+/* Standard input that arrives in pieces while the run is under way. */
 
 #pragma once
 

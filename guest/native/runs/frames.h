@@ -1,5 +1,5 @@
 /* The frames of an answer that streams: one byte of type, the payload's length in four bytes, the payload. And the
- * outbox, in which they wait for the host (outbox.ts). */
+ * outbox, in which they wait for the host. */
 
 #pragma once
 

@@ -1,4 +1,4 @@
-/* Parked shells, each ready to become the program of one run (spares.ts), and the script that does it (script.ts). */
+/* Parked shells, each ready to become the program of one run, and the script that does it. */
 
 #pragma once
 
@@ -43,13 +43,13 @@ struct program {
 
 /* What `script` and `text` pipes get. Fails with EINVAL and E2BIG. */
 bool script_of(const struct program *program, struct bytes *script, struct bytes *text, struct failure *failure);
-/* startOf of script.ts. `argv`: `count` strings, 0: prints that there is no shell. `kept`: descriptors that stay open,
- * ends with -1. `moved`: further redirections, "". */
+/* The script that becomes a program. `argv`: `count` strings, 0: prints that there is no shell. `kept`: descriptors
+ * that stay open, ends with -1. `moved`: further redirections, "". */
 bool start_of(const char *const *argv, size_t count, const struct json *env, const char *cwd, int input,
               const int *kept, const char *moved, struct bytes *script, struct failure *failure);
-/* codeOf of script.ts: the code as Bun gets it. */
+/* The code as Bun gets it. */
 bool code_of(const char *code, size_t size, struct bytes *into, struct failure *failure);
-/* The session's shell (shells.ts), or NULL. */
+/* The session's shell, or NULL. */
 const char *session_shell(void);
 bool is_bash(const char *shell);
 /* Whether it is an object whose values are all strings. */

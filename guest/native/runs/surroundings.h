@@ -1,4 +1,4 @@
-/* What Bun reads when it starts (prepared.ts). A prepared process may only run code while all of it is as it was. */
+/* What Bun reads when it starts. A prepared process may only run code while all of it is as it was. */
 
 #pragma once
 

@@ -1,4 +1,4 @@
-/* The screen of a terminal: what a client gets that comes back (in place of the tests of screen.ts). */
+/* The screen of a terminal: what a client gets that comes back. */
 
 #include "screen.h"
 #include <stdio.h>
