@@ -9,8 +9,9 @@ from typing import Any, Self
 import aiohttp
 import msgspec
 
+from bench.connections import TIMEOUT_SECONDS, Connections
+
 NONE: Mapping[str, str] = MappingProxyType({})
-IDLE_SECONDS = 60.0  # shorter than the edge's, so that a kept connection is always open
 
 
 class Refused(Exception):
@@ -30,26 +31,19 @@ class Client:
         self._url = url
         self._metrics = metrics
         self._headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-        self._http: aiohttp.ClientSession
+        self._connections = Connections(url)
 
     async def __aenter__(self) -> Self:
-        self._http = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS),
-            timeout=aiohttp.ClientTimeout(total=120),
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._http.close()
+        self._connections.close()
 
-    async def reconnect(self) -> None:
+    def reconnect(self) -> None:
         """Forgets the connections to a host that has lost its power."""
-        await self._http.close()
-        await self.__aenter__()
+        self._connections.close()
 
     async def get(self, path: str, query: Mapping[str, str] | None = None) -> bytes:
         return await self._ask("GET", path, None, query)
@@ -99,7 +93,13 @@ class Client:
     async def streamed(self, session: str, **what: Any) -> AsyncIterator[aiohttp.StreamReader]:
         """Yields an execute's events as they arrive. Leaving the block ends a run that is still running."""
         body = msgspec.json.encode({"sessionId": session, "stream": True, **what})
-        asked = self._http.request("POST", self._url + "/execute", data=body, headers=self._headers)
+        asked = aiohttp.request(
+            "POST",
+            self._url + "/execute",
+            data=body,
+            headers=self._headers,
+            timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS),
+        )
         async with asked as answer:
             if answer.status != 200:
                 raise Refused("/execute", answer.status, await answer.read())
@@ -165,11 +165,8 @@ class Client:
         query: Mapping[str, str] | None,
         headers: Mapping[str, str] = NONE,
     ) -> bytes:
-        sent = {**self._headers, **headers}
-        asked = self._http.request(method, self._url + path, data=body, params=query, headers=sent)
-        async with asked as answer:
-            read = await answer.read()
-            if answer.status != 200:
-                wait = answer.headers.get("Retry-After")
-                raise Refused(path, answer.status, read, int(wait) if wait else None)
-            return read
+        answer = await self._connections.ask(method, path, query, {**self._headers, **headers}, body)
+        if answer.status != 200:
+            wait = answer.headers.get("retry-after")
+            raise Refused(path, answer.status, answer.body, int(wait) if wait else None)
+        return answer.body

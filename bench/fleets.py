@@ -8,8 +8,6 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
-import aiohttp
-
 from bench.client import Client, Refused
 from bench.context import Context, NotSettled, each
 from bench.server import ACCOUNT, NOTHING, NotStarted
@@ -147,13 +145,13 @@ async def deep_sleep(fleet: Several, client: Client, session: str) -> None:
 async def answered(client: Client, session: str, seconds: float, pause: float = 0.05) -> int:
     """Repeats an execute until it succeeds. Returns how often it did not.
 
-    Raises Refused, and what aiohttp raises, after `seconds`.
+    Raises Refused or OSError after `seconds`.
     """
     deadline = time.monotonic() + seconds
     for refusals in itertools.count():
         try:
             await client.execute(session, command="true")
-        except (Refused, aiohttp.ClientError) as refused:
+        except (Refused, OSError) as refused:
             if getattr(refused, "status", NOT_YET) != NOT_YET or time.monotonic() > deadline:
                 raise
             await asyncio.sleep(pause)

@@ -15,7 +15,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import msgspec
 
 from bench.client import Client, Refused
@@ -125,7 +124,7 @@ class Run:
         self.executed += 1
         try:
             await self._client.execute(one.id, code=CODE)
-        except (Refused, aiohttp.ClientError, ConnectionError):
+        except (Refused, OSError):
             self.broken += 1
 
     async def _kill(self) -> None:

@@ -7,8 +7,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-import aiohttp
-
 from bench.client import Client, Refused
 from bench.context import Context, each, stopwatch
 from bench.fleets import AT_ONCE, Place, Several, deep_sleep, several
@@ -39,7 +37,7 @@ class Clients:
                 spent = await request(random.choice(self.clients))
                 if spent is not None:
                     self.times.append(spent)
-            except (Refused, aiohttp.ClientError) as failed:
+            except (Refused, OSError) as failed:
                 self.failed.append(str(failed))
             await asyncio.sleep(pause)
 

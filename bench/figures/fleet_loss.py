@@ -34,7 +34,7 @@ async def measure(context: Context) -> list[Row]:
             await _lose(fleet, lost, left, scale.lost_sleepers, times)
             if turn + 1 < scale.lost_hosts:
                 await asyncio.to_thread(lost.host.start)
-                await lost.client.reconnect()
+                lost.client.reconnect()
                 await fleet.filled()
     measured, lease, wakes = summarise(times.first), summarise(times.lease), summarise(times.wakes)
     bare = BUDGET.lease * MS + wakes.p50

@@ -134,6 +134,13 @@ class Session:
         assert result["exitCode"] == 0, result
         return str(result["stdout"])
 
+    def sleeper(self, seconds: int = 100_000) -> str:
+        """Starts a process that sleeps in the background. Returns its pid inside the session.
+
+        The shell ends before its child has become `sleep`, so this waits for it.
+        """
+        return self.output(f"sleep {seconds} & until pgrep -fx 'sleep {seconds}'; do sleep 0.01; done").strip()
+
     def look(self) -> Reply:
         return self.client.call("GET", f"/sessions/{self.id}")
 

@@ -110,5 +110,4 @@ def fresh_history() -> Iterator[History]:
         first = client.create(idempotency_key=key)
         old = Session(client, first.done()["sessionId"])
         old.write("kept", "kept").done()
-        old.output("sleep 100000 &")
-        yield History(server, client, old, old.output("pgrep -x sleep").strip(), key, first.body)
+        yield History(server, client, old, old.sleeper(), key, first.body)

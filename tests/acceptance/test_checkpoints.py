@@ -81,8 +81,8 @@ def size_of(archive: Archive, name: str) -> int:
 def test_changes_of_a_session_get_into_the_archive_while_it_works_and_nothing_else_does(
     server: Server, archive: Archive, session: Session
 ) -> None:
-    session.output(f"{BIG}; sleep 200000 &")
-    process = session.output("pgrep -x sleep")
+    session.output(BIG)
+    process = session.sleeper()
     taken = number(server, "checkpoint_seconds_count")
     (first,) = wait_for_checkpoint(server, archive, session)
     assert size_of(archive, first) > 40_000_000
@@ -92,7 +92,7 @@ def test_changes_of_a_session_get_into_the_archive_while_it_works_and_nothing_el
     until(lambda: number(server, "checkpoint_seconds_count") > taken + 1, "them to be counted")
     assert state(session) == "active"
     assert checkpointed(session)
-    assert session.output("pgrep -x sleep") == process
+    assert session.output("pgrep -x sleep").strip() == process
     evict(server, session)
     assert session.output("cat file; ls; stat -c %s more") == f"one\nfile\nmore\n{3 << 20}\n"
 
@@ -113,7 +113,7 @@ def test_a_quiet_session_costs_nothing(server: Server, archive: Archive, client:
 def test_a_suspended_session_keeps_its_processes_and_its_last_changes_are_archived(
     server: Server, archive: Archive, session: Session
 ) -> None:
-    session.output("sleep 200000 &")
+    session.sleeper()
     until(lambda: checkpointed(session), "a checkpoint")
     session.write("file", "last").done()
     at = checkpointed(session)

@@ -113,7 +113,7 @@ def test_clearing_up_after_a_crash_may_crash_too(history: History, step: str) ->
 def test_a_suspension_is_whole_or_not_begun(history: History, step: str) -> None:
     session = history.client.open()
     session.write("file", "kept").done()
-    session.output("sleep 200000 &")
+    session.sleeper()
     assert history.crash(step, lambda: ask_to_sleep(session, "idle")) is None
     history.server.start()
     assert state(session) == "idle"
@@ -126,7 +126,7 @@ def test_a_suspension_is_whole_or_not_begun(history: History, step: str) -> None
 def test_a_deep_sleep_is_whole_or_not_begun(history: History, step: str) -> None:
     session = history.client.open()
     session.write("file", "kept").done()
-    session.output("sleep 200000 &")
+    session.sleeper()
     assert history.crash(step, lambda: ask_to_sleep(session)) is None
     history.server.start()
     assert state(session) == ("active" if step == "sleep: quiet" else "deep-sleep")

@@ -193,7 +193,7 @@ def test_a_run_past_its_timeout_is_killed_and_keeps_its_output(session: Session,
 
 
 def test_a_timeout_kills_the_whole_tree_of_the_run_and_nothing_of_earlier_ones(session: Session) -> None:
-    session.command("sleep 601 &")
+    session.sleeper(601)
     tree = "trap '' TERM HUP INT; (setsid sleep 602 & (sleep 603 &) ); nohup sleep 604 & sleep 605"
     assert session.command(tree, timeout=1)["timedOut"]
     assert session.output("pgrep -a sleep | cut -d' ' -f2-") == "sleep 601\n"
@@ -264,7 +264,7 @@ def test_background_processes_live_on_and_do_not_hold_up_the_answer(session: Ses
     result = session.command("echo pid; (sleep 600; echo never) & echo started")
     assert time.monotonic() - started < 30
     assert (result["stdout"], result["exitCode"]) == ("pid\nstarted\n", 0)
-    assert session.output("pgrep -c sleep") == "1\n"
+    until(lambda: session.command("pgrep -c sleep")["stdout"] == "1\n", "the shell in the background to start it")
     session.code("Bun.spawn(['sleep', '700'], { stdio: ['ignore', 'ignore', 'ignore'] }).unref()")
     assert session.look().done()["activeProcesses"] >= 2
 

@@ -53,7 +53,7 @@ def test_a_run_past_the_sessions_memory_is_told_and_the_session_lives_on(
 ) -> None:
     session = paid.open(resourceLimits={"memory": 128, "cpu": 1})
     session.write("kept", "kept").done()
-    session.command("sleep 600 &")
+    session.sleeper()
     reply = session.execute(timeout=60, **program)
     details = reply.refused(507, "memory_limit_exceeded")
     assert "128 MB" in reply.error["message"]
@@ -178,7 +178,7 @@ while True:
 
 def test_a_session_can_kill_all_its_processes_and_goes_on(server: Server, session: Session) -> None:
     session.write("kept", "kept").done()
-    session.command("sleep 600 &")
+    session.sleeper()
     reply = session.execute(command="kill -9 -1; sleep 60")
     assert reply.status in (200, 409), reply.shown()
     if reply.status == 409:

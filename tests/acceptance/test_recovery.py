@@ -44,8 +44,7 @@ def _with_background(client: Client) -> tuple[Session, str]:
     """Returns a session with a file, and the pid of its background process inside the session."""
     session = client.open()
     session.write("kept", "kept").done()
-    session.output("sleep 100000 &")
-    return session, session.output("pgrep -x sleep")
+    return session, session.sleeper()
 
 
 @pytest.mark.parametrize("end", ["SIGTERM", "SIGINT", "SIGKILL"])
@@ -58,7 +57,7 @@ def test_sessions_and_their_processes_outlive_the_server(servers: Servers, end: 
     assert server.stop(signal.Signals[end]) == (-signal.SIGKILL if end == "SIGKILL" else 0)
     server.start()
     assert session.text("kept") == "kept"
-    assert session.output("pgrep -x sleep") == pid
+    assert session.output("pgrep -x sleep").strip() == pid
     assert session.output("curl -sS localhost:8080") == "still here"
     assert session.look().done()["activeProcesses"] == 2
     traces.wait_until_whole(server.config, 2)
@@ -69,7 +68,7 @@ def test_volumes_that_an_earlier_version_named_after_their_sandboxes_are_taken_o
     awake, asleep = [server.new_client("enterprise").open() for _ in range(2)]
     for session in (awake, asleep):
         session.write("kept", session.id).done()
-    awake.output("sleep 100000 &")
+    awake.sleeper()
     deep_sleep(asleep)
     server.kill()
     with closing(sqlite3.connect(store_file(server.config))) as store, store:
@@ -128,7 +127,7 @@ def test_a_run_whose_server_was_killed_is_ended_by_the_next_and_the_session_answ
         with suppress(OSError, HTTPException):
             assert run.result().status >= 500
     server.start()
-    assert session.output("pgrep -x sleep") == pid
+    assert session.output("pgrep -x sleep").strip() == pid
     assert session.output("echo fine") == "fine\n"
 
 

@@ -81,8 +81,7 @@ def _serve_page(session: Session) -> None:
 
 def _background(session: Session) -> str:
     """The pid inside of a process that goes on."""
-    session.output("sleep 100000 &")
-    return session.output("pgrep -x sleep")
+    return f"{session.sleeper()}\n"
 
 
 # --- the machine ---
