@@ -1,10 +1,13 @@
 """One connection to a guest carries many requests, and none of them holds up another."""
 
 import asyncio
+import gc
 import random
 import struct
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from contextvars import ContextVar
 
 import pytest
 import uvloop
@@ -42,6 +45,30 @@ async def test_requests_share_one_connection_and_are_answered_in_any_order() -> 
         later.set()
         assert await slow == b"/slow"
     assert len(writers) == 1
+
+
+class Kept:
+    """What a request has in its context."""
+
+
+_kept: ContextVar[Kept] = ContextVar("kept")
+
+
+async def test_a_connection_keeps_nothing_of_the_request_that_made_it() -> None:
+    async def request(guest: Guest) -> weakref.ref[Kept]:
+        _kept.set(kept := Kept())
+        await get(guest, "/")
+        return weakref.ref(kept)
+
+    async def script(asked: Asked) -> None:
+        asked.answer(b"")
+
+    async with asyncio.timeout(SECONDS), answering(script) as guest:
+        left = await asyncio.create_task(request(guest))
+        await asyncio.sleep(0)  # until then, the loop has the request's task
+        gc.collect()
+        assert left() is None
+        assert guest.packets()[0] == 1  # the connection
 
 
 async def test_an_answer_that_nobody_reads_holds_up_no_other_and_stops_at_the_window() -> None:

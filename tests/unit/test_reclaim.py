@@ -1,7 +1,10 @@
 """When a suspended sandbox is paged out, and what stops it. A small program stands in for the one that does it."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator, Callable
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -97,6 +100,29 @@ async def test_memory_is_taken_a_while_after_the_freeze(
         assert not (tmp_path / "taken").exists()
         await _until((tmp_path / "taken").exists)
     assert kernel.called == ["lend", "settle"]
+
+
+class Kept:
+    """What a request has in its context."""
+
+
+_kept: ContextVar[Kept] = ContextVar("kept")
+
+
+async def test_a_suspended_sandbox_keeps_nothing_of_the_request_that_suspended_it(tmp_path: Path, made: Made) -> None:
+    async with Tasks() as tasks:
+        one = made(Kernel(tmp_path), tasks)
+
+        async def request() -> weakref.ref[Kept]:
+            _kept.set(kept := Kept())
+            one.frozen()
+            return weakref.ref(kept)
+
+        left = await asyncio.create_task(request())
+        await asyncio.sleep(0)  # until then, the loop has the request's task
+        gc.collect()
+        assert left() is None
+        one.thawed()
 
 
 @pytest.mark.usefixtures("swaps")

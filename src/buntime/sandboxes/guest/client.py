@@ -7,6 +7,7 @@ there is no proper answer. When the guest reports a failure, it raises the match
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from contextvars import Context
 from typing import Annotated, Self
 from urllib.parse import quote
 
@@ -61,8 +62,11 @@ class Links:
     async def connect(self, address: str, port: int, secret: str) -> Link:
         """Raises OSError and SandboxGone."""
         link = Link(self._open.discard)
-        await asyncio.get_running_loop().create_connection(lambda: link, address, port)
+        loop = asyncio.get_running_loop()
+        connecting = loop.create_connection(lambda: link, address, port)
         try:
+            # in a context of its own: the connection outlives the request that makes it, and keeps its context
+            await loop.create_task(connecting, name=f"connection to {address}", context=Context())
             self._open.add(link)
             await link.greet(secret)
         except BaseException:

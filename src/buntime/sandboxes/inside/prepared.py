@@ -10,6 +10,7 @@ while it sleeps, while it is short of memory or CPU time, and when it has not ru
 
 import asyncio
 from collections.abc import Mapping
+from contextvars import Context
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -172,7 +173,7 @@ class Prepared:
     def _expiry(self) -> asyncio.TimerHandle | None:
         if self._is_parked:
             return None
-        return asyncio.get_running_loop().call_later(UNUSED_SECONDS, self._expire)
+        return asyncio.get_running_loop().call_later(UNUSED_SECONDS, self._expire, context=Context())
 
     def _expire(self) -> None:
         if spare := self._give_up():

@@ -13,6 +13,7 @@ import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from contextvars import Context
 from pathlib import Path
 
 from buntime.daemon.tasks import Tasks
@@ -130,13 +131,13 @@ class Reclaim:
     def frozen(self) -> None:
         """Begins to reclaim after a while."""
         self._stop()
-        self._timer = asyncio.get_running_loop().call_later(self._after, self._begin)
+        self._timer = asyncio.get_running_loop().call_later(self._after, self._begin, context=Context())
 
     def thawed(self) -> None:
         """Stops reclaiming. Pages come back one by one as they are used. Idempotent."""
         self._stop()
         if self._out > LITTLE:
-            self._timer = asyncio.get_running_loop().call_later(SOON, self._look, SOON)
+            self._timer = asyncio.get_running_loop().call_later(SOON, self._look, SOON, context=Context())
 
     def _stop(self) -> None:
         self._wanted = False
