@@ -175,7 +175,7 @@ async def test_ends_are_told_after_a_freeze_that_failed(heard: Heard, monkeypatc
 
     async def fail() -> bool:
         sandbox._guest.close()
-        await eventually(lambda: not sandbox._ends._is_listening, "the stream to end")
+        await eventually(lambda: sandbox._ends._wanted is None, "the stream to end")
         return False
 
     monkeypatch.setattr(sandbox, "_freeze_all", fail)

@@ -101,7 +101,7 @@ class Host:
                 pass
 
     async def over(self) -> None:
-        await eventually(lambda: not self.ends._is_listening, "the stream to end")
+        await eventually(lambda: self.ends._wanted is None, "the stream to end")
 
 
 @asynccontextmanager
@@ -417,7 +417,7 @@ async def test_a_frame_in_crumbs_is_not_read_at_the_guests_pace(
     async with host(crumbs, tmp_path) as one:
         one.start(ONE)
         await asyncio.sleep(0.5)
-        assert one.ends._is_listening
+        assert one.ends._wanted is not None
     assert sent > 100
     assert 1 < reads < 15
 

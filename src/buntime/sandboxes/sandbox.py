@@ -58,7 +58,6 @@ class LocalSandbox:
         image_env: Mapping[str, str],
     ) -> None:
         """The sandbox owns `init`, a pidfd of its init, from now on. `image_env`: what its image sets."""
-        self._directory = directory
         self._address = address
         self._init = init
         self._is_given_up = self._is_killed = False

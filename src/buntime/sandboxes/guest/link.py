@@ -201,13 +201,13 @@ class Link(asyncio.BufferedProtocol):
         """`lost` is called when the connection has ended."""
         self._loop = asyncio.get_running_loop()
         self._tell = lost
-        self._lost = asyncio.Event()
         self._transport: asyncio.Transport | None = None
         self._streams: dict[int, Stream] = {}
         self._leaving: dict[int, Stream] = {}
         self._last = 0
         self._used_at = self._loop.time()
         self._greeted: asyncio.Future[None] = self._loop.create_future()
+        self._lost: asyncio.Future[None] = self._loop.create_future()
         self._was_greeted = False
         self._flows: asyncio.Future[None] | None = None
         # the frame that is arriving
@@ -270,7 +270,7 @@ class Link(asyncio.BufferedProtocol):
 
     async def lost(self) -> None:
         """Returns when the connection has ended."""
-        await self._lost.wait()
+        await asyncio.shield(self._lost)
 
     # --- for streams ---
 
@@ -302,7 +302,7 @@ class Link(asyncio.BufferedProtocol):
 
     def connection_lost(self, _: Exception | None) -> None:
         self._fail(SandboxGone("the connection to it is lost"))
-        self._lost.set()
+        self._lost.set_result(None)
         self._tell(self)
 
     def pause_writing(self) -> None:

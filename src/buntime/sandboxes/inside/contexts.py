@@ -68,7 +68,8 @@ class GuestContexts:
         self._launcher = launcher
         self._machinery = machinery
         self._disk_is_full = disk_is_full
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by id: one run at a time
+        # by id: one run at a time; None before the first run, because most sessions have no contexts
+        self._turns: WeakValueDictionary[str, asyncio.Lock] | None = None
 
     async def take_over(self) -> None:
         """Interrupts runs whose client is gone, after a restart of the server."""
@@ -107,7 +108,7 @@ class GuestContexts:
 
     async def settled(self) -> None:
         """Waits until all runs that clients have left are ended. To be called while no request uses the sandbox."""
-        for turn in [*self._turns.values()]:
+        for turn in list(self._turns.values()) if self._turns is not None else ():
             async with turn:
                 pass
 
@@ -117,6 +118,8 @@ class GuestContexts:
         self, context_id: str, code: str, timeout: float, sink: Sink | None = None, shows: Shows | None = None
     ) -> Evaluation:
         await self._launcher.make_room()
+        if self._turns is None:
+            self._turns = WeakValueDictionary()
         turn = self._turns.setdefault(context_id, asyncio.Lock())
         await turn.acquire()
         group = self._watched_group(context_id)

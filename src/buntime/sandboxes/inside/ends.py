@@ -77,18 +77,17 @@ class Ends:
     def __init__(
         self, directory: Path, session: Callable[[], str | None], guest: Guest, launcher: Launcher, machinery: Machinery
     ) -> None:
-        self._directory = directory
+        self._directory = str(directory)  # a path object that is kept takes several times as much memory
         self._session = session
         self._guest = guest
         self._launcher = launcher
         self._machinery = machinery
         self._awaited: dict[str, str | None] = {}  # ids, and names
         self._starting: set[str] = set()
-        self._before: set[str] = set()  # those of an earlier server, which may have stored their end
+        self._before: Set[str] = frozenset()  # those of an earlier server, which may have stored their end
         self._has_directory = False
-        self._is_listening = False
         self._pause = RETRY_SECONDS
-        self._wanted = asyncio.Event()  # a stream, now
+        self._wanted: asyncio.Event | None = None  # a stream, now; None: nothing follows the ends
         self._unknown, self._unknown_until = 0, 0.0
         self._is_deaf = False  # the guest, of an earlier version, does not tell
 
@@ -99,8 +98,8 @@ class Ends:
 
     async def recall(self) -> None:
         """Awaits what an earlier server awaited."""
-        self._awaited = await asyncio.to_thread(_awaited_in, self._directory)
-        self._before = set(self._awaited)
+        self._awaited = await asyncio.to_thread(_awaited_in, Path(self._directory))
+        self._before = frozenset(self._awaited)
 
     @contextmanager
     def awaiting(self, process_id: str, name: str | None) -> Iterator[None]:
@@ -121,10 +120,11 @@ class Ends:
 
     def listen(self) -> None:
         """Begins to follow the ends, if one is awaited and nothing follows them. To be called after a thaw."""
-        self._wanted.set()
-        if self._can_listen and not self._is_listening:
-            self._is_listening = True
-            self._machinery.tasks.listen(self._listening(), f"ends in {self._launcher.sandbox}")
+        if self._wanted is not None:
+            self._wanted.set()
+        elif self._can_listen:
+            self._wanted = asyncio.Event()
+            self._machinery.tasks.listen(self._listening(self._wanted), f"ends in {self._launcher.sandbox}")
 
     async def look(self) -> None:
         """Tells of those that have ended by now. Raises SandboxGone, and what else the guest reports."""
@@ -138,7 +138,7 @@ class Ends:
     def _can_listen(self) -> bool:
         return bool(self._awaited) and not self._is_deaf
 
-    async def _listening(self) -> None:
+    async def _listening(self, wanted: asyncio.Event) -> None:
         self._pause = RETRY_SECONDS
         try:
             while self._can_listen and self._launcher.is_alive() and not self._launcher.is_asleep:
@@ -149,12 +149,12 @@ class Ends:
                     if not self._launcher.is_alive():
                         return
                     log.info("ends_not_followed", sandbox=self._launcher.sandbox, reason=str(failed))
-                    self._wanted.clear()
+                    wanted.clear()
                     with suppress(TimeoutError):
-                        await asyncio.wait_for(self._wanted.wait(), self._pause)
+                        await asyncio.wait_for(wanted.wait(), self._pause)
                     self._pause = min(2 * self._pause, LONGEST_RETRY_SECONDS)
         finally:
-            self._is_listening = False
+            self._wanted = None
 
     async def _follow(self) -> None:
         """Returns when none is awaited. Waits without a time limit: a frozen guest tells nothing."""
@@ -230,7 +230,7 @@ class Ends:
         """False when the host cannot store it: the sandbox is being removed, or the disk is full."""
         try:
             if not self._has_directory:
-                self._directory.mkdir(exist_ok=True)
+                Path(self._directory).mkdir(exist_ok=True)
                 self._has_directory = True
             _write(f"{self._directory}/{process_id}", (name or "").encode("utf-8", "surrogatepass"))
         except OSError as failed:
@@ -247,7 +247,7 @@ class Ends:
     def _forget(self, process_ids: Iterable[str]) -> None:
         for process_id in process_ids:
             with suppress(OSError):  # a file that stays is asked about again after a restart
-                (self._directory / process_id).unlink()
+                Path(self._directory, process_id).unlink()
 
 
 def _read(frame: Frame) -> Sequence[_End]:

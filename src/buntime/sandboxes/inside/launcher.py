@@ -65,7 +65,7 @@ class Launcher:
         kill: Callable[[], Awaitable[None]],
     ) -> None:
         self._sandbox = sandbox
-        self._markers = markers
+        self._markers = str(markers)  # a path object that is kept takes several times as much memory
         self._guest = guest
         self._machinery = machinery
         self._is_alive = is_alive
@@ -95,13 +95,13 @@ class Launcher:
     async def take_over(self) -> None:
         """Ends runs whose client is gone and keeps what runs in the background, after a restart of the server."""
         kinds: dict[str, Lives] = {}
-        for marker in list(self._markers.iterdir()):
-            lives, name = read_marker(await asyncio.to_thread(marker.read_text))
+        for run in await asyncio.to_thread(os.listdir, self._markers):
+            lives, name = read_marker(await asyncio.to_thread(Path(self._markers, run).read_text))
             if lives is not None:
-                kinds[marker.name] = lives
-                self._names |= {marker.name: name} if name else {}
+                kinds[run] = lives
+                self._names |= {run: name} if name else {}
             else:
-                await asyncio.to_thread(self.end, marker.name)
+                await asyncio.to_thread(self.end, run)
         self._left = {run: kinds.get(run, "run") for run in self._machinery.cgroups.runs(self._sandbox)}
         self.sweep()
         for run in self._left:
@@ -145,7 +145,7 @@ class Launcher:
         if lives == "run":
             self._unmark(run)
         else:
-            (self._markers / run).write_text(f"{lives} {name}".strip())
+            Path(self._markers, run).write_text(f"{lives} {name}".strip())
         self._left[run] = lives
         self._names |= {run: name} if name else {}
         self._machinery.tasks.start(self.keep_spare(), f"spare for {self._sandbox}")
