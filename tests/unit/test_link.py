@@ -71,6 +71,19 @@ async def test_a_connection_keeps_nothing_of_the_request_that_made_it() -> None:
         assert guest.packets()[0] == 1  # the connection
 
 
+async def test_a_connection_is_freed_when_its_sandbox_has_ended() -> None:
+    async def script(asked: Asked) -> None:
+        asked.answer(b"")
+
+    async with asyncio.timeout(SECONDS), answering(script) as guest:
+        await get(guest, "/")
+        assert guest._link is not None
+        left = weakref.ref(guest._link)
+        guest.close()
+        while left() is not None:  # noqa: ASYNC110 - the connection ends in the loop
+            await asyncio.sleep(0)
+
+
 async def test_an_answer_that_nobody_reads_holds_up_no_other_and_stops_at_the_window() -> None:
     sent = 0
 

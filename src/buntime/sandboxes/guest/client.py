@@ -129,6 +129,7 @@ class Guest:
         """Its sandbox has ended."""
         if self._link is not None:
             self._link.abort()
+            self._link = None  # the garbage collector may not look at an ended sandbox for an hour
 
     async def check(self) -> None:
         """Raises SandboxGone unless a guest of this protocol answers."""
