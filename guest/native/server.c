@@ -8,6 +8,7 @@
  * (failure.c). */
 
 #include "server.h"
+#include "ending.h"
 #include "link.h"
 #include "loop.h"
 #include "runs.h"
@@ -41,11 +42,17 @@ static const struct operation *const parts[] = {
     services_operations, contexts_operations, terminals_operations, watching_operations,
 };
 
+/* Whether it starts a program of the session: that finds the ports and locks free that an earlier one had. */
+static bool starts_program(struct asked *asked, const char *name) {
+  return asked_text(asked, "spare") != NULL && strcmp(name, "POST /spares/prepare") != 0;
+}
+
 void server_answer(struct asked *asked) {
   const char *name = asked_operation(asked);
   for (size_t part = 0; part < COUNT(parts); part++)
     for (const struct operation *each = parts[part]; each != NULL && each->name != NULL; each++)
-      if (strcmp(each->name, name) == 0) return each->handler(asked);
+      if (strcmp(each->name, name) == 0)
+        return starts_program(asked, name) ? ending_wait(asked, each->handler) : each->handler(asked);
   struct failure failure;
   fail_status(&failure, ENOSYS, 404, "no such operation");
   answer_failure(asked, &failure);

@@ -197,7 +197,7 @@ function queryOf(query: Record<string, string | number>): string {
   return parts.length === 0 ? "" : `?${parts.join("&")}`;
 }
 
-function freePort(): number {
+export function freePort(): number {
   const server = Bun.serve({ hostname: "127.0.0.1", port: 0, fetch: () => new Response() });
   const { port } = server;
   void server.stop(true);

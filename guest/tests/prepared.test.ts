@@ -14,7 +14,7 @@ import {
   utimesSync,
   writeFileSync,
 } from "node:fs";
-import { Guest, type Outcome, failure, outcomeOf } from "./guest";
+import { Guest, type Outcome, failure, freePort, outcomeOf } from "./guest";
 import type { Reply } from "./link";
 
 let guest: Guest;
@@ -57,6 +57,12 @@ test("a prepared process waits without threads that compile", async () => {
   const names = readdirSync(`/proc/${spare}/task`).map((id) => readFileSync(`/proc/${spare}/task/${id}/comm`, "utf8"));
   expect(names.filter((name) => name.startsWith("JITWorker"))).toEqual([]);
 });
+
+/** The thread that executes a program ends all others, but the process goes on. */
+const EXECUTES = `const { dlopen, ptr } = require("bun:ffi");
+  const { symbols } = dlopen("libc.so.6", { execv: { args: ["ptr", "ptr"], returns: "i32" } });
+  const argv = ["/bin/sh", "-c", "sleep 0.2; echo other; exit 4"].map((text) => Buffer.from(text + "\\0"));
+  symbols.execv(argv[0], new BigUint64Array([...argv.map((text) => BigInt(ptr(text))), 0n]));`;
 
 const PROGRAMS: Record<string, string> = {
   prints: "console.log(1)",
@@ -135,6 +141,9 @@ const PROGRAMS: Record<string, string> = {
   "an interval": "let n = 0; const i = setInterval(() => { console.log(++n); if (n === 3) clearInterval(i) }, 5)",
   "a worker":
     "const w = new Worker('./lib/worker.ts', { name: 'w' }); w.onmessage = (e) => { console.log(e.data); w.terminate() }",
+  "becomes another program": EXECUTES,
+  "a worker that becomes another program":
+    `const { Worker } = require("worker_threads"); new Worker(${JSON.stringify(EXECUTES)}, { eval: true })`,
   "a worker thread":
     "const { Worker, isMainThread } = require('worker_threads'); console.log(isMainThread); new Worker('console.log(require(\"worker_threads\").isMainThread)', { eval: true })",
   "a server":
@@ -315,6 +324,33 @@ describe("a process that ends", () => {
       const answer = await send(spare, "console.log(1)");
       if (answer.ok) expect(await outcome(Promise.resolve(answer))).toMatchObject({ started: false });
       else await stale(answer);
+    }
+  });
+});
+
+describe("a program that is over", () => {
+  const HOLDS = "new Uint8Array(300 << 20).fill(1);"; // takes the kernel some 30 ms to give back
+
+  test("is told before the kernel has taken its memory apart", async () => {
+    const left: boolean[] = [];
+    for (let turn = 0; turn < 5 && !left.includes(true); turn++) {
+      const ended = await prepared(`${HOLDS} console.log(process.pid); process.exit(3)`);
+      left.push(existsSync(`/proc/${ended.stdout.trim()}`));
+      expect(ended).toMatchObject({ exitCode: 3, stderr: "" });
+    }
+    expect(left).toContain(true);
+  });
+
+  test("has left its port to the next one", async () => {
+    const code = `const server = Bun.serve({ port: ${freePort()}, fetch: () => new Response() });
+      ${HOLDS} console.log(server.port > 0); process.exit(0)`;
+    for (let turn = 0; turn < 3; turn++) {
+      const next = await prepare();
+      expect(await prepared(code)).toMatchObject({ exitCode: 0, stdout: "true\n", stderr: "" });
+      const answer = await send(next, code);
+      if (answer.status !== 409) // see `prepared`
+        expect(outcomeOf(Buffer.from(await answer.arrayBuffer()))).toMatchObject({ exitCode: 0, stdout: "true\n" });
+      expect(await guest.run({ code, env: ENV, cwd: guest.workspace })).toMatchObject({ exitCode: 0 });
     }
   });
 });

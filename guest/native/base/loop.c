@@ -183,6 +183,12 @@ void child_begin(struct child *child, pid_t pid, void (*ended)(struct child *, i
   loop.children = child;
 }
 
+void child_end(struct child *child) {
+  struct child **at = &loop.children;
+  while (*at != NULL && *at != child) at = &(*at)->next;
+  if (*at != NULL) *at = child->next;
+}
+
 static struct child *take_child(pid_t pid) {
   for (struct child **at = &loop.children; *at != NULL; at = &(*at)->next) {
     struct child *child = *at;

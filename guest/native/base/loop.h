@@ -56,6 +56,9 @@ struct child {
 /* To be called in the turn in which the child was started. */
 void child_begin(struct child *child, pid_t pid, void (*ended)(struct child *, int));
 
+/* Nothing is called any more, and the child may be freed. It is still reaped. */
+void child_end(struct child *child);
+
 /* In a child, before it executes a program: gives back the signals that the guest blocks and ignores. */
 void child_signals_restore(void);
 

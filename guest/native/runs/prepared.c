@@ -138,10 +138,14 @@ static bool is_ready(pid_t pid) { return is_there(pid, CODE) && !is_there(pid, R
 
 static void look(struct timer *timer) {
   struct preparation *preparation = MEMBER(timer, struct preparation, timer);
-  bool has_ended = find(preparation->pid) == NULL, is_late = now() > preparation->deadline;
+  struct prepared *prepared = find(preparation->pid);
+  bool has_ended = prepared == NULL, is_late = now() > preparation->deadline;
   if (!has_ended && !is_late && !is_ready((pid_t)preparation->pid)) return timer_begin(timer, LOOK, look);
   if (has_ended || is_late) answer_error(preparation->asked, ESTALE, "the process does not start");
-  else answer_empty(preparation->asked);
+  else {
+    spare_watch(prepared->spare);
+    answer_empty(preparation->asked);
+  }
   free(preparation);
 }
 

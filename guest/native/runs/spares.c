@@ -5,6 +5,7 @@
 
 #include "spares.h"
 #include "asked.h"
+#include "ending.h"
 #include "pipes.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -79,6 +80,7 @@ void spare_free(struct spare *spare) {
   int *const ends[] = {&spare->script, &spare->input, &spare->text, &spare->output, &spare->errors};
   for (size_t at = 0; at < COUNT(ends); at++) close_end(ends[at]);
   later_end(&spare->later);
+  ending_free(spare->ending);
   free(spare);
 }
 
@@ -99,6 +101,15 @@ static void ended(struct child *child, int status) {
   if (unpark(spare)) spare_free(spare);
   else if (spare->ended != NULL) spare->ended(spare, spare->self);
 }
+
+static void is_over(void *self, int status) {
+  struct spare *spare = self;
+  child_end(&spare->child);
+  ending_leave(spare->pid);
+  ended(&spare->child, status);
+}
+
+void spare_watch(struct spare *spare) { spare->ending = ending_begin(spare->pid, is_over, spare); }
 
 static struct spare *spare_new(pid_t pid, int ends[][2]) {
   struct spare *spare = memory(sizeof *spare);

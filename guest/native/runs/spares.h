@@ -14,6 +14,7 @@ struct spare {
   int status; /* 0 to 255; 128 + signal when killed */
   void (*ended)(struct spare *spare, void *self);
   void *self;
+  struct ending *ending; /* or NULL */
   struct later later;
   struct spare *next; /* parked */
 };
@@ -22,8 +23,11 @@ struct spare {
 pid_t spare_park(struct failure *failure);
 /* Hands the spare to the caller. NULL: ESRCH. */
 struct spare *spare_take(int64_t pid, struct failure *failure);
-/* Calls `ended` when the process has ended; in a later turn when it has already. */
+/* Calls `ended` when the process has ended; in a later turn when it has already. With `spare_watch`, it may end after
+ * that, but runs no more. */
 void spare_on_end(struct spare *spare, void (*ended)(struct spare *, void *self), void *self);
+/* Looks for the end of its program, too, which has threads. It is not parked. */
+void spare_watch(struct spare *spare);
 /* Closes what is not closed. To be called after the end. */
 void spare_free(struct spare *spare);
 
