@@ -31,10 +31,9 @@ async def _measure(context: Context) -> list[Row]:
         parked = await both(instance)
         await each(made.ids, lambda session: context.client.execute(session, code=CODE), EXECUTES_AT_ONCE)
         used = await both(instance)
-        await each(made.ids, lambda session: context.client.sleep(session, "idle"), EXECUTES_AT_ONCE)
-        suspended = await both(instance)
         with machine.swap(context.server.scratch / "swap", swap) as refused:
-            taken = suspended[0] - await steady(machine.available_mb)  # by the swap's own tables
+            taken = used[0] - await steady(machine.available_mb)  # by the swap's own tables
+            await each(made.ids, lambda session: context.client.sleep(session, "idle"), EXECUTES_AT_ONCE)
             out = 0 if refused else await paged_out(context, made.ids)
             asleep, zram = await both(instance), machine.zram_mb()
             await made.delete_all()
