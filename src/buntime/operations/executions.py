@@ -1,5 +1,6 @@
 """Runs code and commands, each in a new process."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -74,7 +75,7 @@ class Executions:
         self._ran(session.id)
         note_begun()
         result = await sandbox.run(_run_of(session, request), sink)
-        self._telling.executed(session, result)
+        asyncio.get_running_loop().call_soon(self._telling.executed, session, result)  # behind the answer
         raise_for_limits("run", session, result, streamed=sink is not None)
         written = sorted(shown_files(request.files) | set(result.files_written))
         truncated = result.files_written_truncated or len(written) > LISTED_FILES

@@ -148,6 +148,10 @@ class Launcher:
             Path(self._markers, run).write_text(f"{lives} {name}".strip())
         self._left[run] = lives
         self._names |= {run: name} if name else {}
+        asyncio.get_running_loop().call_soon(self._keep_spare_behind)
+
+    def _keep_spare_behind(self) -> None:
+        """Called when the answer is out."""
         self._machinery.tasks.start(self.keep_spare(), f"spare for {self._sandbox}")
 
     def named(self, name: str) -> str | None:
@@ -174,14 +178,15 @@ class Launcher:
 
     async def make_room(self) -> None:
         """Ends what answered runs left behind if it reached the process limit. To be called before something starts."""
-        if self._sleeps:
-            return  # a frozen process does not end
+        answered = [run for run, lives in self._left.items() if lives == "run"]
+        if self._sleeps or not answered:  # asleep: a frozen process does not end
+            return
         try:
             if self._machinery.cgroups.processes(self._sandbox) < CROWDED_PIDS:
                 return
         except OSError:
             return  # the sandbox is gone; the start fails
-        for run in [run for run, lives in list(self._left.items()) if lives == "run"]:
+        for run in answered:
             if self.met_limit(run):
                 await asyncio.to_thread(self.end, run)
 

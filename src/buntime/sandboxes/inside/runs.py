@@ -53,7 +53,7 @@ class GuestRuns:
         usage = self._launcher.usage(spare.run)
         result = _result(attempt, usage, wall_ms, disk_full=await self._is_full(attempt, started))
         self._launcher.finish(spare.run)
-        self._prepared.follow(run, env)
+        asyncio.get_running_loop().call_soon(self._prepared.follow, run, env)  # behind the answer
         return result
 
     async def _started(self, run: Run, env: Mapping[str, str], sink: Sink | None) -> tuple[Attempt, Spare]:
@@ -86,23 +86,43 @@ class GuestRuns:
     async def _attempt(
         self, spare: Spare, run: Run, env: Mapping[str, str], sink: Sink | None, *, prepared: bool = False
     ) -> Attempt:
-        sinks = WatchedSinks(sink)
-        running = asyncio.ensure_future(run_program(self._guest, spare.pid, run, env, sinks.sink, prepared=prepared))
-        try:
-            timed_out = not (await asyncio.wait({running}, timeout=run.timeout))[0]
-            met_limit = self._launcher.met_limit(spare.run)
-            if timed_out or met_limit:
-                await self._kill(spare.run, running, sinks)
-            async with self._launcher.ending_an_impostor():
-                return Attempt(running.result(), timed_out, met_limit)
-        finally:
-            if not running.done():
-                running.cancel()
-                self._launcher.end_later(spare.run)  # the caller has left: nothing may run on for nobody
-            elif running.exception() is not None:
-                self._launcher.end_later(spare.run)
+        """Awaits the guest's answer in this task: another one would cost each run two turns of the loop."""
+        sinks, loop = WatchedSinks(sink), asyncio.get_running_loop()
+        over: asyncio.Future[None] = loop.create_future()  # the guest has answered, or nobody waits for it
+        killing: asyncio.Task[None] | None = None
 
-    async def _kill(self, run: str, running: asyncio.Future[Outcome], sinks: WatchedSinks) -> None:
+        def time_out() -> None:
+            nonlocal killing
+            killing = asyncio.create_task(self._kill(spare.run, over, sinks), name=f"timeout of {spare.run}")
+            killing.add_done_callback(killed)
+
+        def killed(done: asyncio.Task[None]) -> None:
+            if not done.cancelled() and done.exception() is not None and not over.done():
+                answering.reschedule(loop.time())  # the guest does not answer
+
+        timer = loop.call_later(run.timeout, time_out)
+        try:
+            async with asyncio.timeout(None) as answering, self._launcher.ending_an_impostor():
+                outcome = await run_program(self._guest, spare.pid, run, env, sinks.sink, prepared=prepared)
+            timer.cancel()
+            over.set_result(None)
+            met_limit = self._launcher.met_limit(spare.run)
+            if killing is not None:
+                await killing
+            elif met_limit:
+                await self._kill(spare.run, over, sinks)
+            return Attempt(outcome, killing is not None, met_limit)
+        except BaseException as failure:  # the caller has left, too: nothing may run on for nobody
+            self._launcher.end_later(spare.run)
+            if isinstance(failure, TimeoutError) and killing is not None and killing.done():
+                killing.result()  # raises why
+            raise
+        finally:
+            timer.cancel()
+            if not over.done():
+                over.set_result(None)
+
+    async def _kill(self, run: str, over: asyncio.Future[None], sinks: WatchedSinks) -> None:
         """Kills the run's processes and waits for what they had written. Raises SandboxGone when that fails.
 
         On a fenced host, it waits for the thaw: a frozen process does not end, and a frozen guest tells nothing.
@@ -111,7 +131,7 @@ class GuestRuns:
             await self._launcher.until_thawed()
             thaws = self._launcher.thaws()
             killed = await asyncio.to_thread(self._launcher.kill_run, run)
-            if await sinks.drained(running, ANSWER_SECONDS) and killed:
+            if await sinks.drained(over, ANSWER_SECONDS) and killed:
                 return
             if not self._launcher.was_fenced(thaws):
                 await self._launcher.kill_sandbox()
