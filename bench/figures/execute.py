@@ -6,7 +6,7 @@ The bare chain does the same beside it.
 import asyncio
 
 from bench import baselines
-from bench.bare_chain import bare_chain
+from bench.bare_chain import bare_chain, least
 from bench.baselines import CODE
 from bench.context import MS, Context, bun_baseline, each, sessions, stopwatch
 from bench.pace import PAUSE_SECONDS, by_turns
@@ -33,6 +33,12 @@ async def measure(context: Context) -> list[Row]:
         await each(made.ids, execute, 1)
         numbers = {session: number for number, session in enumerate(made.ids)}
 
+        async def healthz(_: str) -> float:
+            return await stopwatch(client.healthz())
+
+        async def bare_answer(_: str) -> float:
+            return await chain.answer()
+
         async def bare_code(session: str) -> float:
             return await chain.code(numbers[session])
 
@@ -45,12 +51,15 @@ async def measure(context: Context) -> list[Row]:
             "command": command,
             "bare code": bare_code,
             "bare command": bare_command,
+            "healthz": healthz,
+            "bare answer": bare_answer,
         }
         taken = await by_turns(scale.execution_turns, made.ids, works)
         hasty = [await execute(made.ids[0]) for _ in range(scale.baseline_runs)]
     measured, baseline = summarise(taken["execute"]), bun_baseline(taken["bun"])
     commands, bun_p50 = summarise(taken["command"]), baseline.measured.p50
     bare_codes, bare_commands = summarise(taken["bare code"]), summarise(taken["bare command"])
+    answers = summarise(taken["bare answer"]), summarise(taken["healthz"])
     return [
         Row(
             figure="execute",
@@ -59,7 +68,8 @@ async def measure(context: Context) -> list[Row]:
             measured=measured,
             baselines=(baseline, Baseline("the bare chain", bare_codes)),
             checks=(ratio("p50", measured.p50, bun_p50, MOST),),
-            note=f"the bare chain has {bare_codes.p50 / bun_p50:.2f}×",
+            note=f"the bare chain has {bare_codes.p50 / bun_p50:.2f}×, "
+            f"and {least(bare_codes, *answers) / bun_p50:.2f}× with what /healthz takes here",
         ),
         Row(
             figure="execute",
@@ -67,7 +77,8 @@ async def measure(context: Context) -> list[Row]:
             measured=commands,
             baselines=(baseline, Baseline("the bare chain", bare_commands)),
             checks=(ratio("p50", commands.p50, bun_p50, MOST_COMMAND),),
-            note=f"the bare chain has {bare_commands.p50 / bun_p50:.2f}×",
+            note=f"the bare chain has {bare_commands.p50 / bun_p50:.2f}×, "
+            f"and {least(bare_commands, *answers) / bun_p50:.2f}× with what /healthz takes here",
         ),
         Row(
             figure="execute",

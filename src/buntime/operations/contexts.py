@@ -1,5 +1,6 @@
 """One method per API operation on the contexts of a session."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -94,7 +95,7 @@ class Contexts:
         timeout = float(request.timeout or session.limits.timeout)
         note_begun()
         result = await sandbox.contexts.run(context_id, request.code or "", timeout, sink, shows)
-        self._telling.executed(session, result, context_id)
+        asyncio.get_running_loop().call_soon(self._telling.executed, session, result, context_id)  # behind the answer
         known = {"contextId": context_id, "contextSurvived": result.survived}
         raise_for_limits("context", session, result, streamed=False, **known)
         written = sorted(shown_files(request.files) | set(result.files_written))

@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 import msgspec
 from msgspec import Meta
 
+from buntime.daemon.tasks import begun
 from buntime.errors import BuntimeError, ContextLost, ContextNotFound, InvalidRequest, SessionBusy
 from buntime.inside import Context, ContextFailure, Evaluation, NewContext, Shows, Sink
 from buntime.ports import OUTPUT_LIMIT, SandboxGone
@@ -124,11 +125,10 @@ class GuestContexts:
         await turn.acquire()
         group = self._watched_group(context_id)
         sinks = WatchedSinks(sink, shows)
-        running = asyncio.ensure_future(self._evaluate(context_id, code, sinks))
+        started = time.monotonic()
+        running = begun(self._evaluate(context_id, code, sinks), f"run in {context_id}")  # it sends the request
         goes_on = False
         try:
-            started = time.monotonic()
-            await asyncio.sleep(0)  # send the request before reading the figures
             before = self._usage(group)
             late = await self._wait(context_id, running, sinks, timeout)
             wall_ms = int((time.monotonic() - started) * 1000)
