@@ -142,8 +142,7 @@ const PROGRAMS: Record<string, string> = {
   "a worker":
     "const w = new Worker('./lib/worker.ts', { name: 'w' }); w.onmessage = (e) => { console.log(e.data); w.terminate() }",
   "becomes another program": EXECUTES,
-  "a worker that becomes another program":
-    `const { Worker } = require("worker_threads"); new Worker(${JSON.stringify(EXECUTES)}, { eval: true })`,
+  "a worker that becomes another program": `const { Worker } = require("worker_threads"); new Worker(${JSON.stringify(EXECUTES)}, { eval: true })`,
   "a worker thread":
     "const { Worker, isMainThread } = require('worker_threads'); console.log(isMainThread); new Worker('console.log(require(\"worker_threads\").isMainThread)', { eval: true })",
   "a server":
@@ -348,7 +347,8 @@ describe("a program that is over", () => {
       const next = await prepare();
       expect(await prepared(code)).toMatchObject({ exitCode: 0, stdout: "true\n", stderr: "" });
       const answer = await send(next, code);
-      if (answer.status !== 409) // see `prepared`
+      if (answer.status !== 409)
+        // see `prepared`
         expect(outcomeOf(Buffer.from(await answer.arrayBuffer()))).toMatchObject({ exitCode: 0, stdout: "true\n" });
       expect(await guest.run({ code, env: ENV, cwd: guest.workspace })).toMatchObject({ exitCode: 0 });
     }
