@@ -36,13 +36,14 @@ class Connections:
         lines += [f"{name}: {value}" for name, value in headers.items()]
         if body is not None or method == "POST":
             lines.append(f"Content-Length: {len(body or b'')}")
-        connection = self._kept() or await self._opened()
-        answered = connection.send("\r\n".join((*lines, "\r\n")).encode() + (body or b""))
+        connection = self._kept()
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
-                answer = await answered
+                connection = connection or await self._opened()
+                answer = await connection.send("\r\n".join((*lines, "\r\n")).encode() + (body or b""))
         except BaseException:
-            connection.close()
+            if connection is not None:
+                connection.close()
             raise
         if connection.can_be_kept:
             self._free.append(connection)

@@ -42,8 +42,9 @@ static const struct operation *const parts[] = {
     services_operations, contexts_operations, terminals_operations, watching_operations,
 };
 
-/* Whether it starts a program of the session: that finds the ports and locks free that an earlier one had. */
+/* Whether it starts a program of the session, or code: that finds the ports and locks free that an earlier one had. */
 static bool starts_program(struct asked *asked, const char *name) {
+  if (strcmp(name, "POST /contexts/run") == 0) return true;
   return asked_text(asked, "spare") != NULL && strcmp(name, "POST /spares/prepare") != 0;
 }
 

@@ -139,6 +139,26 @@ def test_results_are_those_of_any_run(session: Session) -> None:
     assert 1 << 20 < result["memoryUsed"] < 1 << 30
 
 
+@pytest.mark.parametrize("change", ["", "process.setgid(65534); process.setuid(65534);"])
+def test_its_exit_code_is_told_whoever_it_has_become(session: Session, change: str) -> None:
+    pid = _prepared(session)
+    result = session.code(f"{change} console.log(process.pid); process.exit(3)")
+    assert (result["stdout"], result["exitCode"]) == (f"{pid}\n", 3)
+
+
+def test_the_code_of_a_context_finds_the_port_free_that_a_run_had(session: Session) -> None:
+    client = session.client
+    context = client.call("POST", "/contexts/create", json_body={"sessionId": session.id}).done()["contextId"]
+    session.code("0", contextId=context)
+    serve = "const server = Bun.serve({ port: 8080, fetch: () => new Response() });"
+    for _ in range(3):
+        _prepared(session)
+        # so much memory takes the kernel tens of ms to give back
+        assert _said(session, f"{serve} new Uint8Array(300 << 20).fill(1); console.log(1); process.exit(0)") == "1"
+        result = session.code("{ " + serve + " server.stop(true) } 1", contextId=context)
+        assert result["exitCode"] == 0, result
+
+
 def test_one_that_runs_too_long_is_killed_with_all_it_started(session: Session) -> None:
     waiting = _prepared(session)
     result = session.code(f"{PID}; Bun.spawn(['sleep', '7777']); while (true);", timeout=1)

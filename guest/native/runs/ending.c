@@ -5,6 +5,7 @@
 
 #include "ending.h"
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,16 +44,21 @@ struct task {
   long flags, pending, status;
 };
 
+/* False with ENOENT or ESRCH when it is gone. */
 static bool look_at(const char *stat, struct task *task) {
+  char text[1024];
   int fd = open(stat, O_RDONLY | O_CLOEXEC);
   if (fd < 0) return false;
-  char text[1024];
   ssize_t size = read(fd, text, sizeof text - 1);
+  int error = errno;
   close(fd);
-  text[size > 0 ? size : 0] = '\0';
+  errno = error;
+  if (size <= 0) return false;
+  text[size] = '\0';
+  errno = 0;
   char *at = strrchr(text, ')'), *rest = NULL;
-  if (at == NULL) return false;
   int place = 0;
+  if (at == NULL) return false;
   for (char *field = strtok_r(at + 1, " \n", &rest); field != NULL; field = strtok_r(NULL, " \n", &rest), place++) {
     if (place == FLAGS) task->flags = strtol(field, NULL, 10);
     if (place == PENDING) task->pending = strtol(field, NULL, 10);
@@ -61,30 +67,53 @@ static bool look_at(const char *stat, struct task *task) {
   return place > STATUS;
 }
 
+static bool is_exiting(const char *process, struct task *leader) {
+  char path[64];
+  snprintf(path, sizeof path, "/proc/%s/stat", process);
+  return look_at(path, leader) && (leader->flags & EXITING) != 0;
+}
+
 static bool ends(const char *process, const char *thread) {
   char path[64];
   struct task task;
   snprintf(path, sizeof path, "/proc/%.10s/task/%.10s/stat", process, thread);
-  return !look_at(path, &task) || (task.flags & EXITING) != 0 || (task.pending & KILLED) != 0;
+  if (!look_at(path, &task)) return errno == ENOENT || errno == ESRCH;
+  return (task.flags & EXITING) != 0 || (task.pending & KILLED) != 0;
 }
 
-/* Whether no thread runs any more. Then the status is known. A thread that executes another program ends the others,
- * but not itself. */
-static bool all_end(pid_t pid, int *status) {
-  char path[64], name[16];
-  struct task leader;
-  snprintf(name, sizeof name, "%d", (int)pid);
-  snprintf(path, sizeof path, "/proc/%s/stat", name);
-  if (!look_at(path, &leader) || (leader.flags & EXITING) == 0) return false;
-  int how = (int)leader.status;
-  *status = WIFSIGNALED(how) ? 128 + WTERMSIG(how) : WEXITSTATUS(how);
-  snprintf(path, sizeof path, "/proc/%s/task", name);
+static bool others_end(const char *process) {
+  char path[64];
+  snprintf(path, sizeof path, "/proc/%s/task", process);
   DIR *tasks = opendir(path);
   bool all = tasks != NULL;
   for (struct dirent *task; all && (task = readdir(tasks)) != NULL;)
-    all = task->d_name[0] == '.' || strcmp(task->d_name, name) == 0 || ends(name, task->d_name);
+    all = task->d_name[0] == '.' || strcmp(task->d_name, process) == 0 || ends(process, task->d_name);
   if (tasks != NULL) closedir(tasks);
   return all;
+}
+
+/* The kernel hides the status of a process that has another user by now, for example, and says 0. It guards this file
+ * in the same way. */
+static bool shows_status(const char *process) {
+  char path[64], byte;
+  snprintf(path, sizeof path, "/proc/%s/io", process);
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  bool shows = fd >= 0 && read(fd, &byte, 1) == 1;
+  if (fd >= 0) close(fd);
+  return shows;
+}
+
+/* Whether no thread runs any more. Then the status is known. If another thread than the main one executes a program, it
+ * ends the others and becomes the main one. So the main one is looked at again behind the others. */
+static bool all_end(pid_t pid, int *status) {
+  char process[16];
+  struct task leader;
+  snprintf(process, sizeof process, "%d", (int)pid);
+  if (!is_exiting(process, &leader) || !others_end(process)) return false;
+  if (!shows_status(process) || !is_exiting(process, &leader)) return false;
+  int how = (int)leader.status;
+  *status = WIFSIGNALED(how) ? 128 + WTERMSIG(how) : WEXITSTATUS(how);
+  return true;
 }
 
 /* --- Watching --- */
@@ -142,14 +171,23 @@ struct waiting {
   struct waiting *next;
 };
 
+/* A program that is not reaped. */
+struct left {
+  struct child child;
+  int round;
+};
+
 static struct {
-  int left; /* programs */
+  int left;  /* programs of this round */
+  int round; /* one ends when all are reaped, or patience is over */
   struct waiting *first, **last;
   struct timer patience;
 } over = {.last = &over.first};
 
 static void go_on(struct timer *timer) {
-  timer_end(&over.patience);
+  over.left = 0;
+  over.round++;
+  timer_end(timer);
   while (over.first != NULL) {
     struct waiting *waiting = over.first;
     over.first = waiting->next;
@@ -160,13 +198,17 @@ static void go_on(struct timer *timer) {
 }
 
 static void reaped(struct child *child, int status) {
-  free(child);
-  if (--over.left == 0) go_on(&over.patience);
+  struct left *left = MEMBER(child, struct left, child);
+  bool is_last = left->round == over.round && --over.left == 0;
+  free(left);
+  if (is_last) go_on(&over.patience);
 }
 
 void ending_leave(pid_t pid) {
+  struct left *left = memory(sizeof *left);
   over.left++;
-  child_begin(memory(sizeof(struct child)), pid, reaped);
+  left->round = over.round;
+  child_begin(&left->child, pid, reaped);
 }
 
 void ending_wait(struct asked *asked, void (*handler)(struct asked *)) {

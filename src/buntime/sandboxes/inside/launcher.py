@@ -178,7 +178,7 @@ class Launcher:
 
     async def make_room(self) -> None:
         """Ends what answered runs left behind if it reached the process limit. To be called before something starts."""
-        answered = [run for run, lives in self._left.items() if lives == "run"]
+        answered = [run for run, lives in list(self._left.items()) if lives == "run"]  # threads change it
         if self._sleeps or not answered:  # asleep: a frozen process does not end
             return
         try:

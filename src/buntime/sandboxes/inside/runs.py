@@ -114,8 +114,10 @@ class GuestRuns:
             return Attempt(outcome, killing is not None, met_limit)
         except BaseException as failure:  # the caller has left, too: nothing may run on for nobody
             self._launcher.end_later(spare.run)
-            if isinstance(failure, TimeoutError) and killing is not None and killing.done():
-                killing.result()  # raises why
+            if killing is not None:
+                if isinstance(failure, TimeoutError) and killing.done():
+                    killing.result()  # raises why
+                killing.cancel()
             raise
         finally:
             timer.cancel()
