@@ -1,12 +1,15 @@
 /* Of a process with many threads, the last one to end takes the memory apart, closes the files, and only then is the
  * process over for its parent. With a Bun, that takes half a millisecond. So its threads are watched, too (Linux 6.9).
- * When one has ended, the kernel says whether all of them are ending: then nothing of the program runs any more, its
- * output is in the pipes, and its status is known. */
+ * When the main one and all others but one have ended, nothing of the program runs any more, and its output is in the
+ * pipes.
+ *
+ * Nothing here looks into `/proc/PID/task`. What the kernel remembers of a thread from there, it clears when the thread
+ * has ended, and whoever reaps the process meanwhile turns in circles until then: for milliseconds, on one processor.
+ */
 
 #include "ending.h"
-#include <dirent.h>
-#include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,103 +18,68 @@
 #include <unistd.h>
 
 enum {
-  MOST = 4,        /* threads that are watched: the last one to end is of no use, and any of them may be that */
+  MOST = 4,        /* threads that are watched */
+  NEAR = 16,       /* a program's first threads have the pids behind its own */
+  TRIES = 4,       /* looks in turns of the loop: an ended thread is still counted for some microseconds */
   MOST_LEFT = 500, /* ms that a request waits for what a program held */
   PIDFD_THREAD = O_EXCL,
-  EXITING = 0x4,         /* a flag of a task: it is past its last instruction (PF_EXITING) */
-  KILLED = 1 << (9 - 1), /* of its pending signals: it gets no further */
-  FLAGS = 6,
-  PENDING = 28, /* places in `/proc/PID/stat`, counted from the state, which is after the name */
-  STATUS = 49
+  STATUS = 49 /* place in `/proc/PID/stat`, counted from the state, which is after the name */
 };
 
 struct thread {
   struct watch watch; /* of its pidfd */
   struct ending *ending;
+  pid_t pid;
 };
 
 struct ending {
   pid_t pid;
   struct thread threads[MOST];
-  size_t count;
+  int count, tries;
+  struct later later;
   void (*over)(void *self, int status);
   void *self;
 };
 
 /* --- What the kernel says --- */
 
-struct task {
-  long flags, pending, status;
-};
-
-/* False with ENOENT or ESRCH when it is gone. */
-static bool look_at(const char *stat, struct task *task) {
-  char text[1024];
-  int fd = open(stat, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return false;
-  ssize_t size = read(fd, text, sizeof text - 1);
-  int error = errno;
-  close(fd);
-  errno = error;
-  if (size <= 0) return false;
-  text[size] = '\0';
-  errno = 0;
-  char *at = strrchr(text, ')'), *rest = NULL;
-  int place = 0;
-  if (at == NULL) return false;
-  for (char *field = strtok_r(at + 1, " \n", &rest); field != NULL; field = strtok_r(NULL, " \n", &rest), place++) {
-    if (place == FLAGS) task->flags = strtol(field, NULL, 10);
-    if (place == PENDING) task->pending = strtol(field, NULL, 10);
-    if (place == STATUS) task->status = strtol(field, NULL, 10);
-  }
-  return place > STATUS;
-}
-
-static bool is_exiting(const char *process, struct task *leader) {
+static bool read_text(pid_t pid, const char *name, char *text, size_t room) {
   char path[64];
-  snprintf(path, sizeof path, "/proc/%s/stat", process);
-  return look_at(path, leader) && (leader->flags & EXITING) != 0;
-}
-
-static bool ends(const char *process, const char *thread) {
-  char path[64];
-  struct task task;
-  snprintf(path, sizeof path, "/proc/%.10s/task/%.10s/stat", process, thread);
-  if (!look_at(path, &task)) return errno == ENOENT || errno == ESRCH;
-  return (task.flags & EXITING) != 0 || (task.pending & KILLED) != 0;
-}
-
-static bool others_end(const char *process) {
-  char path[64];
-  snprintf(path, sizeof path, "/proc/%s/task", process);
-  DIR *tasks = opendir(path);
-  bool all = tasks != NULL;
-  for (struct dirent *task; all && (task = readdir(tasks)) != NULL;)
-    all = task->d_name[0] == '.' || strcmp(task->d_name, process) == 0 || ends(process, task->d_name);
-  if (tasks != NULL) closedir(tasks);
-  return all;
-}
-
-/* The kernel hides the status of a process that has another user by now, for example, and says 0. It guards this file
- * in the same way. */
-static bool shows_status(const char *process) {
-  char path[64], byte;
-  snprintf(path, sizeof path, "/proc/%s/io", process);
+  snprintf(path, sizeof path, "/proc/%d/%s", (int)pid, name);
   int fd = open(path, O_RDONLY | O_CLOEXEC);
-  bool shows = fd >= 0 && read(fd, &byte, 1) == 1;
-  if (fd >= 0) close(fd);
-  return shows;
+  if (fd < 0) return false;
+  ssize_t size = read(fd, text, room - 1);
+  close(fd);
+  text[size > 0 ? size : 0] = '\0';
+  return size > 0;
 }
 
-/* Whether no thread runs any more. Then the status is known. If another thread than the main one executes a program, it
- * ends the others and becomes the main one. So the main one is looked at again behind the others. */
-static bool all_end(pid_t pid, int *status) {
-  char process[16];
-  struct task leader;
-  snprintf(process, sizeof process, "%d", (int)pid);
-  if (!is_exiting(process, &leader) || !others_end(process)) return false;
-  if (!shows_status(process) || !is_exiting(process, &leader)) return false;
-  int how = (int)leader.status;
+/* Whether all four ids are the guest's. */
+static bool is_ours(const char *status, const char *name, unsigned own) {
+  unsigned real, effective, saved, files;
+  const char *line = strstr(status, name);
+  if (line == NULL || sscanf(line + strlen(name), "%u %u %u %u", &real, &effective, &saved, &files) != 4) return false;
+  return real == own && effective == own && saved == own && files == own;
+}
+
+/* Whether the main thread has ended, and how many threads there are. To a process of another user, the kernel gives the
+ * exit status 0. So such a one counts as running. */
+static bool main_has_ended(pid_t pid, int *threads) {
+  char status[2048];
+  if (!read_text(pid, "status", status, sizeof status)) return false;
+  const char *state = strstr(status, "\nState:\t"), *count = strstr(status, "\nThreads:\t");
+  if (state == NULL || state[8] != 'Z' || count == NULL) return false;
+  *threads = atoi(count + 10);
+  return is_ours(status, "\nUid:\t", getuid()) && is_ours(status, "\nGid:\t", getgid());
+}
+
+static bool status_of(pid_t pid, int *status) {
+  char stat[1024], *rest = NULL;
+  if (!read_text(pid, "stat", stat, sizeof stat)) return false;
+  char *at = strrchr(stat, ')'), *field = at == NULL ? NULL : strtok_r(at + 1, " \n", &rest);
+  for (int place = 0; field != NULL && place < STATUS; place++) field = strtok_r(NULL, " \n", &rest);
+  if (field == NULL) return false;
+  int how = atoi(field);
   *status = WIFSIGNALED(how) ? 128 + WTERMSIG(how) : WEXITSTATUS(how);
   return true;
 }
@@ -125,41 +93,53 @@ static void unwatch(struct watch *watch) {
   close(fd);
 }
 
+static bool is_thread_of(pid_t pid, pid_t thread) { return syscall(SYS_tgkill, pid, thread, 0) == 0; }
+
+static int still_there(const struct ending *ending) {
+  int count = 0;
+  for (int at = 0; at < ending->count; at++) count += is_thread_of(ending->pid, ending->threads[at].pid);
+  return count;
+}
+
+/* Others than the watched threads may go on, or one of them may be about to execute a program. Those that are there
+ * after the count were counted. */
+static void look(struct later *later) {
+  struct ending *ending = MEMBER(later, struct ending, later);
+  int threads, status, there;
+  if (!main_has_ended(ending->pid, &threads)) return;
+  there = still_there(ending);
+  if (there > 1 || threads > 1 + there) {
+    if (++ending->tries < TRIES) later_begin(&ending->later, look);
+  } else if (status_of(ending->pid, &status)) ending->over(ending->self, status);
+}
+
 static void thread_ended(struct watch *watch, uint32_t events) {
   struct ending *ending = MEMBER(watch, struct thread, watch)->ending;
   unwatch(watch);
-  int status;
-  if (all_end(ending->pid, &status)) ending->over(ending->self, status);
-}
-
-static void watch_threads(struct ending *ending, DIR *tasks) {
-  for (struct dirent *task; ending->count < MOST && (task = readdir(tasks)) != NULL;) {
-    pid_t thread = (pid_t)atoi(task->d_name);
-    int fd = thread <= 0 || thread == ending->pid ? -1 : (int)syscall(SYS_pidfd_open, thread, PIDFD_THREAD);
-    if (fd < 0) continue;
-    struct thread *next = &ending->threads[ending->count++];
-    next->ending = ending;
-    watch_begin(&next->watch, fd, EPOLLIN, thread_ended);
-  }
+  ending->tries = 0;
+  look(&ending->later);
 }
 
 struct ending *ending_begin(pid_t pid, void (*over)(void *self, int status), void *self) {
-  char path[64];
-  snprintf(path, sizeof path, "/proc/%d/task", (int)pid);
-  DIR *tasks = opendir(path);
-  if (tasks == NULL) return NULL;
   struct ending *ending = memory(sizeof *ending);
   *ending = (struct ending){.pid = pid, .over = over, .self = self};
-  watch_threads(ending, tasks);
-  closedir(tasks);
-  if (ending->count > 0) return ending;
-  free(ending);
+  for (pid_t thread = pid + 1; thread <= pid + NEAR && ending->count < MOST; thread++) {
+    int fd = is_thread_of(pid, thread) ? (int)syscall(SYS_pidfd_open, thread, PIDFD_THREAD) : -1;
+    if (fd < 0) continue;
+    struct thread *next = &ending->threads[ending->count++];
+    next->ending = ending;
+    next->pid = thread;
+    watch_begin(&next->watch, fd, EPOLLIN, thread_ended);
+  }
+  if (ending->count > 1) return ending;
+  ending_free(ending);
   return NULL;
 }
 
 void ending_free(struct ending *ending) {
   if (ending == NULL) return;
-  for (size_t at = 0; at < ending->count; at++) unwatch(&ending->threads[at].watch);
+  for (int at = 0; at < ending->count; at++) unwatch(&ending->threads[at].watch);
+  later_end(&ending->later);
   free(ending);
 }
 
