@@ -105,8 +105,7 @@ def test_a_store_moves_while_sandboxes_run(servers: Servers, database: Database)
     client = server.new_client()
     session = client.open()
     session.write("kept", "kept").done()
-    session.output("sleep 100000 & until pgrep -x sleep; do sleep 0.05; done")
-    pid = session.output("pgrep -x sleep")
+    pid = session.sleeper()
     server.settings["BUNTIME_STORE"] = database.address("buntime")
     refused = server.run_cli("store", "move")
     assert refused.returncode != 0
@@ -118,4 +117,4 @@ def test_a_store_moves_while_sandboxes_run(servers: Servers, database: Database)
     assert "set BUNTIME_STORE" in server.run_cli("serve").stderr, "nor with an empty file"
     server.settings["BUNTIME_STORE"] = url
     server.start()
-    assert (session.text("kept"), session.output("pgrep -x sleep")) == ("kept", pid)
+    assert (session.text("kept"), session.output("pgrep -x sleep").strip()) == ("kept", pid)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from buntime.daemon.tasks import cancel_and_wait
 from buntime.errors import DiskFull, Unavailable
 from buntime.inside import FileToWrite
 from buntime.plan import MB
@@ -148,6 +149,23 @@ async def test_nothing_of_the_root_that_it_was_parked_with_is_left(host: LocalHo
             assert not (process / "exe").exists(), "a process that goes on has all of this"
     left = {"incoming", "parents", session.volume}
     await eventually(lambda: {entry.name for entry in (host.data_dir / "volumes").iterdir()} == left)
+
+
+async def test_a_cut_off_preparation_leaves_no_process(host: LocalHost) -> None:
+    """It would keep the root that the sandbox was parked with."""
+    name = await parked(host)
+    sandboxes: Any = host.sandboxes
+    (sandbox,) = sandboxes._pool
+    await sandbox.drop_prepared()
+
+    def buns() -> list[Path]:
+        return [process for process in processes(host, name) if (process / "exe").resolve().name == "bun"]
+
+    preparing = asyncio.create_task(sandbox.prepare())
+    await eventually(lambda: len(buns()) == 1)
+    assert not preparing.done()
+    await cancel_and_wait(preparing)
+    assert not buns()
 
 
 def _require_same_root(process: Path, root: Path) -> None:

@@ -1,11 +1,11 @@
 /* The processes that belong together (trees.h).
  *
- * The session may have mounted something else over /proc. So nothing there is read for long, and what it says leads to
- * signals for processes of the session alone. */
+ * The session may have mounted something else over /proc. So what it says leads to signals for processes of the session
+ * alone. */
 
 #include "trees.h"
+#include "proc.h"
 #include <dirent.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,10 +13,9 @@
 #include <unistd.h>
 
 enum {
-  ROUNDS = 20,       /* because processes may fork while they are killed */
-  LARGEST = 8 << 10, /* bytes of a file of /proc */
-  LONGEST_PID = 7,   /* digits */
-  MOST = 1 << 16     /* processes */
+  ROUNDS = 20,     /* because processes may fork while they are killed */
+  LONGEST_PID = 7, /* digits */
+  MOST = 1 << 16   /* processes */
 };
 
 struct members {
@@ -24,34 +23,15 @@ struct members {
   size_t count, room;
 };
 
-/* "" for what cannot be read. To be freed. */
-static char *text_of(const char *path) {
-  char *text = memory(LARGEST + 1);
-  int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
-  size_t size = 0;
-  for (ssize_t count = 1; fd >= 0 && count > 0 && size < LARGEST; size += count > 0 ? (size_t)count : 0)
-    count = read(fd, text + size, LARGEST - size);
-  if (fd >= 0) close(fd);
-  text[size] = 0;
-  return text;
-}
-
-static char *proc_file(pid_t pid, const char *name) {
-  char path[64];
-  snprintf(path, sizeof path, "/proc/%d/%s", (int)pid, name);
-  return text_of(path);
-}
-
 bool is_alive(pid_t pid) {
-  char *status = proc_file(pid, "status");
-  const char *state = strstr(status, "\nState:\t");
-  char letter = state == NULL ? 0 : state[8];
+  char *status = proc_text_of(pid, "status");
+  char letter = proc_state(status);
   free(status);
   return letter != 0 && letter != 'Z' && letter != 'X';
 }
 
 static bool is_in_group(pid_t pid, const char *group) {
-  char *own = proc_file(pid, "cgroup");
+  char *own = proc_text_of(pid, "cgroup");
   bool is_in = strcmp(own, group) == 0;
   free(own);
   return is_in;
@@ -59,7 +39,7 @@ static bool is_in_group(pid_t pid, const char *group) {
 
 /* By `/proc/PID/stat`, whose second field may have spaces and parentheses: `PID (NAME) STATE PARENT GROUP`. */
 static bool is_in_process_group(pid_t pid, pid_t group) {
-  char *stat = proc_file(pid, "stat");
+  char *stat = proc_text_of(pid, "stat");
   const char *end = strrchr(stat, ')');
   int found = -1;
   if (end == NULL || sscanf(end + 1, " %*c %*d %d", &found) != 1) found = -1;
@@ -114,7 +94,7 @@ bool tree_signal(const struct tree *tree, int64_t number) {
 }
 
 void tree_begin(struct tree *tree, pid_t pid, bool is_attendant) {
-  char *group = proc_file(pid, "cgroup"), *own = text_of("/proc/self/cgroup");
+  char *group = proc_text_of(pid, "cgroup"), *own = proc_text("self", "cgroup");
   bool has_group = *group != 0 && strcmp(group, own) != 0;
   *tree = (struct tree){.pid = pid, .group = has_group ? copy_text(group) : NULL, .is_attendant = is_attendant};
   free(group);

@@ -4,10 +4,11 @@
  * pipes.
  *
  * Nothing here looks into `/proc/PID/task`. What the kernel remembers of a thread from there, it clears when the thread
- * has ended, and whoever reaps the process meanwhile turns in circles until then: for milliseconds, on one processor.
+ * has ended, and whoever reaps the process meanwhile spins until then: for milliseconds, on one processor.
  */
 
 #include "ending.h"
+#include "proc.h"
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -43,17 +44,6 @@ struct ending {
 
 /* --- What the kernel says --- */
 
-static bool read_text(pid_t pid, const char *name, char *text, size_t room) {
-  char path[64];
-  snprintf(path, sizeof path, "/proc/%d/%s", (int)pid, name);
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return false;
-  ssize_t size = read(fd, text, room - 1);
-  close(fd);
-  text[size > 0 ? size : 0] = '\0';
-  return size > 0;
-}
-
 /* Whether all four ids are the guest's. */
 static bool is_ours(const char *status, const char *name, unsigned own) {
   unsigned real, effective, saved, files;
@@ -65,23 +55,26 @@ static bool is_ours(const char *status, const char *name, unsigned own) {
 /* Whether the main thread has ended, and how many threads there are. To a process of another user, the kernel gives the
  * exit status 0. So such a one counts as running. */
 static bool main_has_ended(pid_t pid, int *threads) {
-  char status[2048];
-  if (!read_text(pid, "status", status, sizeof status)) return false;
-  const char *state = strstr(status, "\nState:\t"), *count = strstr(status, "\nThreads:\t");
-  if (state == NULL || state[8] != 'Z' || count == NULL) return false;
-  *threads = atoi(count + 10);
-  return is_ours(status, "\nUid:\t", getuid()) && is_ours(status, "\nGid:\t", getgid());
+  char *status = proc_text_of(pid, "status");
+  const char *count = strstr(status, "\nThreads:\t");
+  bool has_ended = proc_state(status) == 'Z' && count != NULL && is_ours(status, "\nUid:\t", getuid()) &&
+                   is_ours(status, "\nGid:\t", getgid());
+  if (has_ended) *threads = atoi(count + 10);
+  free(status);
+  return has_ended;
 }
 
 static bool status_of(pid_t pid, int *status) {
-  char stat[1024], *rest = NULL;
-  if (!read_text(pid, "stat", stat, sizeof stat)) return false;
+  char *stat = proc_text_of(pid, "stat"), *rest = NULL;
   char *at = strrchr(stat, ')'), *field = at == NULL ? NULL : strtok_r(at + 1, " \n", &rest);
   for (int place = 0; field != NULL && place < STATUS; place++) field = strtok_r(NULL, " \n", &rest);
-  if (field == NULL) return false;
-  int how = atoi(field);
-  *status = WIFSIGNALED(how) ? 128 + WTERMSIG(how) : WEXITSTATUS(how);
-  return true;
+  bool is_there = field != NULL;
+  if (is_there) {
+    int how = atoi(field);
+    *status = WIFSIGNALED(how) ? 128 + WTERMSIG(how) : WEXITSTATUS(how);
+  }
+  free(stat);
+  return is_there;
 }
 
 /* --- Watching --- */

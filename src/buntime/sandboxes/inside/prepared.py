@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import msgspec
 import structlog
 
+from buntime.daemon.tasks import to_its_end
 from buntime.errors import BuntimeError
 from buntime.plan import MB
 from buntime.ports import Run, SandboxGone
@@ -162,8 +163,9 @@ class Prepared:
             self._waiting = Waiting(spare, environment, self._expiry())
         except (Unfit, SpareGone, BuntimeError, SandboxGone):  # SandboxGone: it may be only slow, on a busy host
             self._back_off()
-            await asyncio.to_thread(self._launcher.end, spare.run)
         finally:
+            if self._waiting is None:  # also after a cancellation: nobody else knows the process
+                await to_its_end(asyncio.to_thread(self._launcher.end, spare.run))
             self._begun = None
 
     async def _prepare(self, spare: Spare, environment: RunEnvironment) -> None:
