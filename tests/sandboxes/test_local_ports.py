@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from buntime.ports import Run
 from buntime.sandboxes.network import local_ports
+from buntime.sandboxes.network.clearing import LATER
 from tests.contracts.test_sandboxes import LIMITS, REAL, LocalHost
 from tests.waiting import eventually
 
@@ -57,10 +59,25 @@ async def test_the_kernel_clears_the_set_often_only_while_programs_of_a_session_
     filling.cancel()
     (parked,) = (host.data_dir / "sandboxes").iterdir()
     assert clearing(host, parked.name) == "1s"
-    claimed = await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS)
-    sandbox = claimed.sandbox
+    sandbox = (await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS)).sandbox
+    await sandbox.run(Run(10, command="true"))
+    await asyncio.sleep(2 * LATER)
+    assert clearing(host, sandbox.id) == "1s", "it is over"
+    running = asyncio.create_task(sandbox.run(Run(60, command="sleep 60 & sleep 3")))
     await eventually(lambda: clearing(host, sandbox.id) == "125ms")
+    await running
     assert await sandbox.freeze()
     await eventually(lambda: clearing(host, sandbox.id) == "1s")
     await sandbox.thaw()
     await eventually(lambda: clearing(host, sandbox.id) == "125ms")
+
+
+@pytest.mark.skipif(not local_ports.CAN_CLEAR, reason="before Linux 6.2, the interval of a set cannot change")
+async def test_a_while_after_the_last_program_has_ended_it_clears_seldom(
+    host: LocalHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("buntime.sandboxes.network.clearing.LOOK_SECONDS", 0.5)
+    sandbox = (await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS)).sandbox
+    await sandbox.run(Run(10, command="sleep 4 &"))
+    await eventually(lambda: clearing(host, sandbox.id) == "125ms")
+    await eventually(lambda: clearing(host, sandbox.id) == "1s")

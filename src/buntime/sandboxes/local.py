@@ -203,7 +203,6 @@ class LocalSandboxes:
             reached("claim: recorded")
             used = read_new(self._machinery.cgroups, sandbox.id, self._part.interface(sandbox.record.slot))
             self._containers.keep_root(sandbox.id)
-            sandbox.begin()
             sandbox.claimed(looks_the_same=look_alike(limits, self._settings.parked_limits))
             if limits != self._settings.parked_limits:
                 await asyncio.to_thread(self._containers.limit, sandbox.record, limits)
@@ -229,7 +228,6 @@ class LocalSandboxes:
                 await self._removed_later(purpose.volume)
             raise
         self._running[sandbox.id] = sandbox
-        sandbox.begin()
         return Claimed(sandbox, purpose.volume, purpose.image)
 
     async def get(self, sandbox_id: str) -> Sandbox | None:
@@ -272,7 +270,6 @@ class LocalSandboxes:
         await self._remove_all(session)  # two must not use the volume
         sandbox = await self._serving(purpose_of(session))
         self._running[sandbox.id] = sandbox
-        sandbox.begin()
         self._cache.drop(session.volume)
         log.info("sandbox_started", session=session.id, sandbox=sandbox.id)
         return sandbox

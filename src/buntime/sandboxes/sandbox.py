@@ -66,8 +66,10 @@ class LocalSandbox:
         self._guest = guest
         self._machinery = machinery
         self._reclaim = Reclaim(record.sandbox, machinery.cgroups, machinery.pages, machinery.tasks)
-        self._clearing = Clearing(machinery.network, machinery.tasks, self.held_init)
-        self._launcher = Launcher(record.sandbox, directory / "runs", guest, machinery, self.is_alive, self.kill)
+        self._launcher = Launcher(
+            record.sandbox, directory / "runs", guest, machinery, self.is_alive, self.kill, self._started
+        )
+        self._clearing = Clearing(machinery.network, machinery.tasks, self.held_init, self._launcher.runs_something)
         self._prepared = Prepared(record.sandbox, guest, self._launcher, machinery)
         self._runs = GuestRuns(guest, self._launcher, self._prepared, machinery, self._disk_is_full)
         self._ends = Ends(directory / "awaited", self._its_session, guest, self._launcher, machinery)
@@ -191,7 +193,7 @@ class LocalSandbox:
                 return False
             cgroups.freeze(self.id, True)  # on cgroup v1 a process that forks meanwhile must be frozen again
         self._reclaim.frozen()
-        self._clearing.set(often=False)
+        self._clearing.rest()
         self.is_frozen = True
         return True
 
@@ -237,12 +239,10 @@ class LocalSandbox:
             self._machinery.cgroups.freeze(self.id, False)
         self._launcher.wake()
         self._guest.expect()
-        if self.record.session:
-            self._clearing.set(often=True)
+        self._clearing.look()
 
-    def begin(self) -> None:
-        """To be called when programs of a session may run in it from now on."""
-        self._clearing.set(often=True)
+    def _started(self) -> None:
+        self._clearing.look()
 
     async def check(self) -> None:
         """Raises SandboxGone unless the guest answers."""
@@ -276,6 +276,8 @@ class LocalSandbox:
     async def take_over(self) -> None:
         """Ends runs whose client is gone and keeps what runs in the background, after a restart of the server."""
         await self._guest.check()
+        if self.record.session:
+            self._clearing.doubt()
         await self._launcher.take_over()
         await self._contexts.take_over()
         await self._ends.take_over()

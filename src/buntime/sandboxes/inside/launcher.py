@@ -63,13 +63,16 @@ class Launcher:
         machinery: Machinery,
         is_alive: Callable[[], bool],
         kill: Callable[[], Awaitable[None]],
+        started: Callable[[], None],
     ) -> None:
+        """`started`: called whenever something of the session starts."""
         self._sandbox = sandbox
         self._markers = str(markers)  # a path object that is kept takes several times as much memory
         self._guest = guest
         self._machinery = machinery
         self._is_alive = is_alive
         self._kill = kill
+        self._started = started
         self.image_env: Mapping[str, str] = {}  # of what the image sets
         self._spare: Spare | None = None
         self._preparing = asyncio.Lock()
@@ -170,6 +173,13 @@ class Launcher:
         self._limits.pop(run, None)
         with suppress(OSError):  # the cgroup is gone; its next use fails
             self._limits[run] = ProcessLimit(self._machinery.cgroups, self._sandbox, run, used=used)
+        self._started()
+
+    async def runs_something(self) -> bool:
+        """Whether something of the session runs. Not while it sleeps."""
+        if self._left and not self._sleeps:
+            self._gone(await self._moved(self._removed, list(self._left)))
+        return bool(self._limits) and not self._sleeps
 
     def met_limit(self, run: str) -> bool:
         """Whether the cgroup has reached the process limit since it is watched."""

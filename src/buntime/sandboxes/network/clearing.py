@@ -1,8 +1,13 @@
-"""How often the kernel clears a sandbox's set of unanswered connections: see `local_ports`."""
+"""How often the kernel clears a sandbox's set of unanswered connections: see `local_ports`.
+
+Often while something of the session runs, and otherwise seldom: the kernel clears empty sets too. Most runs are over
+before the interval has changed, so it stays as it is for them.
+"""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
+from contextvars import Context
 
 import structlog
 
@@ -15,37 +20,77 @@ from buntime.sandboxes.network.namespaces import Network
 log = structlog.get_logger()
 
 LATER = 0.25  # seconds: what a request waits for comes first, and the requests after it
+LOOK_SECONDS = 30.0  # between looks whether something still runs
 
 
 class Clearing:
-    """For one sandbox. `init`: holds a pidfd of its first process, or raises SandboxGone."""
+    """For one sandbox. `init`: holds a pidfd of its first process, or raises SandboxGone. `runs`: whether something of
+    the session runs, or can."""
 
-    def __init__(self, network: Network, tasks: Tasks, init: Callable[[], AbstractContextManager[int]]) -> None:
+    def __init__(
+        self,
+        network: Network,
+        tasks: Tasks,
+        init: Callable[[], AbstractContextManager[int]],
+        runs: Callable[[], Awaitable[bool]],
+    ) -> None:
         self._network = network
         self._tasks = tasks
         self._init = init
-        self._wanted = False
-        self._often: bool | None = None  # an earlier server may have changed it
-        self._changing = False
+        self._runs = runs
+        self._often: bool | None = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._looking = self._again = False
 
-    def set(self, *, often: bool) -> None:
-        """Takes effect a moment later."""
-        self._wanted = often
-        if CAN_CLEAR and often != self._often and not self._changing:
-            self._changing = True
-            self._tasks.listen(self._change(), "clearing of unanswered connections")
+    def doubt(self) -> None:
+        """To be called for a sandbox of an earlier server, which may have changed the interval."""
+        self._often = None
+        if CAN_CLEAR and not self._looking:
+            self._look_after(LOOK_SECONDS)
 
-    async def _change(self) -> None:
+    def look(self) -> None:
+        """To be called when something starts. Takes effect a moment later."""
+        if self._looking:
+            self._again = True
+        elif CAN_CLEAR and not self._looks_soon():
+            self._look_after(LATER)
+
+    def rest(self) -> None:
+        """To be called when nothing of the session runs from now on."""
+        if self._looking:
+            self._again = True
+        elif self._timer is not None:
+            self._look_after(LATER)
+
+    def _looks_soon(self) -> bool:
+        """Or often enough, while the kernel clears the set often."""
+        if self._timer is None:
+            return False
+        return self._often is True or self._timer.when() - asyncio.get_running_loop().time() <= LATER
+
+    def _look_after(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._begin, context=Context())
+
+    def _begin(self) -> None:
+        self._timer = None
+        self._looking, self._again = True, False
+        self._tasks.listen(self._settle(), "clearing of unanswered connections")
+
+    async def _settle(self) -> None:
+        often = False
         try:
-            while self._often != self._wanted:
-                await asyncio.sleep(LATER)
-                often = self._wanted
+            often = await self._runs()
+            if often != self._often:
                 with self._init() as init:
                     await to_its_end(self._network.clear(init, often=often))
                 self._often = often
         except SandboxGone:
-            pass
-        except HostCommandFailed as failed:  # until the next change, it is as it was
+            self._again = often = False
+        except HostCommandFailed as failed:  # until the next look, it is as it was
             log.warning("clearing_not_changed", reason=str(failed))
         finally:
-            self._changing = False
+            self._looking = False
+        if self._again or often:
+            self._look_after(LATER if self._again else LOOK_SECONDS)
