@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from bench.machine import available_mb
@@ -21,6 +22,20 @@ def cpu_seconds() -> float:
     """Returns the CPU time of all programs and the kernel since the boot, without that of this process."""
     fields = Path("/proc/stat").read_text().splitlines()[0].split()[1:]
     return sum(int(fields[place]) for place in BUSY) / os.sysconf("SC_CLK_TCK") - time.process_time()
+
+
+def watching_seconds() -> float:
+    """Returns the CPU time that the kernel's DAMON has taken, where the machine runs it to see which memory is used.
+
+    For each page of a file that it looks at, it goes through all programs that map the page.
+    """
+    spent = 0.0
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (process / "comm").read_text().startswith("kdamond"):
+                fields = (process / "stat").read_text().rpartition(")")[2].split()
+                spent += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return spent
 
 
 def swap_mb() -> float:

@@ -11,13 +11,13 @@ from bench.machine import available_mb, free_mb
 from bench.report import Baseline, Check, Row, ratio
 from bench.retrying import with_patience
 from bench.statistics import summarise
-from bench.usage import cpu_seconds, has_room, largest, slabs
+from bench.usage import cpu_seconds, has_room, largest, slabs, watching_seconds
 
 MOST = 3
 MOST_DRIFT = 15.0  # percent
 WINDOWS = (100, 500, 1000, 2000, 4000)  # live sessions at the end of each
 SESSION_MB = 12.0  # at most, of one that ran code: a window begins only where it fits
-LOOK_SECONDS = 0.2
+LOOK_SECONDS = 1.0  # each look is work for the server
 AT_ONCE = 4
 
 
@@ -30,6 +30,7 @@ class Window:
     runs: list[float]  # each session's second
     pace: float  # creates a second until the pool is full again
     cpu_ms: float  # of the machine for one create, with the refill of the pool
+    damon_ms: float  # of it, what the kernel's DAMON takes
     available_mb: float  # that one created and used session takes
     free_mb: float
     slabs: str
@@ -42,7 +43,7 @@ class Window:
             what=f"one more session at {self.live} live ones: execute again",
             measured=summarise(self.runs),
             note=f"created at {1000 * len(self.creates) / sum(self.creates):.0f}/s, with the refill at "
-            f"{self.pace:.1f}/s; CPU time {self.cpu_ms:.0f} ms; MemAvailable {self.available_mb:.2f} MB, "
+            f"{self.pace:.1f}/s; CPU time {self.cpu_ms:.0f} ms, {self.damon_ms:.0f} of it DAMON; MemAvailable {self.available_mb:.2f} MB, "
             f"MemFree {self.free_mb:.2f} MB; bun -e on the host {self.bun:.1f} ms; slabs in MB: {self.slabs}",
         )
 
@@ -90,10 +91,10 @@ async def _window(context: Context, made: Sessions) -> Window:
     sample = context.scale.live_sample
     await context.settled(len(made.ids))
     available, free = await steady(available_mb), free_mb()
-    began, cpu = time.monotonic(), cpu_seconds()
+    began, cpu, damon = time.monotonic(), cpu_seconds(), watching_seconds()
     creates = [await made.create() for _ in range(sample)]
     await _refilled(context)
-    spent, cpu = time.monotonic() - began, cpu_seconds() - cpu
+    spent, cpu, damon = time.monotonic() - began, cpu_seconds() - cpu, watching_seconds() - damon
     runs = await _run_again(context, made.ids[-sample:])
     await context.settled(len(made.ids))
     after, free_after = await steady(available_mb), free_mb()
@@ -103,6 +104,7 @@ async def _window(context: Context, made: Sessions) -> Window:
         runs=runs,
         pace=sample / spent,
         cpu_ms=cpu / sample * MS,
+        damon_ms=damon / sample * MS,
         available_mb=(available - after) / sample,
         free_mb=(free - free_after) / sample,
         slabs=largest(slabs()),
@@ -111,7 +113,6 @@ async def _window(context: Context, made: Sessions) -> Window:
 
 
 async def _refilled(context: Context) -> None:
-    """Looks seldom, because each look is work for the server."""
     client, server = context.client, context.server
     wanted = {"buntime_pool_parked": server.pool_size, "buntime_pool_prepared": server.pool_prepared}
     while any([await client.gauge(name) < number for name, number in wanted.items()]):  # noqa: ASYNC110 - the server's
@@ -139,6 +140,7 @@ def _row(what: str, last: list[float], first: list[float]) -> Row:
 def _drifts(first: Window, last: Window) -> tuple[Check, ...]:
     pairs = {
         "CPU time": (last.cpu_ms, first.cpu_ms),
+        "CPU time without DAMON": (last.cpu_ms - last.damon_ms, first.cpu_ms - first.damon_ms),
         "MemAvailable": (last.available_mb, first.available_mb),
         "MemFree": (last.free_mb, first.free_mb),
         "execute p50": (_p50(last.runs), _p50(first.runs)),

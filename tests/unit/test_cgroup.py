@@ -303,3 +303,16 @@ def test_v1_counts_what_all_runs_used(tmp_path: Path) -> None:
     (tmp_path / "cpuacct/buntime-abcd/sb1/runs/cpuacct.usage").write_text("1234567891\n")
     (tmp_path / "memory/buntime-abcd/sb1/runs/memory.usage_in_bytes").write_text("4096\n")
     assert cgroups.totals("sb1") == (1_234_567, 4096)
+
+
+def test_v1_hands_its_processors_down_to_the_groups_that_the_runtime_makes(tmp_path: Path) -> None:
+    top = tmp_path / "cpuset"
+    top.mkdir()
+    (top / "cpuset.cpus").write_text("0-3\n")
+    (top / "cpuset.mems").write_text("0\n")
+    ours = top / "buntime-abcd"
+    ours.mkdir()
+    Kernel(ours, {"cpuset.cpus": "\n", "cpuset.mems": "\n", "cgroup.clone_children": "0\n"}).populate()
+    CgroupsV1(tmp_path, "buntime-abcd").create("sb1", None)
+    found = [(ours / name).read_text().strip() for name in ("cpuset.cpus", "cpuset.mems", "cgroup.clone_children")]
+    assert found == ["0-3", "0", "1"]

@@ -52,6 +52,7 @@ class CgroupsV1:
     def __init__(self, root: Path, name: str) -> None:
         self._mounts = root
         self._name = name
+        self._hands_down_cpus = False
 
     def _dir(self, controller: str, sandbox: str, *rest: str) -> Path:
         return self._mounts.joinpath(controller, self._name, sandbox, *rest)
@@ -63,6 +64,9 @@ class CgroupsV1:
         return f"/{self._name}/{sandbox}"
 
     def create(self, sandbox: str, disk: str | None) -> None:
+        if not self._hands_down_cpus:
+            _hand_down_cpus(self._mounts / "cpuset" / self._name)
+            self._hands_down_cpus = True
         for controller in self.LIMITED:
             self._dir(controller, sandbox, "runs").mkdir(parents=True, exist_ok=True)
         (self._dir("pids", sandbox) / "pids.max").write_text(str(RUN_PIDS + GUEST_PIDS))
@@ -224,6 +228,19 @@ class CgroupsV1:
     def remove_root(self) -> None:
         for controller in self.ALL:
             remove_directory(self._mounts / controller / self._name)
+
+
+def _hand_down_cpus(group: Path) -> None:
+    """Lets new groups below start with this one's processors and memory nodes. The runtime makes one for each sandbox,
+    and would write them there. At each such write, the kernel compares all groups of the host."""
+    if not group.parent.is_dir():
+        return  # this kernel has no such controller
+    group.mkdir(exist_ok=True)
+    for name in ("cpuset.cpus", "cpuset.mems"):
+        given = (group.parent / name).read_text()
+        if given.strip() and not (group / name).read_text().strip():
+            (group / name).write_text(given)
+    (group / "cgroup.clone_children").write_text("1")
 
 
 def _memory_limits_v1(directory: Path, size: int) -> list[tuple[Path, int]]:
