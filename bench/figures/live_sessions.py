@@ -43,7 +43,8 @@ class Window:
             what=f"one more session at {self.live} live ones: execute again",
             measured=summarise(self.runs),
             note=f"created at {1000 * len(self.creates) / sum(self.creates):.0f}/s, with the refill at "
-            f"{self.pace:.1f}/s; CPU time {self.cpu_ms:.0f} ms, {self.damon_ms:.0f} of it DAMON; MemAvailable {self.available_mb:.2f} MB, "
+            f"{self.pace:.1f}/s; CPU time {self.cpu_ms:.0f} ms, {self.damon_ms:.0f} of it DAMON; "
+            f"MemAvailable {self.available_mb:.2f} MB, "
             f"MemFree {self.free_mb:.2f} MB; bun -e on the host {self.bun:.1f} ms; slabs in MB: {self.slabs}",
         )
 

@@ -15,7 +15,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import structlog
@@ -24,7 +24,7 @@ from buntime.sandboxes.kernel.aligned import HUGE, copy_aligned
 from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.kernel.image import GUEST_DIR
 from buntime.sandboxes.kernel.mount_calls import MS_NODEV, MS_NOSUID, detached, map_ids, mount, unmount
-from buntime.sandboxes.kernel.user_namespaces import id_map
+from buntime.sandboxes.kernel.user_namespaces import NamespaceMaker
 
 log = structlog.get_logger()
 
@@ -124,5 +124,5 @@ def _mount(place: Path, size: int) -> None:
 
 
 def _try_id_map(place: Path, uid: int) -> None:
-    with id_map(uid) as users, detached(place) as tree:
+    with closing(NamespaceMaker()) as maker, maker.id_map(uid) as users, detached(place) as tree:
         map_ids(tree, users, str(place))

@@ -16,7 +16,7 @@ from buntime.sandboxes.kernel.mounts import GUEST, ROOT, Layers, MountThreads, O
 from buntime.sandboxes.kernel.private import DEV, DEVICES, EMPTY, HOSTS, RESOLV_CONF, RUN, SHM
 from buntime.sandboxes.kernel.root import Leave, replace_root
 from buntime.sandboxes.kernel.seen import CGROUP, PROC_FILES, QUOTA
-from buntime.sandboxes.kernel.user_namespaces import id_map, user_namespaces
+from buntime.sandboxes.kernel.user_namespaces import NamespaceMaker
 
 GUEST_PORT = 49  # below 1024: previews cannot name it
 CAPABILITIES = [
@@ -167,13 +167,14 @@ class Runtime:
             self._verb.append("--cgroup-manager=cgroupfs")
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._state = state
+        self._namespaces = NamespaceMaker()
         self._id_maps: dict[str, int] = {}  # container → the user namespace of its layers, for another root
         self._mounts = MountThreads([*others_volumes, *([HYBRID_CGROUP] if is_hybrid() else [])])
 
     def run(self, place: Place, seccomp: Mapping[str, Any]) -> int:
         """Starts the container. Returns the host's pid of its init. Raises HostCommandFailed."""
         verb = [*self._verb, "run", "-d", "-b", str(place.bundle), "--pid-file", str(place.pid_file), place.name]
-        with user_namespaces(place.first_uid) as users:
+        with self._namespaces.of_sandbox(place.first_uid) as users:
             (place.bundle / "config.json").write_text(json.dumps(spec(place, users.session_path, seccomp)))
             layers = Layers(place.image, place.packed, place.volume, users.mounts, place.huge)
             files = OwnFiles(place.resolv_conf, place.seen, place.guest, place.first_uid, place.guest_huge)
@@ -190,7 +191,7 @@ class Runtime:
         with ExitStack() as stack:
             mapped = self._id_maps.pop(place.name, None)
             if mapped is None:  # an earlier server started it
-                mapped = stack.enter_context(id_map(place.first_uid))
+                mapped = stack.enter_context(self._namespaces.id_map(place.first_uid))
             else:
                 stack.callback(os.close, mapped)
             layers = Layers(place.image, place.packed, place.volume, mapped, place.huge)
@@ -218,6 +219,7 @@ class Runtime:
 
     def close(self) -> None:
         self._mounts.close()
+        self._namespaces.close()
         while self._id_maps:
             os.close(self._id_maps.popitem()[1])
 

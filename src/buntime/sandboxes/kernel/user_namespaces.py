@@ -6,20 +6,23 @@ root has on the host. One session then cannot use up what another needs.
 """
 
 import os
+import socket
 import subprocess
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
+from buntime.sandboxes.kernel import namespace_maker
 from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.kernel.host import UIDS
 
-SECONDS = 5.0  # a guard against a hang: it takes about two milliseconds
+SECONDS = 5.0  # a guard against a hang: it takes about a millisecond
+LONGEST = 4096  # bytes of an answer
+TRIES = 2  # the helper may have been killed since the last request
 # One more id of a mount. Without it, overlay cannot make its work directory and silently turns read-only.
 HOST_ROOT = f"{UIDS} 0 1\n"
-CAPABILITY = "-all,+sys_admin"  # some hosts let only privileged users make user namespaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,61 +37,74 @@ class UserNamespaces:
         return f"/proc/{os.getpid()}/fd/{self.session}"
 
 
-@contextmanager
-def user_namespaces(first_uid: int) -> Iterator[UserNamespaces]:
-    """`first_uid`: the first of the session's host ids. Blocking. Raises HostCommandFailed."""
-    ids = f"0 {first_uid} {UIDS}\n"
-    with ExitStack() as stack:
-        # start both before waiting for either
-        session = stack.enter_context(_sleeping([*_as_user(first_uid), "unshare", "--user", "cat"]))
-        mounts = stack.enter_context(_sleeping(["unshare", "--user", "cat"]))
-        handles = [_mapped(session, ids), _mapped(mounts, ids + HOST_ROOT)]
-        for handle in handles:
-            stack.callback(os.close, handle)
-        yield UserNamespaces(*handles)
+class NamespaceMaker:
+    """Makes user namespaces with a helper, which it starts when one is asked for. For all threads. Blocking."""
 
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
+        self._helper: tuple[subprocess.Popen[bytes], socket.socket] | None = None
 
-@contextmanager
-def id_map(first_uid: int) -> Iterator[int]:
-    """The same for mounts alone: a user namespace, as a file descriptor."""
-    with _sleeping(["unshare", "--user", "cat"]) as mounts:
-        handle = _mapped(mounts, f"0 {first_uid} {UIDS}\n" + HOST_ROOT)
+    @contextmanager
+    def of_sandbox(self, first_uid: int) -> Iterator[UserNamespaces]:
+        """`first_uid`: the first of the session's host ids. Raises HostCommandFailed."""
+        with ExitStack() as stack:
+            session = stack.enter_context(self._made(first_uid, f"0 {first_uid} {UIDS}\n"))
+            mounts = stack.enter_context(self.id_map(first_uid))
+            yield UserNamespaces(session, mounts)
+
+    @contextmanager
+    def id_map(self, first_uid: int) -> Iterator[int]:
+        """The same for mounts alone: a user namespace, as a file descriptor."""
+        with self._made(os.getuid(), f"0 {first_uid} {UIDS}\n" + HOST_ROOT) as namespace:
+            yield namespace
+
+    def close(self) -> None:
+        with self._turn:
+            self._end()
+
+    @contextmanager
+    def _made(self, uid: int, ids: str) -> Iterator[int]:
+        with self._turn:
+            namespace = self._ask(f"{uid} {ids}".encode())
         try:
-            yield handle
+            yield namespace
         finally:
-            os.close(handle)
+            os.close(namespace)
 
+    def _ask(self, request: bytes) -> int:
+        for _ in range(TRIES):
+            try:
+                connection = self._connection()
+                connection.send(request)
+                answer, descriptors, _, _ = socket.recv_fds(connection, LONGEST, 1)
+            except OSError as failed:  # also when it takes too long
+                self._end()
+                failure = str(failed)
+                continue
+            if descriptors:
+                return descriptors[0]
+            if answer:
+                raise HostCommandFailed(f"user namespace: {answer.decode(errors='replace')}")
+            self._end()
+            failure = "the helper has ended"
+        raise HostCommandFailed(f"user namespace: {failure}")
 
-def _as_user(uid: int) -> Sequence[str]:
-    caps = [f"--{kind}={CAPABILITY}" for kind in ("bounding-set", "inh-caps", "ambient-caps")]
-    return ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", *caps]
+    def _connection(self) -> socket.socket:
+        if self._helper is None:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                command = [sys.executable, "-I", "-S", namespace_maker.__file__]
+                helper = subprocess.Popen(command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, cwd="/")
+            ours.settimeout(SECONDS)
+            self._helper = helper, ours
+        return self._helper[1]
 
-
-@contextmanager
-def _sleeping(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """The process ends with the block, or with this server: its pipe closes."""
-    try:
-        sleeper = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    except OSError as failed:
-        raise HostCommandFailed(f"{command[0]}: {failed}") from failed
-    try:
-        yield sleeper
-    finally:
-        sleeper.kill()
-        sleeper.communicate()
-
-
-def _mapped(sleeper: subprocess.Popen[bytes], ids: str) -> int:
-    """Waits until the process has made its namespace, and maps these ids. Returns the namespace."""
-    process, ours = Path(f"/proc/{sleeper.pid}"), Path("/proc/self/ns/user").readlink()
-    deadline = time.monotonic() + SECONDS
-    try:
-        while (process / "ns/user").readlink() == ours:
-            if sleeper.poll() is not None or time.monotonic() > deadline:
-                raise HostCommandFailed("unshare: no user namespace could be made")
-            time.sleep(0.0001)
-        for name in ("uid_map", "gid_map"):
-            (process / name).write_text(ids)
-        return os.open(process / "ns/user", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as failed:
-        raise HostCommandFailed(f"user namespace: {failed}") from failed
+    def _end(self) -> None:
+        if self._helper is None:
+            return
+        helper, connection = self._helper
+        self._helper = None
+        connection.close()
+        helper.kill()
+        with suppress(subprocess.TimeoutExpired):
+            helper.wait(SECONDS)
