@@ -142,6 +142,7 @@ class LocalSandbox:
         if self._init < 0:
             return
         init, self._init, self._is_killed = self._init, -1, True
+        self._clearing.close()
         try:
             signal.pidfd_send_signal(init, signal.SIGKILL)
             self.let_go()  # on cgroup v1 even SIGKILL does not end a frozen process
@@ -157,6 +158,7 @@ class LocalSandbox:
         if self._init >= 0:
             os.close(self._init)
             self._init, self._is_given_up = -1, True
+            self._clearing.close()
             self._reclaim.thawed()
             self._guest.close()
         if frozen and self._is_given_up:

@@ -140,7 +140,11 @@ class Launcher:
 
         await self.make_room()
         result, spare = await self.launch(started)
-        self.finish(spare.run, lives, name)
+        try:
+            self.finish(spare.run, lives, name)
+        except OSError as full:
+            self.end_later(spare.run)
+            raise SandboxGone("what was started cannot be noted") from full
         return result, spare.run
 
     def finish(self, run: str, lives: Lives = "run", name: str = "") -> None:
@@ -176,10 +180,10 @@ class Launcher:
         self._started()
 
     async def runs_something(self) -> bool:
-        """Whether something of the session runs. Not while it sleeps."""
+        """Whether something of the session runs, or waits, as an idle context does. Not while it sleeps."""
         if self._left and not self._sleeps:
             self._gone(await self._moved(self._removed, list(self._left)))
-        return bool(self._limits) and not self._sleeps
+        return bool(self._left or self._limits) and not self._sleeps
 
     def met_limit(self, run: str) -> bool:
         """Whether the cgroup has reached the process limit since it is watched."""

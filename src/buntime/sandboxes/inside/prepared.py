@@ -164,9 +164,11 @@ class Prepared:
         except (Unfit, SpareGone, BuntimeError, SandboxGone):  # SandboxGone: it may be only slow, on a busy host
             self._back_off()
         finally:
-            if self._waiting is None:  # also after a cancellation: nobody else knows the process
-                await to_its_end(asyncio.to_thread(self._launcher.end, spare.run))
-            self._begun = None
+            try:
+                if self._waiting is None:  # also after a cancellation: nobody else knows the process
+                    await to_its_end(asyncio.to_thread(self._launcher.end, spare.run))
+            finally:
+                self._begun = None
 
     async def _prepare(self, spare: Spare, environment: RunEnvironment) -> None:
         body = msgspec.json.encode({"env": dict(environment.env), "cwd": environment.working_dir})

@@ -50,8 +50,12 @@ class GuestRuns:
         with self._machinery.runs.one():
             attempt, spare = await self._started(run, env, sink)
         wall_ms = int((time.monotonic() - started) * 1000)
-        usage = self._launcher.usage(spare.run)
-        result = _result(attempt, usage, wall_ms, disk_full=await self._is_full(attempt, started))
+        try:
+            usage = self._launcher.usage(spare.run)
+            result = _result(attempt, usage, wall_ms, disk_full=await self._is_full(attempt, started))
+        except BaseException:  # the caller has left, or the sandbox is gone: nothing may run on for nobody
+            self._launcher.end_later(spare.run)
+            raise
         self._launcher.finish(spare.run)
         asyncio.get_running_loop().call_soon(self._prepared.follow, run, env)  # behind the answer
         return result

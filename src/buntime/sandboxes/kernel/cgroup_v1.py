@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+import structlog
+
 from buntime.plan import MB, Limits
 from buntime.sandboxes.kernel.cgroup import (
     GUEST_CPU,
@@ -38,6 +40,8 @@ from buntime.sandboxes.kernel.cgroup_tree import (
     signal_members,
     text_of,
 )
+
+log = structlog.get_logger()
 
 WITH_SWAP = "memory.memsw.limit_in_bytes"
 
@@ -232,15 +236,20 @@ class CgroupsV1:
 
 def _hand_down_cpus(group: Path) -> None:
     """Lets new groups below start with this one's processors and memory nodes. The runtime makes one for each sandbox,
-    and would write them there. At each such write, the kernel compares all groups of the host."""
-    if not group.parent.is_dir():
-        return  # this kernel has no such controller
-    group.mkdir(exist_ok=True)
-    for name in ("cpuset.cpus", "cpuset.mems"):
-        given = (group.parent / name).read_text()
-        if given.strip() and not (group / name).read_text().strip():
-            (group / name).write_text(given)
-    (group / "cgroup.clone_children").write_text("1")
+    and would write them there. At each such write, the kernel compares all groups of the host. Where this fails, only
+    that is lost."""
+    names = ("cpuset.cpus", "cpuset.mems")
+    if not all((group.parent / name).exists() for name in names):
+        return  # this host has no such controller, or not here
+    try:
+        group.mkdir(exist_ok=True)
+        for name in names:
+            given = (group.parent / name).read_text()
+            if given.strip() and not (group / name).read_text().strip():
+                (group / name).write_text(given)
+        (group / "cgroup.clone_children").write_text("1")
+    except OSError as failed:
+        log.info("processors_not_handed_down", reason=str(failed))
 
 
 def _memory_limits_v1(directory: Path, size: int) -> list[tuple[Path, int]]:

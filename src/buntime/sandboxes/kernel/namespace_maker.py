@@ -41,26 +41,37 @@ def main() -> None:
 
 def made(uid: int, ids: str) -> int:
     """The new namespace, as a file descriptor. Raises OSError."""
-    told, tell = os.pipe()
-    stay, leave = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(leave)
-        _be_in_new_namespace(uid, tell, stay)
-    os.close(tell)
-    os.close(stay)
+    pipes: list[int] = []
     try:
-        answer = os.read(told, LARGEST)
-        if answer != DONE:
-            raise OSError(answer.decode() or "it was killed")
-        for name in ("uid_map", "gid_map"):
-            with open(f"/proc/{child}/{name}", "w") as file:
-                file.write(ids)
-        return os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        for _ in range(2):
+            pipes += os.pipe()
+        told, tell, stay, leave = pipes
+        child = os.fork()
+        if child == 0:
+            os.close(leave)
+            _be_in_new_namespace(uid, tell, stay)
+        pipes = [told, leave]
+        os.close(tell)
+        os.close(stay)
+        try:
+            return _mapped(child, told, ids)
+        finally:
+            pipes = [told]
+            os.close(leave)
+            os.waitpid(child, 0)
     finally:
-        os.close(told)
-        os.close(leave)
-        os.waitpid(child, 0)
+        for end in pipes:
+            os.close(end)
+
+
+def _mapped(child: int, told: int, ids: str) -> int:
+    answer = os.read(told, LARGEST)
+    if answer != DONE:
+        raise OSError(answer.decode() or "it was killed")
+    for name in ("uid_map", "gid_map"):
+        with open(f"/proc/{child}/{name}", "w") as file:
+            file.write(ids)
+    return os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _be_in_new_namespace(uid: int, tell: int, stay: int) -> None:

@@ -42,6 +42,7 @@ class NamespaceMaker:
 
     def __init__(self) -> None:
         self._turn = threading.Lock()
+        self._closed = False
         self._helper: tuple[subprocess.Popen[bytes], socket.socket] | None = None
 
     @contextmanager
@@ -59,6 +60,8 @@ class NamespaceMaker:
             yield namespace
 
     def close(self) -> None:
+        """Afterwards it makes none."""
+        self._closed = True
         with self._turn:
             self._end()
 
@@ -72,17 +75,22 @@ class NamespaceMaker:
             os.close(namespace)
 
     def _ask(self, request: bytes) -> int:
+        failure = "the server stops"
         for _ in range(TRIES):
+            if self._closed:
+                break
             try:
                 connection = self._connection()
                 connection.send(request)
-                answer, descriptors, _, _ = socket.recv_fds(connection, LONGEST, 1)
+                answer, descriptors, _, _ = socket.recv_fds(connection, LONGEST, 1, socket.MSG_CMSG_CLOEXEC)
             except OSError as failed:  # also when it takes too long
                 self._end()
                 failure = str(failed)
                 continue
             if descriptors:
                 return descriptors[0]
+            if answer == namespace_maker.DONE:
+                raise HostCommandFailed("user namespace: this process has no room for another open file")
             if answer:
                 raise HostCommandFailed(f"user namespace: {answer.decode(errors='replace')}")
             self._end()

@@ -1,7 +1,7 @@
 """How often the kernel clears a sandbox's set of unanswered connections: see `local_ports`.
 
-Often while something of the session runs, and otherwise seldom: the kernel clears empty sets too. Most runs are over
-before the interval has changed, so it stays as it is for them.
+Often while something of the session runs, and for a while after it, and otherwise seldom: the kernel clears empty sets
+too. Most runs are over before the interval would change, so it stays as it is for them.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ LOOK_SECONDS = 30.0  # between looks whether something still runs
 
 class Clearing:
     """For one sandbox. `init`: holds a pidfd of its first process, or raises SandboxGone. `runs`: whether something of
-    the session runs, or can."""
+    the session is there that may run."""
 
     def __init__(
         self,
@@ -40,27 +40,34 @@ class Clearing:
         self._runs = runs
         self._often: bool | None = False
         self._timer: asyncio.TimerHandle | None = None
-        self._looking = self._again = False
+        self._looking = self._again = self._closed = False
 
     def doubt(self) -> None:
         """To be called for a sandbox of an earlier server, which may have changed the interval."""
         self._often = None
-        if CAN_CLEAR and not self._looking:
+        if not self._looking:
             self._look_after(LOOK_SECONDS)
 
     def look(self) -> None:
         """To be called when something starts. Takes effect a moment later."""
         if self._looking:
             self._again = True
-        elif CAN_CLEAR and not self._looks_soon():
+        elif not self._looks_soon():
             self._look_after(LATER)
 
     def rest(self) -> None:
         """To be called when nothing of the session runs from now on."""
         if self._looking:
             self._again = True
-        elif self._timer is not None:
+        elif self._often is not False:
             self._look_after(LATER)
+
+    def close(self) -> None:
+        """To be called when the sandbox is given up. Nothing changes any more."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _looks_soon(self) -> bool:
         """Or often enough, while the kernel clears the set often."""
@@ -71,7 +78,8 @@ class Clearing:
     def _look_after(self, seconds: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._begin, context=Context())
+        if CAN_CLEAR and not self._closed:
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._begin, context=Context())
 
     def _begin(self) -> None:
         self._timer = None
@@ -79,18 +87,19 @@ class Clearing:
         self._tasks.listen(self._settle(), "clearing of unanswered connections")
 
     async def _settle(self) -> None:
-        often = False
+        is_settled = False
         try:
-            often = await self._runs()
-            if often != self._often:
-                with self._init() as init:
+            with self._init() as init:
+                often = await self._runs()
+                if often != self._often:
                     await to_its_end(self._network.clear(init, often=often))
-                self._often = often
+                    self._often = often
+            is_settled = not often
         except SandboxGone:
-            self._again = often = False
-        except HostCommandFailed as failed:  # until the next look, it is as it was
+            return
+        except (HostCommandFailed, OSError) as failed:  # until the next look, it is as it was
             log.warning("clearing_not_changed", reason=str(failed))
         finally:
             self._looking = False
-        if self._again or often:
+        if self._again or not is_settled:
             self._look_after(LATER if self._again else LOOK_SECONDS)

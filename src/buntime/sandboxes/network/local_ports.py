@@ -11,8 +11,9 @@ would hold uncounted memory of the host, so UNANSWERED bounds those. Data or an 
 accepted. Until then the client's resets are dropped, because the server's end would keep its data, uncounted. After a
 closing listener's reset the place stays taken for a while, because a keep-alive to a dead peer ends in the same reset.
 
-The kernel clears the set of those now and then: what has ended takes up room until then. Often, while programs of a
-session run. Seldom, in a sandbox that waits or sleeps: each time takes some microseconds, and there are thousands.
+The kernel clears the set of those now and then: what has ended takes up room until then. Often, while something of a
+session runs (`clearing`), else seldom: each time takes some microseconds, and there are thousands of sandboxes. So
+there is room for UNANSWERED new connections a second at first, and for eight times as many a second later.
 
 The rules are put in force by netlink, in the calling thread's namespace.
 """
