@@ -41,6 +41,7 @@ PACKED = [MOUNTS / f"layer{number}" for number in range(1, MOST_LAYERS + 1)]
 OPTIONS = "metacopy=off,index=off,redirect_dir=on,uuid=null"
 DEV = Path("/dev")  # the runtime takes its mask of files, /dev/null, from here
 THREADS = 4
+COVER_KB = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +67,13 @@ class OwnFiles:
 
 
 class MountThreads:
-    def __init__(self, hidden: Sequence[Path]) -> None:
-        """`hidden`: mounts of the host that the threads must not see."""
+    def __init__(self, hidden: Sequence[Path], covered: Sequence[Path] = ()) -> None:
+        """`hidden`: mounts of the host that the threads must not see. `covered`: the same, and each thread has an empty
+        directory of its own there."""
         for directory in (ROOT, IMAGE, HUGE, *PACKED, VOLUME, SEEN, PROGRAMS, HUGE_PROGRAMS, GUEST, PRIVATE):
             directory.mkdir(mode=0o711, parents=True, exist_ok=True)
         self._threads = ThreadPoolExecutor(
-            THREADS, thread_name_prefix="mounts", initializer=_leave_the_hosts_mounts, initargs=(hidden,)
+            THREADS, thread_name_prefix="mounts", initializer=_leave_the_hosts_mounts, initargs=(hidden, covered)
         )
 
     def with_layers(self, layers: Layers, files: OwnFiles, work: Callable[[], None]) -> None:
@@ -97,12 +99,14 @@ class MountThreads:
         self._threads.shutdown()
 
 
-def _leave_the_hosts_mounts(hidden: Sequence[Path]) -> None:
+def _leave_the_hosts_mounts(hidden: Sequence[Path], covered: Sequence[Path]) -> None:
     os.unshare(os.CLONE_NEWNS)
     mount("none", Path("/"), "", MS_REC | MS_SLAVE, "")  # mounts made here stay here
     for place in hidden:
         if os.path.ismount(place):
             unmount(place)
+    for place in covered:
+        mount("tmpfs", place, "tmpfs", MS_NOSUID | MS_NODEV, f"mode=700,size={COVER_KB}k")
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import shlex
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -169,7 +170,7 @@ class Runtime:
         self._state = state
         self._namespaces = NamespaceMaker()
         self._id_maps: dict[str, int] = {}  # container → the user namespace of its layers, for another root
-        self._mounts = MountThreads([*others_volumes, *([HYBRID_CGROUP] if is_hybrid() else [])])
+        self._mounts = MountThreads(others_volumes, [HYBRID_CGROUP] if is_hybrid() else [])
 
     def run(self, place: Place, seccomp: Mapping[str, Any]) -> int:
         """Starts the container. Returns the host's pid of its init. Raises HostCommandFailed."""
@@ -178,9 +179,16 @@ class Runtime:
             (place.bundle / "config.json").write_text(json.dumps(spec(place, users.session_path, seccomp)))
             layers = Layers(place.image, place.packed, place.volume, users.mounts, place.huge)
             files = OwnFiles(place.resolv_conf, place.seen, place.guest, place.first_uid, place.guest_huge)
-            self._mounts.with_layers(layers, files, lambda: self._call(verb))
+            self._mounts.with_layers(layers, files, lambda: self._start(verb, place))
             self._id_maps[place.name] = os.dup(users.mounts)
         return int(place.pid_file.read_text())
+
+    def _start(self, verb: list[str], place: Place) -> None:
+        try:
+            self._call(verb)
+        finally:
+            if is_hybrid():  # crun has made a directory there, as if it were a hierarchy
+                shutil.rmtree(f"{HYBRID_CGROUP}{place.cgroup}", ignore_errors=True)
 
     def replace_root(self, place: Place, init: int, leave: Leave) -> None:
         """Gives the running container the place's image and volume in place of its own. `init`: a pidfd of its init.
