@@ -12,13 +12,17 @@ pytestmark = REAL
 ONLY_THERE = pytest.mark.skipif(not is_hybrid(), reason="this host has cgroups of one version")
 
 
+def _below() -> list[str]:
+    """What is in the directory that the hierarchy is mounted on."""
+    command = ["unshare", "--mount", "sh", "-ec", f"umount {HYBRID_CGROUP}; ls {HYBRID_CGROUP}"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+
 @ONLY_THERE
 async def test_a_sandbox_leaves_nothing_below_the_hidden_hierarchy(host: LocalHost) -> None:
     claimed = await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS)
     assert claimed.sandbox.is_alive()
-    below = ["unshare", "--mount", "sh", "-ec", f"umount {HYBRID_CGROUP}; ls {HYBRID_CGROUP}"]
-    found = subprocess.run(below, capture_output=True, text=True, check=True).stdout.split()
-    assert f"buntime-{host.instance}" not in found
+    assert f"buntime-{host.instance}" not in _below()
 
 
 @ONLY_THERE
