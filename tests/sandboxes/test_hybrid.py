@@ -21,7 +21,7 @@ def _below() -> list[str]:
 @ONLY_THERE
 async def test_a_sandbox_leaves_nothing_below_the_hidden_hierarchy(host: LocalHost) -> None:
     claimed = await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS)
-    assert claimed.sandbox.is_alive()
+    assert host.sandboxes.is_running(claimed.sandbox.id)
     assert f"buntime-{host.instance}" not in _below()
 
 
