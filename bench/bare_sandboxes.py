@@ -21,13 +21,16 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bench.context import MS
 from bench.statistics import summarise
 from bench.usage import cpu_seconds, watching_seconds
 from buntime.config import from_environment
+from buntime.plan import MB
+from buntime.sandboxes.kernel.cgroup_tree import children_of, pids_of, remove_tree, signal_members
 from buntime.sandboxes.kernel.cgroup_version import ROOT as CGROUPS
 from buntime.sandboxes.kernel.cgroup_version import is_hybrid
 from buntime.sandboxes.kernel.host import BLOCK, BLOCKS, FIRST_UID, UIDS
@@ -38,7 +41,6 @@ GROUP = "buntime-bare"
 SAMPLE = 100  # the newest of so many live ones are measured
 AT_ONCE = 4
 SETTLE_SECONDS = 2.0
-MB = 1 << 20
 
 
 def spec(image: Path, number: int) -> dict[str, Any]:
@@ -121,16 +123,11 @@ def _remove() -> None:
     places = {CGROUPS, *CGROUPS.iterdir()} - {HYBRID_CGROUP}
     groups = [place / GROUP for place in places if (place / GROUP).is_dir()]
     for group in groups:
-        for process in {pid for each in group.rglob("cgroup.procs") for pid in each.read_text().split()}:
-            with suppress(ProcessLookupError):
-                os.kill(int(process), signal.SIGKILL)
+        for each in children_of(group):
+            signal_members(group / each, pids_of(group / each), signal.SIGKILL)
     for group in groups:
-        for directory in (*group.iterdir(), group):
-            while directory.is_dir():
-                try:
-                    directory.rmdir()
-                except OSError:  # a process is still ending
-                    time.sleep(0.01)
+        while not remove_tree(group):
+            time.sleep(0.01)  # a process is still ending
 
 
 def _measured(some: Bare, live: int) -> str:
@@ -138,8 +135,8 @@ def _measured(some: Bare, live: int) -> str:
     time.sleep(SETTLE_SECONDS)
     cpu, damon = cpu_seconds(), watching_seconds()
     times = [some.one_more() for _ in range(SAMPLE)]
-    cpu, damon = (1000 * each / SAMPLE for each in (cpu_seconds() - cpu, watching_seconds() - damon))
-    wall = summarise([1000 * each for each in times])
+    cpu, damon = (MS * each / SAMPLE for each in (cpu_seconds() - cpu, watching_seconds() - damon))
+    wall = summarise([MS * each for each in times])
     return f"{live:>6} {wall.p50:>12.1f} {cpu:>12.1f} {damon:>12.1f} {cpu - damon:>12.1f}"
 
 

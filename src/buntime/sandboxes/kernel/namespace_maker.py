@@ -1,6 +1,6 @@
 """The helper that makes user namespaces. Run as a program; it imports nothing of buntime, so it starts at once.
 
-A process with threads cannot enter a namespace of users, and each start of a process from the server copies and closes
+A process with threads cannot enter a user namespace, and each start of a process from the server copies and closes
 the server's thousands of open files. This one has few files and little memory, and forks for each namespace.
 
 It serves one connection, on its standard input. A request is `UID IDS`: the host's user who makes the namespace, and
@@ -15,7 +15,7 @@ import socket
 import struct
 from contextlib import suppress
 
-LARGEST = 4096  # bytes of a request
+LARGEST = 4096  # bytes of a request, and of an answer
 DONE = b"\0"
 PR_SET_KEEPCAPS = 8
 SYS_CAPSET = {"x86_64": 126, "aarch64": 91}

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from buntime.sandboxes.kernel import namespace_maker
@@ -19,7 +19,6 @@ from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.kernel.host import UIDS
 
 SECONDS = 5.0  # a guard against a hang: it takes about a millisecond
-LONGEST = 4096  # bytes of an answer
 TRIES = 2  # the helper may have been killed since the last request
 # One more id of a mount. Without it, overlay cannot make its work directory and silently turns read-only.
 HOST_ROOT = f"{UIDS} 0 1\n"
@@ -48,9 +47,7 @@ class NamespaceMaker:
     @contextmanager
     def of_sandbox(self, first_uid: int) -> Iterator[UserNamespaces]:
         """`first_uid`: the first of the session's host ids. Raises HostCommandFailed."""
-        with ExitStack() as stack:
-            session = stack.enter_context(self._made(first_uid, f"0 {first_uid} {UIDS}\n"))
-            mounts = stack.enter_context(self.id_map(first_uid))
+        with self._made(first_uid, f"0 {first_uid} {UIDS}\n") as session, self.id_map(first_uid) as mounts:
             yield UserNamespaces(session, mounts)
 
     @contextmanager
@@ -82,7 +79,9 @@ class NamespaceMaker:
             try:
                 connection = self._connection()
                 connection.send(request)
-                answer, descriptors, _, _ = socket.recv_fds(connection, LONGEST, 1, socket.MSG_CMSG_CLOEXEC)
+                answer, descriptors, _, _ = socket.recv_fds(
+                    connection, namespace_maker.LARGEST, 1, socket.MSG_CMSG_CLOEXEC
+                )
             except OSError as failed:  # also when it takes too long
                 self._end()
                 failure = str(failed)
