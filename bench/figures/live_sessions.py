@@ -4,10 +4,11 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-from bench.baselines import CODE
+from bench.baselines import CODE, timed
 from bench.context import MS, Context, Sessions, each, sessions, stopwatch
 from bench.figures.memory import steady
 from bench.machine import available_mb, free_mb
+from bench.pace import by_turns
 from bench.report import Baseline, Check, Row, ratio
 from bench.retrying import with_patience
 from bench.statistics import summarise
@@ -27,17 +28,19 @@ class Window:
 
     live: int
     creates: list[float]
-    runs: list[float]  # each session's second
+    runs: list[float]  # each session's second, one behind the other
+    turns: list[float]  # each session's third, by turns with …
+    host: list[float]  # … `bun -e` on the host
     pace: float  # creates a second until the pool is full again
     cpu_ms: float  # of the machine for one create, with the refill of the pool
     damon_ms: float  # of it, what the kernel's DAMON takes
     available_mb: float  # that one created and used session takes
     free_mb: float
     slabs: str
-    bun: float  # ms, on the host, at the time
 
     @property
     def row(self) -> Row:
+        turns, host = summarise(self.turns), summarise(self.host)
         return Row(
             figure="live-sessions",
             what=f"one more session at {self.live} live ones: execute again",
@@ -45,7 +48,8 @@ class Window:
             note=f"created at {1000 * len(self.creates) / sum(self.creates):.0f}/s, with the refill at "
             f"{self.pace:.1f}/s; CPU time {self.cpu_ms:.0f} ms, {self.damon_ms:.0f} of it DAMON; "
             f"MemAvailable {self.available_mb:.2f} MB, "
-            f"MemFree {self.free_mb:.2f} MB; bun -e on the host {self.bun:.1f} ms; slabs in MB: {self.slabs}",
+            f"MemFree {self.free_mb:.2f} MB; by turns {turns.p50:.1f} ms (p95 {turns.p95:.1f}), and bun -e on the host "
+            f"{host.p50:.1f} ms (p95 {host.p95:.1f}), {turns.p50 / host.p50:.2f}×; slabs in MB: {self.slabs}",
         )
 
 
@@ -98,18 +102,21 @@ async def _window(context: Context, made: Sessions) -> Window:
     spent, cpu, damon = time.monotonic() - began, cpu_seconds() - cpu, watching_seconds() - damon
     runs = await _run_again(context, made.ids[-sample:])
     await context.settled(len(made.ids))
+    turns, host = await _run_by_turns(context, made.ids[-sample:])
+    await context.settled(len(made.ids))
     after, free_after = await steady(available_mb), free_mb()
     return Window(
         live=len(made.ids),
         creates=creates,
         runs=runs,
+        turns=turns,
+        host=host,
         pace=sample / spent,
         cpu_ms=cpu / sample * MS,
         damon_ms=damon / sample * MS,
         available_mb=(available - after) / sample,
         free_mb=(free - free_after) / sample,
         slabs=largest(slabs()),
-        bun=summarise(await context.bun_runs()).p50,
     )
 
 
@@ -125,6 +132,19 @@ async def _run_again(context: Context, ids: list[str]) -> list[float]:
     for session in ids:
         await context.client.execute(session, code=CODE)
     return [await stopwatch(context.client.execute(session, code=CODE)) for session in ids]
+
+
+async def _run_by_turns(context: Context, ids: list[str]) -> tuple[list[float], list[float]]:
+    """Returns the milliseconds of one more run of each session, and of `bun -e` on the host, by turns."""
+
+    async def again(session: str) -> float:
+        return await stopwatch(context.client.execute(session, code=CODE))
+
+    async def bare(_: str) -> float:
+        return (await asyncio.to_thread(timed, context.bun.run, 1))[0] * MS
+
+    taken = await by_turns(1, ids, {"again": again, "bare": bare})
+    return taken["again"], taken["bare"]
 
 
 def _row(what: str, last: list[float], first: list[float]) -> Row:
@@ -145,6 +165,7 @@ def _drifts(first: Window, last: Window) -> tuple[Check, ...]:
         "MemAvailable": (last.available_mb, first.available_mb),
         "MemFree": (last.free_mb, first.free_mb),
         "execute p50": (_p50(last.runs), _p50(first.runs)),
+        "execute p50 by turns": (_p50(last.turns), _p50(first.turns)),
     }
     return tuple(_drift(name, *values) for name, values in pairs.items())
 

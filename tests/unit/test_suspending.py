@@ -90,9 +90,10 @@ class Kernel:
             self.killed_frozen.append(run)
         return True
 
-    def remove_run(self, sandbox: str, run: str) -> bool:
+    def remove_run(self, sandbox: str, run: str, *, keep: bool = False) -> bool:
         return True
 
+    def drop_kept(self, sandbox: str) -> None: ...
     def memory_free(self, sandbox: str) -> tuple[int, int]:
         return 1 << 30, 1 << 30
 

@@ -262,8 +262,8 @@ class Launcher:
 
     def _removed(self, runs: Iterable[str]) -> list[str]:
         """Removes those of the cgroups in which nothing lives any more, and returns them. Blocking."""
-        remove = self._machinery.cgroups.remove_run
-        return [run for run in runs if run not in self._held and remove(self._sandbox, run)]
+        remove, keep = self._machinery.cgroups.remove_run, not self._sleeps
+        return [run for run in runs if run not in self._held and remove(self._sandbox, run, keep=keep)]
 
     def _gone(self, runs: Iterable[str]) -> None:
         for run in runs:
@@ -433,6 +433,7 @@ class Launcher:
             if not keeps_spare and self._spare is not None:
                 spare, self._spare = self._spare, None
                 await asyncio.to_thread(self.end, spare.run)
+            self._machinery.cgroups.drop_kept(self._sandbox)
 
     def wake(self) -> None:
         """To be called after a thaw, and when a freeze failed."""

@@ -10,7 +10,8 @@ at each run too, so a run that uses up its own leaves some for the next. The OCI
 these modules make and remove the rest. All calls are quick file access, except where a docstring says otherwise.
 
 Each group with memory costs the kernel an array over all file systems of the host. So a run's memory is counted from
-`count_memory` on: in a sandbox that no session has claimed yet, no run has memory of its own.
+`count_memory` on: in a sandbox that no session has claimed yet, no run has memory of its own. At the end of such a
+group, the kernel goes through all file systems of the host. So the next run takes over that of an ended one.
 
 Memory and swap together are never more than the limit. v1 has a limit for both. On v2 they are apart: a session has no
 swap until it is paged out, and for what is out, its limit on memory is lower.
@@ -109,9 +110,12 @@ class Cgroups(Protocol):
         """Ends every process of the run. Returns whether none is left."""
         ...
 
-    def remove_run(self, sandbox: str, run: str) -> bool:
-        """Returns False where processes live in it."""
+    def remove_run(self, sandbox: str, run: str, *, keep: bool = False) -> bool:
+        """Returns False where processes live in it. `keep`: keeps its memory cgroup for the next `count_memory`, where
+        the kernel can rename one (v1) and if it holds little."""
         ...
+
+    def drop_kept(self, sandbox: str) -> None: ...
 
     def terminate(self, sandbox: str) -> None:
         """Sends SIGTERM to every process of every run."""

@@ -1,5 +1,6 @@
 """Cgroups v1: a tree for each controller. See `cgroup`."""
 
+import os
 import signal
 import time
 from collections.abc import Iterable, Mapping
@@ -44,6 +45,9 @@ from buntime.sandboxes.kernel.cgroup_tree import (
 log = structlog.get_logger()
 
 WITH_SWAP = "memory.memsw.limit_in_bytes"
+KEPT = "kept"  # name of the memory cgroup that waits for the next run; runs are named by numbers
+KEPT_BYTES = MB  # that it holds at most, by which the peak of the next run is too high
+KEPT_BESIDE = 1  # other runs with memory: more would be two that wait for their first use already
 
 
 class CgroupsV1:
@@ -135,8 +139,10 @@ class CgroupsV1:
             put_text(f"{self._runs(controller, sandbox)}/{run}/cgroup.procs", str(pid))
 
     def count_memory(self, sandbox: str, run: str, pid: int) -> None:
-        group = f"{self._runs('memory', sandbox)}/{run}"
-        make_directory(group)
+        runs = self._runs("memory", sandbox)
+        group = f"{runs}/{run}"
+        if not _is_renamed(f"{runs}/{KEPT}", group):
+            make_directory(group)
         with suppress(FileNotFoundError):
             # "no limit" starts the counting in this group; the group above has the limit of all runs
             put_text(f"{group}/{self.SOCKETS}", "-1")
@@ -180,10 +186,13 @@ class CgroupsV1:
             time.sleep(0.001)
         return True
 
-    def remove_run(self, sandbox: str, run: str) -> bool:
-        groups = [f"{self._runs(controller, sandbox)}/{run}" for controller in (*self.PER_RUN, "memory")]
-        gone = [remove_directory(group) for group in groups]
-        return all(gone)
+    def remove_run(self, sandbox: str, run: str, *, keep: bool = False) -> bool:
+        gone = [remove_directory(f"{self._runs(controller, sandbox)}/{run}") for controller in self.PER_RUN]
+        memory = self._runs("memory", sandbox)
+        return all(gone) and ((keep and _is_kept(memory, run)) or remove_directory(f"{memory}/{run}"))
+
+    def drop_kept(self, sandbox: str) -> None:
+        remove_directory(f"{self._runs('memory', sandbox)}/{KEPT}")
 
     def terminate(self, sandbox: str) -> None:
         for run in self.runs(sandbox):
@@ -232,6 +241,31 @@ class CgroupsV1:
     def remove_root(self) -> None:
         for controller in self.ALL:
             remove_directory(self._mounts / controller / self._name)
+
+
+def _is_kept(runs: str, run: str) -> bool:
+    """Keeps the memory cgroup of a run for the next one. Its peak begins again at what it still holds, so that must be
+    little, and no process may have been killed for memory in it. Returns False where it stays as it is."""
+    group = f"{runs}/{run}"
+    try:
+        held = int(text_of(f"{group}/memory.usage_in_bytes"))
+        if held > KEPT_BYTES or len(children_of(runs)) > KEPT_BESIDE + 1:
+            return False
+        if field_of(f"{group}/memory.oom_control", "oom_kill") > 0:
+            return False
+        put_text(f"{group}/memory.max_usage_in_bytes", "0")
+    except OSError:
+        return False
+    return _is_renamed(group, f"{runs}/{KEPT}")
+
+
+def _is_renamed(group: str, name: str) -> bool:
+    """Returns False where there is no such group, or one of that name."""
+    try:
+        os.rename(group, name)  # noqa: PTH104 - see `cgroup_tree`
+    except OSError:
+        return False
+    return True
 
 
 def _hand_down_cpus(group: Path) -> None:

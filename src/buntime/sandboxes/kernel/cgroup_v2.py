@@ -155,8 +155,11 @@ class CgroupsV2:
             time.sleep(0.001)
         return True
 
-    def remove_run(self, sandbox: str, run: str) -> bool:
+    def remove_run(self, sandbox: str, run: str, *, keep: bool = False) -> bool:
         return remove_directory(f"{self._runs(sandbox)}/{run}")
+
+    def drop_kept(self, sandbox: str) -> None:
+        pass  # the kernel renames no group here
 
     def terminate(self, sandbox: str) -> None:
         for run in self.runs(sandbox):
