@@ -245,6 +245,61 @@ def test_v1_makes_a_runs_memory_group_when_its_memory_is_counted(tmp_path: Path)
     assert (group / "cgroup.procs").read_text() == "7"
 
 
+HOLDS_LITTLE = {
+    "memory.usage_in_bytes": "4096\n",
+    "memory.memsw.usage_in_bytes": "4096\n",
+    CgroupsV1.SOCKETS_HELD: "0\n",
+    "memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 0\n",
+}
+
+
+def _ended(cgroups: CgroupsV1, root: Path, holds: dict[str, str]) -> Path:
+    """Removes a run whose memory group has these files. Returns the place of all memory groups."""
+    cgroups.create("sb1", None)
+    runs = root / "memory/buntime-abcd/sb1/runs"
+    (runs / "r1").mkdir()
+    for name, text in holds.items():
+        (runs / "r1" / name).write_text(text)
+    cgroups.remove_run("sb1", "r1", keep=True)
+    return runs
+
+
+def test_v1_gives_the_memory_group_of_an_ended_run_to_the_next_one(tmp_path: Path) -> None:
+    cgroups = CgroupsV1(tmp_path, "buntime-abcd")
+    runs = _ended(cgroups, tmp_path, HOLDS_LITTLE | {"memory.max_usage_in_bytes": "50000000\n", "cgroup.procs": ""})
+    (runs / "kept" / CgroupsV1.SOCKETS).touch()
+    cgroups.count_memory("sb1", "r2", 7)
+    assert [group.name for group in runs.iterdir()] == ["r2"]
+    assert (runs / "r2/memory.max_usage_in_bytes").read_text().startswith("0")
+    assert (runs / "r2/cgroup.procs").read_text() == "7"
+
+
+@pytest.mark.parametrize(
+    "holds",
+    [
+        {"memory.usage_in_bytes": f"{64 * MB}\n", "memory.memsw.usage_in_bytes": f"{64 * MB}\n"},
+        {"memory.memsw.usage_in_bytes": f"{64 * MB}\n"},
+        {CgroupsV1.SOCKETS_HELD: "4096\n"},
+        {"memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n"},
+    ],
+    ids=["memory", "swap", "sockets", "kills"],
+)
+def test_v1_keeps_no_memory_group_that_the_next_run_would_suffer_from(tmp_path: Path, holds: dict[str, str]) -> None:
+    runs = _ended(CgroupsV1(tmp_path, "buntime-abcd"), tmp_path, HOLDS_LITTLE | holds)
+    assert not (runs / "kept").exists()
+
+
+def test_v1_names_no_kept_group_as_a_hoarder(tmp_path: Path) -> None:
+    cgroups = CgroupsV1(tmp_path, "buntime-abcd")
+    cgroups.create("sb1", None)
+    runs = tmp_path / "memory/buntime-abcd/sb1/runs"
+    for group in (runs, runs / "kept", runs / "r2"):
+        group.mkdir(exist_ok=True)
+        (group / CgroupsV1.SOCKETS).write_text("100\n")
+        (group / CgroupsV1.SOCKETS_HELD).write_text("300\n")
+    assert cgroups.hoarders("sb1") == ["r2"]
+
+
 def test_v1_has_two_memory_groups_for_a_sandbox_without_runs(tmp_path: Path) -> None:
     cgroups = CgroupsV1(tmp_path, "buntime-abcd")
     cgroups.create("sb1", None)

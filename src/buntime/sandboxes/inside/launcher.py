@@ -262,8 +262,9 @@ class Launcher:
 
     def _removed(self, runs: Iterable[str]) -> list[str]:
         """Removes those of the cgroups in which nothing lives any more, and returns them. Blocking."""
-        remove, keep = self._machinery.cgroups.remove_run, not self._sleeps
-        return [run for run in runs if run not in self._held and remove(self._sandbox, run, keep=keep)]
+        remove = self._machinery.cgroups.remove_run
+        # the sandbox may be about to sleep since the call, which is in another thread
+        return [run for run in runs if run not in self._held and remove(self._sandbox, run, keep=not self._sleeps)]
 
     def _gone(self, runs: Iterable[str]) -> None:
         for run in runs:
@@ -352,6 +353,8 @@ class Launcher:
         """Gives the process a cgroup of its own. False when the guest does not name one of its own. Blocking."""
         os.close(os.open(f"{self._markers}/{spare.run}", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         self._machinery.cgroups.add_run(self._sandbox, spare.run)
+        if spare.is_counted:
+            self.sweep()  # the process takes over the memory cgroup of a run that has ended
         return self._place(spare)
 
     def _place(self, spare: Spare) -> bool:
@@ -433,7 +436,7 @@ class Launcher:
             if not keeps_spare and self._spare is not None:
                 spare, self._spare = self._spare, None
                 await asyncio.to_thread(self.end, spare.run)
-            self._machinery.cgroups.drop_kept(self._sandbox)
+            await self._moved(self._machinery.cgroups.drop_kept, self._sandbox)
 
     def wake(self) -> None:
         """To be called after a thaw, and when a freeze failed."""

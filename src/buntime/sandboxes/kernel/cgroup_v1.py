@@ -45,8 +45,10 @@ from buntime.sandboxes.kernel.cgroup_tree import (
 log = structlog.get_logger()
 
 WITH_SWAP = "memory.memsw.limit_in_bytes"
+PEAK = "memory.max_usage_in_bytes"
 KEPT = "kept"  # name of the memory cgroup that waits for the next run; runs are named by numbers
-KEPT_BYTES = MB  # that it holds at most, by which the peak of the next run is too high
+RESERVE = 256 << 10  # bytes for each processor that the kernel counts ahead
+KEPT_BYTES = MB + RESERVE * (os.cpu_count() or 1)  # that the group holds at most
 KEPT_BESIDE = 1  # other runs with memory: more would be two that wait for their first use already
 
 
@@ -130,6 +132,7 @@ class CgroupsV1:
         return place_of(membership, "pids", self._name)
 
     def add_run(self, sandbox: str, run: str) -> None:
+        remove_directory(f"{self._runs('memory', sandbox)}/{run}")  # which a server that was killed may have left
         for controller in self.PER_RUN:
             make_directory(f"{self._runs(controller, sandbox)}/{run}")
         put_text(f"{self._runs('pids', sandbox)}/{run}/pids.max", str(ONE_RUN_PIDS))
@@ -141,7 +144,9 @@ class CgroupsV1:
     def count_memory(self, sandbox: str, run: str, pid: int) -> None:
         runs = self._runs("memory", sandbox)
         group = f"{runs}/{run}"
-        if not _is_renamed(f"{runs}/{KEPT}", group):
+        if _is_renamed(f"{runs}/{KEPT}", group):
+            put_text(f"{group}/{PEAK}", "0")  # it begins at what the group still holds
+        else:
             make_directory(group)
         with suppress(FileNotFoundError):
             # "no limit" starts the counting in this group; the group above has the limit of all runs
@@ -153,7 +158,7 @@ class CgroupsV1:
         spent = int(text_of(f"{self._runs('cpuacct', sandbox)}/{run}/cpuacct.usage"))
         return RunUsage(
             cpu_ms=spent // 1_000_000,
-            peak_memory=int(text_of(f"{memory}/memory.max_usage_in_bytes")),
+            peak_memory=int(text_of(f"{memory}/{PEAK}")),
             memory_kills=field_of(f"{memory}/memory.oom_control", "oom_kill"),
         )
 
@@ -189,7 +194,23 @@ class CgroupsV1:
     def remove_run(self, sandbox: str, run: str, *, keep: bool = False) -> bool:
         gone = [remove_directory(f"{self._runs(controller, sandbox)}/{run}") for controller in self.PER_RUN]
         memory = self._runs("memory", sandbox)
-        return all(gone) and ((keep and _is_kept(memory, run)) or remove_directory(f"{memory}/{run}"))
+        if keep and all(gone) and self._is_kept(memory, run):
+            return True
+        return all([*gone, remove_directory(f"{memory}/{run}")])
+
+    def _is_kept(self, runs: str, run: str) -> bool:
+        """Keeps the memory cgroup of an ended run for the next one. Returns False where it stays as it is: it holds
+        more than a little, or sockets, whose memory is counted apart, or the kernel has killed a process in it."""
+        group = f"{runs}/{run}"
+        try:
+            held = _number(f"{group}/memory.memsw.usage_in_bytes") or int(text_of(f"{group}/memory.usage_in_bytes"))
+            if held > KEPT_BYTES or len(children_of(runs)) > KEPT_BESIDE + 1:
+                return False
+            if _number(f"{group}/{self.SOCKETS_HELD}") or field_of(f"{group}/memory.oom_control", "oom_kill"):
+                return False
+        except OSError:
+            return False
+        return _is_renamed(group, f"{runs}/{KEPT}")
 
     def drop_kept(self, sandbox: str) -> None:
         remove_directory(f"{self._runs('memory', sandbox)}/{KEPT}")
@@ -209,7 +230,7 @@ class CgroupsV1:
         limit, held = (int(text_of(runs / name)) for name in (self.SOCKETS, self.SOCKETS_HELD))
         if held < 2 * limit:
             return []
-        of_run = {run: int(text_of(runs / run / self.SOCKETS_HELD)) for run in children_of(runs)}
+        of_run = {run: _number(f"{runs}/{run}/{self.SOCKETS_HELD}") for run in children_of(runs) if run != KEPT}
         return [run for run in of_run if of_run[run] >= limit // max(1, len(of_run))]
 
     def throttled(self, sandbox: str) -> int:
@@ -243,20 +264,12 @@ class CgroupsV1:
             remove_directory(self._mounts / controller / self._name)
 
 
-def _is_kept(runs: str, run: str) -> bool:
-    """Keeps the memory cgroup of a run for the next one. Its peak begins again at what it still holds, so that must be
-    little, and no process may have been killed for memory in it. Returns False where it stays as it is."""
-    group = f"{runs}/{run}"
+def _number(file: str) -> int:
+    """0 where there is no such file: the kernel may not count it, and groups end."""
     try:
-        held = int(text_of(f"{group}/memory.usage_in_bytes"))
-        if held > KEPT_BYTES or len(children_of(runs)) > KEPT_BESIDE + 1:
-            return False
-        if field_of(f"{group}/memory.oom_control", "oom_kill") > 0:
-            return False
-        put_text(f"{group}/memory.max_usage_in_bytes", "0")
+        return int(text_of(file))
     except OSError:
-        return False
-    return _is_renamed(group, f"{runs}/{KEPT}")
+        return 0
 
 
 def _is_renamed(group: str, name: str) -> bool:
