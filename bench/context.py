@@ -37,7 +37,14 @@ class Context:
 
     async def bun_runs(self) -> list[float]:
         """Returns the milliseconds of `bun -e` on the host, one run at a time. Call it close to the measurement."""
-        times = await asyncio.to_thread(baselines.timed, self.bun.run, self.scale.baseline_runs)
+        return await self._bun_runs(self.scale.baseline_runs)
+
+    async def bun_run(self) -> float:
+        """Returns the milliseconds of one run, for a figure that takes turns."""
+        return (await self._bun_runs(1))[0]
+
+    async def _bun_runs(self, count: int) -> list[float]:
+        times = await asyncio.to_thread(baselines.timed, self.bun.run, count)
         return [seconds * MS for seconds in times]
 
     async def pool_filled(self) -> None:

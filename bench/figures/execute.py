@@ -3,9 +3,6 @@
 The bare chain does the same beside it.
 """
 
-import asyncio
-
-from bench import baselines
 from bench.bare_chain import bare_chain, least
 from bench.baselines import CODE
 from bench.context import MS, Context, bun_baseline, each, sessions, stopwatch
@@ -26,7 +23,7 @@ async def measure(context: Context) -> list[Row]:
         return await stopwatch(client.execute(session, command="true"))
 
     async def bun(_: str) -> float:
-        return (await asyncio.to_thread(baselines.timed, context.bun.run, 1))[0] * MS
+        return await context.bun_run()
 
     async with sessions(context) as made, bare_chain(context, scale.execution_sessions) as chain:
         await made.create_many(scale.execution_sessions)

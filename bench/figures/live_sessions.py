@@ -4,7 +4,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-from bench.baselines import CODE, timed
+from bench.baselines import CODE
 from bench.context import MS, Context, Sessions, each, sessions, stopwatch
 from bench.figures.memory import steady
 from bench.machine import available_mb, free_mb
@@ -141,7 +141,7 @@ async def _run_by_turns(context: Context, ids: list[str]) -> tuple[list[float], 
         return await stopwatch(context.client.execute(session, code=CODE))
 
     async def bare(_: str) -> float:
-        return (await asyncio.to_thread(timed, context.bun.run, 1))[0] * MS
+        return await context.bun_run()
 
     taken = await by_turns(1, ids, {"again": again, "bare": bare})
     return taken["again"], taken["bare"]

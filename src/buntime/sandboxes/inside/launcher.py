@@ -263,7 +263,7 @@ class Launcher:
     def _removed(self, runs: Iterable[str]) -> list[str]:
         """Removes those of the cgroups in which nothing lives any more, and returns them. Blocking."""
         remove = self._machinery.cgroups.remove_run
-        # the sandbox may be about to sleep since the call, which is in another thread
+        # asked for each run: this is a thread, and the sandbox may begin to fall asleep meanwhile
         return [run for run in runs if run not in self._held and remove(self._sandbox, run, keep=not self._sleeps)]
 
     def _gone(self, runs: Iterable[str]) -> None:

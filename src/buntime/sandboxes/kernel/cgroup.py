@@ -115,7 +115,9 @@ class Cgroups(Protocol):
         the kernel can rename one (v1) and if it holds little."""
         ...
 
-    def drop_kept(self, sandbox: str) -> None: ...
+    def drop_kept(self, sandbox: str) -> None:
+        """Removes what `remove_run` has kept."""
+        ...
 
     def terminate(self, sandbox: str) -> None:
         """Sends SIGTERM to every process of every run."""

@@ -144,7 +144,7 @@ class CgroupsV1:
     def count_memory(self, sandbox: str, run: str, pid: int) -> None:
         runs = self._runs("memory", sandbox)
         group = f"{runs}/{run}"
-        if _is_renamed(f"{runs}/{KEPT}", group):
+        if _rename(f"{runs}/{KEPT}", group):
             put_text(f"{group}/{PEAK}", "0")  # it begins at what the group still holds
         else:
             make_directory(group)
@@ -194,11 +194,11 @@ class CgroupsV1:
     def remove_run(self, sandbox: str, run: str, *, keep: bool = False) -> bool:
         gone = [remove_directory(f"{self._runs(controller, sandbox)}/{run}") for controller in self.PER_RUN]
         memory = self._runs("memory", sandbox)
-        if keep and all(gone) and self._is_kept(memory, run):
+        if keep and all(gone) and self._keep(memory, run):
             return True
         return all([*gone, remove_directory(f"{memory}/{run}")])
 
-    def _is_kept(self, runs: str, run: str) -> bool:
+    def _keep(self, runs: str, run: str) -> bool:
         """Keeps the memory cgroup of an ended run for the next one. Returns False where it stays as it is: it holds
         more than a little, or sockets, whose memory is counted apart, or the kernel has killed a process in it."""
         group = f"{runs}/{run}"
@@ -210,7 +210,7 @@ class CgroupsV1:
                 return False
         except OSError:
             return False
-        return _is_renamed(group, f"{runs}/{KEPT}")
+        return _rename(group, f"{runs}/{KEPT}")
 
     def drop_kept(self, sandbox: str) -> None:
         remove_directory(f"{self._runs('memory', sandbox)}/{KEPT}")
@@ -272,7 +272,7 @@ def _number(file: str) -> int:
         return 0
 
 
-def _is_renamed(group: str, name: str) -> bool:
+def _rename(group: str, name: str) -> bool:
     """Returns False where there is no such group, or one of that name."""
     try:
         os.rename(group, name)  # noqa: PTH104 - see `cgroup_tree`
