@@ -232,7 +232,7 @@ def killing(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 def _kill_our_btrfs() -> None:
     for process in Path("/proc").glob("[0-9]*"):
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, ProcessLookupError):
             name, rest = (process / "stat").read_text().rsplit(")", 1)
             if name.endswith("(btrfs") and int(rest.split()[1]) == os.getpid():
                 os.kill(int(process.name), signal.SIGKILL)
