@@ -37,6 +37,7 @@ PULSE_SECONDS = 0.25
 END_SECONDS = 10.0
 # CPU time for a stream: a path of 2,000 directories takes the kernel 15 ms, and a volume can have millions.
 CPU_SECONDS, SLOWEST = 60, 16 * MB  # and another second for so many bytes
+NEARLY = 0.9  # the kernel counts CPU time for the limit in another way than the time that it shows
 KEPT_OUTPUT = 500  # characters of a process's messages
 
 # fs/btrfs/send.h
@@ -118,8 +119,10 @@ def sent(volume: Path, largest: int, most_data: int, parent: Path | None = None)
         commands = Commands(is_increment=parent is not None)
         yield from _bounded(_pieces(_handle(running.process.stdout)), commands, largest, most_data)
         failed = running.failure()
+    if failed is not None and running.is_too_slow:
+        raise VolumeUnsendable(f"its tree takes more than {seconds} seconds")
     if failed is not None:
-        raise _not_sent(volume, running.process.returncode, failed, seconds)
+        raise _not_sent(volume, running.process.returncode, failed)
 
 
 def _pieces(stream: int) -> Iterator[bytes]:
@@ -150,10 +153,8 @@ def _bounded(pieces: Iterator[bytes], commands: Commands, largest: int, most_dat
         yield piece
 
 
-def _not_sent(volume: Path, status: int, failed: str, seconds: int) -> Exception:
+def _not_sent(volume: Path, status: int, failed: str) -> Exception:
     """Whether the volume or the host is to blame."""
-    if status == -signal.SIGXCPU:
-        return VolumeUnsendable(f"its tree takes more than {seconds} seconds")
     if status != FAILED or FAILURES_OF_THE_HOST.search(failed):
         log.error("volume_not_sent", volume=volume.name, reason=failed)
         return Unavailable("A volume could not be read just now.")
@@ -184,25 +185,30 @@ def received(directory: Path, content: Iterator[bytes]) -> None:
     raise Unavailable("A volume could not be written just now.")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Running:
     process: subprocess.Popen[bytes]
     output: BinaryIO  # its messages
+    is_too_slow: bool = False  # it has ended, at its bound
+    _most_seconds: int | None = None  # of CPU time
 
     def bound(self, seconds: int) -> None:
-        """SIGXCPU ends the process after so many seconds of CPU time."""
-        resource.prlimit(self.process.pid, resource.RLIMIT_CORE, (0, 0))
-        resource.prlimit(self.process.pid, resource.RLIMIT_CPU, (seconds, seconds + 5))
+        """The kernel kills the process after so many seconds of CPU time. A milder signal would come too late: a system
+        call that sends a volume goes on until something kills it."""
+        self._most_seconds = seconds
+        resource.prlimit(self.process.pid, resource.RLIMIT_CPU, (seconds, seconds))
 
     def failure(self) -> str | None:
         """Waits for the end of the process. Returns its messages where it failed, else None. Raises Unavailable when it
         takes too long."""
-        try:
-            status = self.process.wait(SILENT_SECONDS)
-        except subprocess.TimeoutExpired as late:
-            raise Unavailable("A transfer of a volume does not end.") from late
+        if not _has_ended(self.process, SILENT_SECONDS):
+            raise Unavailable("A transfer of a volume does not end.")
+        used = _cpu_seconds(self.process.pid)
+        status = self.process.wait()
         if not status:
             return None
+        if self._most_seconds is not None and status == -signal.SIGKILL:
+            self.is_too_slow = used > self._most_seconds * NEARLY
         self.output.seek(0)
         words = self.output.read(KEPT_OUTPUT).decode(errors="replace")
         return " ".join(words.split()) or f"exit {status}"
@@ -228,6 +234,22 @@ def _running(argv: list[str], stdin: int, stdout: int) -> Iterator[_Running]:
             for pipe in pipes:
                 pipe.close()
             _wait(process)
+
+
+def _has_ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    """Waits, and leaves the ended process as it is."""
+    handle = os.pidfd_open(process.pid)
+    try:
+        return _ready(handle, select.POLLIN, seconds)
+    finally:
+        os.close(handle)
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Of a process that nobody has waited for yet."""
+    fields = Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()
+    user, system = fields[11:13]  # proc_pid_stat(5): 14 and 15
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def _wait(process: subprocess.Popen[bytes]) -> None:
