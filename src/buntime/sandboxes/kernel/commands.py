@@ -47,13 +47,20 @@ def call_detached(argv: Sequence[str], timeout: float) -> None:
 def _run_detached(argv: Sequence[str], output: int, timeout: float) -> int:
     """Returns the exit code. Kills the process after the timeout."""
     process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
-    # Popen.wait with a timeout polls, and may be 16 ms late. A pidfd is ready at once.
+    if not has_ended(process, timeout):
+        process.kill()
+    return process.wait()
+
+
+def has_ended(process: subprocess.Popen[bytes], timeout: float) -> bool:
+    """Waits up to `timeout` seconds. Nobody has waited for the process before, and it can still be waited for.
+
+    `Popen.wait` with a timeout polls, and may be 16 ms late. A pidfd is ready at once.
+    """
     handle = os.pidfd_open(process.pid)
     try:
         poll = select.poll()
         poll.register(handle, select.POLLIN)
-        if not poll.poll(timeout * 1000):
-            process.kill()
+        return bool(poll.poll(timeout * 1000))
     finally:
         os.close(handle)
-    return process.wait()

@@ -23,6 +23,7 @@ import structlog
 from buntime.errors import Unavailable
 from buntime.plan import MB
 from buntime.ports import VolumeUnsendable
+from buntime.sandboxes.kernel.commands import has_ended
 
 ENDS_WITH_SERVER = ["setpriv", "--pdeathsig", "KILL"]
 GENTLY = ["nice", "-n", "10", "ionice", "-c", "2", "-n", "7"]  # these matter only where something else wants to run
@@ -119,10 +120,8 @@ def sent(volume: Path, largest: int, most_data: int, parent: Path | None = None)
         commands = Commands(is_increment=parent is not None)
         yield from _bounded(_pieces(_handle(running.process.stdout)), commands, largest, most_data)
         failed = running.failure()
-    if failed is not None and running.is_too_slow:
-        raise VolumeUnsendable(f"its tree takes more than {seconds} seconds")
     if failed is not None:
-        raise _not_sent(volume, running.process.returncode, failed)
+        raise _not_sent(volume, running, failed, seconds)
 
 
 def _pieces(stream: int) -> Iterator[bytes]:
@@ -153,8 +152,11 @@ def _bounded(pieces: Iterator[bytes], commands: Commands, largest: int, most_dat
         yield piece
 
 
-def _not_sent(volume: Path, status: int, failed: str) -> Exception:
+def _not_sent(volume: Path, running: "_Running", failed: str, seconds: int) -> Exception:
     """Whether the volume or the host is to blame."""
+    status = running.process.returncode
+    if status == -signal.SIGKILL and running.cpu_seconds > seconds * NEARLY:
+        return VolumeUnsendable(f"its tree takes more than {seconds} seconds")
     if status != FAILED or FAILURES_OF_THE_HOST.search(failed):
         log.error("volume_not_sent", volume=volume.name, reason=failed)
         return Unavailable("A volume could not be read just now.")
@@ -189,26 +191,22 @@ def received(directory: Path, content: Iterator[bytes]) -> None:
 class _Running:
     process: subprocess.Popen[bytes]
     output: BinaryIO  # its messages
-    is_too_slow: bool = False  # it has ended, at its bound
-    _most_seconds: int | None = None  # of CPU time
+    cpu_seconds: float = 0.0  # that it took, once it has ended
 
     def bound(self, seconds: int) -> None:
         """The kernel kills the process after so many seconds of CPU time. A milder signal would come too late: a system
         call that sends a volume goes on until something kills it."""
-        self._most_seconds = seconds
         resource.prlimit(self.process.pid, resource.RLIMIT_CPU, (seconds, seconds))
 
     def failure(self) -> str | None:
         """Waits for the end of the process. Returns its messages where it failed, else None. Raises Unavailable when it
         takes too long."""
-        if not _has_ended(self.process, SILENT_SECONDS):
+        if not has_ended(self.process, SILENT_SECONDS):
             raise Unavailable("A transfer of a volume does not end.")
-        used = _cpu_seconds(self.process.pid)
+        self.cpu_seconds = _cpu_seconds(self.process.pid)
         status = self.process.wait()
         if not status:
             return None
-        if self._most_seconds is not None and status == -signal.SIGKILL:
-            self.is_too_slow = used > self._most_seconds * NEARLY
         self.output.seek(0)
         words = self.output.read(KEPT_OUTPUT).decode(errors="replace")
         return " ".join(words.split()) or f"exit {status}"
@@ -234,15 +232,6 @@ def _running(argv: list[str], stdin: int, stdout: int) -> Iterator[_Running]:
             for pipe in pipes:
                 pipe.close()
             _wait(process)
-
-
-def _has_ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    """Waits, and leaves the ended process as it is."""
-    handle = os.pidfd_open(process.pid)
-    try:
-        return _ready(handle, select.POLLIN, seconds)
-    finally:
-        os.close(handle)
 
 
 def _cpu_seconds(pid: int) -> float:
