@@ -330,7 +330,8 @@ def check_execute(request: Execute, plan: Plan) -> Execute:
             plan=plan.name,
             limit=most,
         )
-    return replace(request, working_dir=inside_session(request.working_dir, "workingDir"))
+    inside = inside_session(request.working_dir, "workingDir")
+    return request if inside == request.working_dir else replace(request, working_dir=inside)
 
 
 def check_file_count(count: int, plan: Plan) -> None:

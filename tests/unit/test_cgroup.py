@@ -7,7 +7,7 @@ import pytest
 from buntime.plan import MB, Limits
 from buntime.sandboxes.kernel import cgroup_v1, cgroup_v2
 from buntime.sandboxes.kernel.cgroup import GUEST_MEMORY, RUN_PIDS, SOCKET_SHARE, whole_disk
-from buntime.sandboxes.kernel.cgroup_tree import make_directory
+from buntime.sandboxes.kernel.cgroup_tree import OpenFiles, field_of, make_directory
 from buntime.sandboxes.kernel.cgroup_v1 import CgroupsV1
 from buntime.sandboxes.kernel.cgroup_v2 import CgroupsV2
 
@@ -100,6 +100,18 @@ def test_v2_reads_a_runs_usage_from_its_own_group(v2: tuple[CgroupsV2, Path]) ->
     (run / "memory.events.local").write_text("low 0\noom 3\noom_kill 2\n")
     usage = cgroups.usage("sb1", "r1")
     assert (usage.cpu_ms, usage.peak_memory, usage.memory_kills) == (42, 1234, 2)
+
+
+def test_an_open_file_tells_what_it_has_now_until_it_is_closed(tmp_path: Path) -> None:
+    file, files = tmp_path / "pids.events", OpenFiles()
+    file.write_text("max 1\n")
+    assert field_of(file, "max", files.text_of) == 1
+    file.write_text("max 22\n")
+    assert field_of(file, "max", files.text_of) == 22
+    files.close()
+    file.unlink()
+    with pytest.raises(FileNotFoundError):
+        files.text_of(str(file))
 
 
 def test_v2_kills_a_run_with_cgroup_kill(v2: tuple[CgroupsV2, Path]) -> None:

@@ -54,16 +54,16 @@ class Kernel:
     def guest_processes(self, sandbox: str) -> list[int]:
         return [os.getpid()]
 
-    def usage(self, sandbox: str, run: str) -> RunUsage:
+    def usage(self, sandbox: str, run: str, read: object = None) -> RunUsage:
         return RunUsage(cpu_ms=0, peak_memory=0, memory_kills=0)
 
     def processes(self, sandbox: str) -> int:
         return 0
 
-    def refused_forks(self, sandbox: str, run: str) -> int:
+    def refused_forks(self, sandbox: str, run: str, read: object = None) -> int:
         return 0
 
-    def refused_by_session(self, sandbox: str) -> int:
+    def refused_by_session(self, sandbox: str, read: object = None) -> int:
         return 0
 
     def runs(self, sandbox: str) -> list[str]:

@@ -149,13 +149,15 @@ class Entrance:
     @asynccontextmanager
     async def _awake(self, session: Session) -> AsyncIterator[Sandbox]:
         """See `Leases.use`. A session that this host gave up before it was awake here has not been entered."""
-        async with AsyncExitStack() as stack:
-            try:
-                sandbox = await stack.enter_async_context(self._leases.use(session))
-            except AnotherHost:
+        is_awake = False
+        try:
+            async with self._leases.use(session) as sandbox:
+                is_awake = True
+                yield sandbox
+        except AnotherHost:
+            if not is_awake:
                 _unnoted(session)
-                raise
-            yield sandbox
+            raise
 
     @asynccontextmanager
     async def streaming(self, caller: Caller, session_id: str) -> AsyncIterator[tuple[Session, Sandbox]]:

@@ -16,6 +16,7 @@ from buntime.web.accept import prefers_page
 JSON = b"application/json"
 VISIBLE = re.compile(rb"[\x21-\x7e]{1,128}")
 PIECE = 1 << 20  # bytes of an answer that are sent at once
+SMALL = 32 << 10  # bytes that a connection buffers
 SLOWEST = 64 * 1024  # bytes a second: the lowest rate at which a client may read an answer …
 GRACE = 60.0  # … with this many seconds on top
 HOPS = b"x-buntime-hops"
@@ -108,6 +109,9 @@ async def _send_body(body: bytes, send: Send) -> None:
 
     Raises ClientLeft if the client reads too slowly.
     """
+    if len(body) <= SMALL:  # it need not wait: the edge has taken all of the answer before
+        await send({"type": "http.response.body", "body": body})
+        return
     try:
         async with asyncio.timeout(GRACE + len(body) / SLOWEST):
             for start in range(0, len(body) - PIECE, PIECE):

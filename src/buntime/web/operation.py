@@ -31,9 +31,9 @@ class Upload:
     length: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call[Q, B]:
-    """One call of an operation, decoded and checked against its shape."""
+    """One call of an operation, decoded and checked against its shape. Body and upload fill in as they arrive."""
 
     operations: Operations
     config: Config

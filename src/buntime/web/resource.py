@@ -112,7 +112,7 @@ class Resource:
         self, operation: Operation, call: Call[Any, Any], exchange: Exchange, receive: Receive, send: Send
     ) -> None:
         if operation.raw:
-            call = replace(call, upload=Upload(parts_of(receive), declared_length(exchange)))
+            call.upload = Upload(parts_of(receive), declared_length(exchange))
         elif unused := await received_unused(exchange, receive):
             decode_body(NoBody, unused)
         if wants_stream(operation, call):
@@ -130,7 +130,7 @@ class Resource:
         send: Send,
     ) -> None:
         async with received(exchange, receive, call.caller.plan, self._world.bodies) as raw:
-            call = replace(call, body=_body(operation, exchange, raw))
+            call.body = _body(operation, exchange, raw)
             exchange.note_session(getattr(call.body, "session_id", None))
             if not wants_stream(operation, call):
                 if key is None and operation.ends_with_client:

@@ -23,6 +23,7 @@ from buntime.sandboxes.inside.evaluations import Evaluated, read_evaluation
 from buntime.sandboxes.inside.launcher import ANSWER_SECONDS, Launcher, Spare
 from buntime.sandboxes.inside.sinks import WatchedSinks
 from buntime.sandboxes.kernel.cgroup import RunUsage
+from buntime.sandboxes.kernel.cgroup_tree import OpenFiles
 from buntime.sandboxes.machinery import Machinery
 
 TIMEOUT_EXIT, INTERRUPTED_EXIT, THREW_EXIT = 124, 130, 1
@@ -123,38 +124,40 @@ class GuestContexts:
             self._turns = WeakValueDictionary()
         turn = self._turns.setdefault(context_id, asyncio.Lock())
         await turn.acquire()
-        group = self._watched_group(context_id)
+        figures = OpenFiles()
+        group = self._watched_group(context_id, figures)
         sinks = WatchedSinks(sink, shows)
         started = time.monotonic()
         running = begun(self._evaluate(context_id, code, sinks), f"run in {context_id}")  # it sends the request
         goes_on = False
         try:
-            before = self._usage(group)
+            before = self._usage(group, figures)
             late = await self._wait(context_id, running, sinks, timeout)
             wall_ms = int((time.monotonic() - started) * 1000)
             async with self._launcher.ending_an_impostor():
                 evaluated = running.result()
             goes_on = not evaluated.has_lost_context
             _raise_for_outcome(context_id, evaluated)
-            met_limit = group is not None and self._launcher.met_limit(group)
-            usage = self._usage(group)
+            met_limit = group is not None and self._launcher.met_limit(group, figures.text_of)
+            usage = self._usage(group, figures)
             if met_limit:
                 await self._end_all_of(context_id)
             result = self._evaluation(evaluated, before, usage, wall_ms, late=late, met_limit=met_limit)
             failed = result.exit_code not in (0, TIMEOUT_EXIT)
             return replace(result, disk_full=True) if failed and await self._disk_is_full(started) else result
         finally:
+            figures.close()
             if goes_on:
                 self._leave(group, turn)
             else:
                 self._machinery.tasks.start(self._settle(context_id, group, turn, running), f"end in {context_id}")
 
-    def _watched_group(self, context_id: str) -> str | None:
+    def _watched_group(self, context_id: str, figures: OpenFiles) -> str | None:
         """The context's cgroup, held and watched for the run that begins."""
         group = self._launcher.named(context_id)
         if group is not None:
             self._launcher.hold(group)
-            self._launcher.watch(group, used=True)
+            self._launcher.watch(group, figures.text_of, used=True)
         return group
 
     async def _evaluate(self, context_id: str, code: str, sinks: WatchedSinks) -> Evaluated:
@@ -213,9 +216,9 @@ class GuestContexts:
         if group is not None:
             await asyncio.to_thread(self._launcher.end, group)
 
-    def _usage(self, group: str | None) -> RunUsage:
+    def _usage(self, group: str | None, figures: OpenFiles) -> RunUsage:
         try:
-            return NOTHING if group is None else self._launcher.usage(group)
+            return NOTHING if group is None else self._launcher.usage(group, figures.text_of)
         except SandboxGone:
             return NOTHING
 

@@ -31,7 +31,7 @@ from buntime.sandboxes.guest.client import Guest
 from buntime.sandboxes.guest.failures import Impostor, SpareGone
 from buntime.sandboxes.inside.markers import Lives, read_marker
 from buntime.sandboxes.kernel.cgroup import RUN_PIDS, RunUsage
-from buntime.sandboxes.kernel.cgroup_tree import text_of
+from buntime.sandboxes.kernel.cgroup_tree import Read, text_of
 from buntime.sandboxes.kernel.process_limit import ProcessLimit
 from buntime.sandboxes.machinery import Machinery
 
@@ -165,18 +165,18 @@ class Launcher:
         """The cgroup of the living thing with this name. It is still known after a restart of the server."""
         return next((run for run, known in list(self._names.items()) if known == name), None)
 
-    def usage(self, run: str) -> RunUsage:
-        """Raises SandboxGone."""
+    def usage(self, run: str, read: Read = text_of) -> RunUsage:
+        """Raises SandboxGone. `read`: see `OpenFiles`."""
         try:
-            return self._machinery.cgroups.usage(self._sandbox, run)
+            return self._machinery.cgroups.usage(self._sandbox, run, read)
         except OSError as gone:
             raise SandboxGone("the cgroup of the run is gone") from gone
 
-    def watch(self, run: str, *, used: bool = False) -> None:
+    def watch(self, run: str, read: Read = text_of, *, used: bool = False) -> None:
         """Watches the cgroup for `met_limit`. `used`: something has run in it before."""
         self._limits.pop(run, None)
         with suppress(OSError):  # the cgroup is gone; its next use fails
-            self._limits[run] = ProcessLimit(self._machinery.cgroups, self._sandbox, run, used=used)
+            self._limits[run] = ProcessLimit(self._machinery.cgroups, self._sandbox, run, read, used=used)
         self._started()
 
     async def runs_something(self) -> bool:
@@ -185,10 +185,10 @@ class Launcher:
             self._gone(await self._moved(self._removed, list(self._left)))
         return bool(self._left or self._limits) and not self._sleeps
 
-    def met_limit(self, run: str) -> bool:
+    def met_limit(self, run: str, read: Read = text_of) -> bool:
         """Whether the cgroup has reached the process limit since it is watched."""
         limit = self._limits.get(run)
-        return limit is not None and limit.is_met()
+        return limit is not None and limit.is_met(read)
 
     async def make_room(self) -> None:
         """Ends what answered runs left behind if it reached the process limit. To be called before something starts."""

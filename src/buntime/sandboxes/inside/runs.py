@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from buntime.inside import Sink
@@ -15,6 +16,7 @@ from buntime.sandboxes.inside.launcher import ANSWER_SECONDS, Launcher, Spare
 from buntime.sandboxes.inside.prepared import Prepared
 from buntime.sandboxes.inside.sinks import WatchedSinks
 from buntime.sandboxes.kernel.cgroup import RunUsage
+from buntime.sandboxes.kernel.cgroup_tree import OpenFiles
 from buntime.sandboxes.machinery import Machinery
 
 TIMEOUT_EXIT = 124
@@ -27,6 +29,7 @@ class Attempt:
     outcome: Outcome
     timed_out: bool  # its cgroup was killed
     met_limit: bool  # on processes; its cgroup was killed
+    usage: RunUsage
 
 
 class GuestRuns:
@@ -51,8 +54,7 @@ class GuestRuns:
             attempt, spare = await self._started(run, env, sink)
         wall_ms = int((time.monotonic() - started) * 1000)
         try:
-            usage = self._launcher.usage(spare.run)
-            result = _result(attempt, usage, wall_ms, disk_full=await self._is_full(attempt, started))
+            result = _result(attempt, wall_ms, disk_full=await self._is_full(attempt, started))
         except BaseException:  # the caller has left, or the sandbox is gone: nothing may run on for nobody
             self._launcher.end_later(spare.run)
             raise
@@ -104,18 +106,21 @@ class GuestRuns:
             if not done.cancelled() and done.exception() is not None and not over.done():
                 answering.reschedule(loop.time())  # the guest does not answer
 
+        figures = OpenFiles()
         timer = loop.call_later(run.timeout, time_out)
+        opening = loop.call_soon(self._open, spare.run, figures)  # behind the request
         try:
             async with asyncio.timeout(None) as answering, self._launcher.ending_an_impostor():
                 outcome = await run_program(self._guest, spare.pid, run, env, sinks.sink, prepared=prepared)
             timer.cancel()
             over.set_result(None)
-            met_limit = self._launcher.met_limit(spare.run)
+            met_limit = self._launcher.met_limit(spare.run, figures.text_of)
             if killing is not None:
                 await killing
             elif met_limit:
                 await self._kill(spare.run, over, sinks)
-            return Attempt(outcome, killing is not None, met_limit)
+            usage = self._launcher.usage(spare.run, figures.text_of)
+            return Attempt(outcome, killing is not None, met_limit, usage)
         except BaseException as failure:  # the caller has left, too: nothing may run on for nobody
             self._launcher.end_later(spare.run)
             if killing is not None:
@@ -125,8 +130,16 @@ class GuestRuns:
             raise
         finally:
             timer.cancel()
+            opening.cancel()
+            figures.close()
             if not over.done():
                 over.set_result(None)
+
+    def _open(self, run: str, figures: OpenFiles) -> None:
+        """Opens the files of the run's figures while the program runs, by reading them."""
+        with suppress(SandboxGone):  # the run itself will find that
+            self._launcher.met_limit(run, figures.text_of)
+            self._launcher.usage(run, figures.text_of)
 
     async def _kill(self, run: str, over: asyncio.Future[None], sinks: WatchedSinks) -> None:
         """Kills the run's processes and waits for what they had written. Raises SandboxGone when that fails.
@@ -149,8 +162,8 @@ class GuestRuns:
         return failed and await self._disk_is_full(started)
 
 
-def _result(attempt: Attempt, usage: RunUsage, wall_ms: int, *, disk_full: bool) -> RunResult:
-    end, timed_out = attempt.outcome.end, attempt.timed_out
+def _result(attempt: Attempt, wall_ms: int, *, disk_full: bool) -> RunResult:
+    end, timed_out, usage = attempt.outcome.end, attempt.timed_out, attempt.usage
     return RunResult(
         stdout=attempt.outcome.stdout,
         stderr=attempt.outcome.stderr,

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Protocol
 
 from buntime.plan import MB, Limits
-from buntime.sandboxes.kernel.cgroup_tree import field_of, text_of
+from buntime.sandboxes.kernel.cgroup_tree import Read, field_of, text_of
 
 PERIOD_US = 100_000
 GUEST_CPU = 0.1  # cores that the guest may use while the session uses all of its own
@@ -81,8 +81,8 @@ class Cgroups(Protocol):
         """Counts the memory of the run from now on. `pid`: its only process. The kernel may take 20 ms."""
         ...
 
-    def usage(self, sandbox: str, run: str) -> RunUsage:
-        """Raises OSError where the run is gone or its memory is not counted."""
+    def usage(self, sandbox: str, run: str, read: Read = text_of) -> RunUsage:
+        """Raises OSError where the run is gone or its memory is not counted. `read`: see `OpenFiles`."""
         ...
 
     def totals(self, sandbox: str) -> tuple[int, int]:
@@ -90,11 +90,11 @@ class Cgroups(Protocol):
         memory that they have now. Raises OSError where the sandbox is gone."""
         ...
 
-    def refused_forks(self, sandbox: str, run: str) -> int:
+    def refused_forks(self, sandbox: str, run: str, read: Read = text_of) -> int:
         """How many the kernel counts at the run itself."""
         ...
 
-    def refused_by_session(self, sandbox: str) -> int:
+    def refused_by_session(self, sandbox: str, read: Read = text_of) -> int:
         """How many the kernel counts only for all runs together: 0 on v1."""
         ...
 

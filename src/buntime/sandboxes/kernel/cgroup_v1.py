@@ -30,6 +30,7 @@ from buntime.sandboxes.kernel.cgroup import (
     whole_disk,
 )
 from buntime.sandboxes.kernel.cgroup_tree import (
+    Read,
     children_of,
     field_of,
     make_directory,
@@ -153,23 +154,23 @@ class CgroupsV1:
             put_text(f"{group}/{self.SOCKETS}", "-1")
         put_text(f"{group}/cgroup.procs", str(pid))
 
-    def usage(self, sandbox: str, run: str) -> RunUsage:
+    def usage(self, sandbox: str, run: str, read: Read = text_of) -> RunUsage:
         memory = f"{self._runs('memory', sandbox)}/{run}"
-        spent = int(text_of(f"{self._runs('cpuacct', sandbox)}/{run}/cpuacct.usage"))
+        spent = int(read(f"{self._runs('cpuacct', sandbox)}/{run}/cpuacct.usage"))
         return RunUsage(
             cpu_ms=spent // 1_000_000,
-            peak_memory=int(text_of(f"{memory}/{PEAK}")),
-            memory_kills=field_of(f"{memory}/memory.oom_control", "oom_kill"),
+            peak_memory=int(read(f"{memory}/{PEAK}")),
+            memory_kills=field_of(f"{memory}/memory.oom_control", "oom_kill", read),
         )
 
     def totals(self, sandbox: str) -> tuple[int, int]:
         spent = int(text_of(f"{self._runs('cpuacct', sandbox)}/cpuacct.usage"))
         return spent // 1000, int(text_of(f"{self._runs('memory', sandbox)}/memory.usage_in_bytes"))
 
-    def refused_forks(self, sandbox: str, run: str) -> int:
-        return field_of(f"{self._runs('pids', sandbox)}/{run}/pids.events", "max")
+    def refused_forks(self, sandbox: str, run: str, read: Read = text_of) -> int:
+        return field_of(f"{self._runs('pids', sandbox)}/{run}/pids.events", "max", read)
 
-    def refused_by_session(self, sandbox: str) -> int:
+    def refused_by_session(self, sandbox: str, read: Read = text_of) -> int:
         return 0
 
     def processes(self, sandbox: str) -> int:

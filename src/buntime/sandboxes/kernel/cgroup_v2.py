@@ -25,6 +25,7 @@ from buntime.sandboxes.kernel.cgroup import (
     whole_disk,
 )
 from buntime.sandboxes.kernel.cgroup_tree import (
+    Read,
     children_of,
     field_of,
     make_directory,
@@ -117,24 +118,24 @@ class CgroupsV2:
         if not (runs / run / "memory.peak").exists():
             (runs / "cgroup.subtree_control").write_text("+memory")
 
-    def usage(self, sandbox: str, run: str) -> RunUsage:
+    def usage(self, sandbox: str, run: str, read: Read = text_of) -> RunUsage:
         group = f"{self._runs(sandbox)}/{run}"
         return RunUsage(
-            cpu_ms=field_of(f"{group}/cpu.stat", "usage_usec") // 1000,
-            peak_memory=int(text_of(f"{group}/memory.peak")),
-            memory_kills=field_of(f"{group}/memory.events.local", "oom_kill"),
+            cpu_ms=field_of(f"{group}/cpu.stat", "usage_usec", read) // 1000,
+            peak_memory=int(read(f"{group}/memory.peak")),
+            memory_kills=field_of(f"{group}/memory.events.local", "oom_kill", read),
         )
 
     def totals(self, sandbox: str) -> tuple[int, int]:
         runs = self._runs(sandbox)
         return field_of(f"{runs}/cpu.stat", "usage_usec"), int(text_of(f"{runs}/memory.current"))
 
-    def refused_forks(self, sandbox: str, run: str) -> int:
-        return field_of(f"{self._runs(sandbox)}/{run}/pids.events", "max")
+    def refused_forks(self, sandbox: str, run: str, read: Read = text_of) -> int:
+        return field_of(f"{self._runs(sandbox)}/{run}/pids.events", "max", read)
 
-    def refused_by_session(self, sandbox: str) -> int:
+    def refused_by_session(self, sandbox: str, read: Read = text_of) -> int:
         try:  # `pids.events` includes each run's own limit
-            return field_of(self._dir(sandbox, "runs") / "pids.events.local", "max")
+            return field_of(f"{self._runs(sandbox)}/pids.events.local", "max", read)
         except FileNotFoundError:  # before Linux 6.11 the kernel counts at the run
             return 0
 

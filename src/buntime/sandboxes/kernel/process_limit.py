@@ -9,25 +9,26 @@ does not say who forked, so a run with many of the session's processes is blamed
 from contextlib import suppress
 
 from buntime.sandboxes.kernel.cgroup import Cgroups
+from buntime.sandboxes.kernel.cgroup_tree import Read, text_of
 
 
 class ProcessLimit:
-    """Watches a cgroup from now on. `used`: whether processes have run in it before."""
+    """Watches a cgroup from now on. `used`: whether processes have run in it before. `read`: see `OpenFiles`."""
 
-    def __init__(self, cgroups: Cgroups, sandbox: str, run: str, *, used: bool = False) -> None:
+    def __init__(self, cgroups: Cgroups, sandbox: str, run: str, read: Read = text_of, *, used: bool = False) -> None:
         self._cgroups = cgroups
         self._sandbox = sandbox
         self._run = run
-        self._own = cgroups.refused_forks(sandbox, run) if used else 0
-        self._session = cgroups.refused_by_session(sandbox)
+        self._own = cgroups.refused_forks(sandbox, run, read) if used else 0
+        self._session = cgroups.refused_by_session(sandbox, read)
         self._met = False
         self._settled = False
 
-    def is_met(self) -> bool:
+    def is_met(self, read: Read = text_of) -> bool:
         """Stays true once it is true."""
         if not (self._met or self._settled):
             with suppress(OSError):  # the cgroup is gone
-                self._met = self._is_met()
+                self._met = self._is_met(read)
         return self._met
 
     def settle(self) -> None:
@@ -35,9 +36,9 @@ class ProcessLimit:
         self.is_met()
         self._settled = True
 
-    def _is_met(self) -> bool:
-        if self._cgroups.refused_forks(self._sandbox, self._run) > self._own:
+    def _is_met(self, read: Read) -> bool:
+        if self._cgroups.refused_forks(self._sandbox, self._run, read) > self._own:
             return True
-        if self._cgroups.refused_by_session(self._sandbox) == self._session:
+        if self._cgroups.refused_by_session(self._sandbox, read) == self._session:
             return False
         return self._cgroups.crowds(self._sandbox, self._run)

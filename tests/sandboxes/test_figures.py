@@ -1,0 +1,72 @@
+"""The files of a run's figures are open while it runs, and no longer."""
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from buntime.ids import new_id
+from buntime.inside import NewContext
+from buntime.plan import Limits
+from buntime.ports import Run, Sandbox
+from tests.contracts.test_sandboxes import REAL, LocalHost
+from tests.waiting import eventually
+
+pytestmark = REAL
+SESSION = "ses_abc123def456ghi789"
+LIMITS = Limits(memory=512, cpu=2.0, timeout=60, disk=512)
+
+
+@pytest.fixture
+async def host() -> AsyncIterator[LocalHost]:
+    host = LocalHost()
+    try:
+        await host.reopen({})
+        yield host
+    finally:
+        await host.close()
+
+
+def open_figures(host: LocalHost) -> list[str]:
+    """Files of this process that are in cgroups of the host's runs."""
+    found = []
+    for file in Path("/proc/self/fd").iterdir():
+        try:
+            path = os.readlink(file)
+        except FileNotFoundError:
+            continue
+        if f"buntime-{host.instance}/" in path and "/runs/r" in path:
+            found.append(path)
+    return found
+
+
+async def test_the_files_of_a_runs_figures_are_open_only_while_it_runs(host: LocalHost) -> None:
+    sandbox: Sandbox = (await host.sandboxes.claim(SESSION, LIMITS)).sandbox
+    seen: list[str] = []
+
+    async def sink(_stream: str, _content: bytes) -> None:
+        seen.extend(open_figures(host))
+
+    ran = await sandbox.run(Run(60, command="sleep 0.05; echo 1"), sink)
+    assert ran.exit_code == 0
+    assert seen
+    assert await sandbox.run(Run(60, command="exit 3")) is not None
+    assert (await sandbox.run(Run(1, command="sleep 60"))).timed_out
+    assert open_figures(host) == []
+
+
+async def test_the_files_of_a_contexts_figures_are_open_only_while_it_runs(host: LocalHost) -> None:
+    sandbox: Sandbox = (await host.sandboxes.claim(SESSION, LIMITS)).sandbox
+    context = await sandbox.contexts.create(NewContext(new_id("ctx_"), {}, "/workspace"))
+    seen: list[str] = []
+
+    async def sink(_stream: str, _content: bytes) -> None:
+        seen.extend(open_figures(host))
+
+    ran = await sandbox.contexts.run(context.id, "await Bun.sleep(50); console.log(1)", 60, sink)
+    assert ran.exit_code == 0
+    assert seen
+    assert (await sandbox.contexts.run(context.id, "throw 1", 60)).exit_code == 1
+    assert (await sandbox.contexts.run(context.id, "for (;;) {}", 1)).timed_out
+    await eventually(lambda: open_figures(host) == [], "the figures to be closed")
