@@ -1,6 +1,5 @@
 """The files of a run's figures are open while it runs, and no longer."""
 
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -33,7 +32,7 @@ def open_figures(host: LocalHost) -> list[str]:
     found = []
     for file in Path("/proc/self/fd").iterdir():
         try:
-            path = os.readlink(file)
+            path = str(file.readlink())
         except FileNotFoundError:
             continue
         if f"buntime-{host.instance}/" in path and "/runs/r" in path:
