@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from buntime.ids import new_id
-from buntime.inside import NewContext
+from buntime.inside import NewContext, Stream
 from buntime.plan import Limits
 from buntime.ports import Run, Sandbox
 from tests.contracts.test_sandboxes import REAL, LocalHost
@@ -44,7 +44,7 @@ async def test_the_files_of_a_runs_figures_are_open_only_while_it_runs(host: Loc
     sandbox: Sandbox = (await host.sandboxes.claim(SESSION, LIMITS)).sandbox
     seen: list[str] = []
 
-    async def sink(_stream: str, _content: bytes) -> None:
+    async def sink(stream: Stream, content: bytes) -> None:
         seen.extend(open_figures(host))
 
     ran = await sandbox.run(Run(60, command="sleep 0.05; echo 1"), sink)
@@ -60,7 +60,7 @@ async def test_the_files_of_a_contexts_figures_are_open_only_while_it_runs(host:
     context = await sandbox.contexts.create(NewContext(new_id("ctx_"), {}, "/workspace"))
     seen: list[str] = []
 
-    async def sink(_stream: str, _content: bytes) -> None:
+    async def sink(stream: Stream, content: bytes) -> None:
         seen.extend(open_figures(host))
 
     ran = await sandbox.contexts.run(context.id, "await Bun.sleep(50); console.log(1)", 60, sink)
