@@ -16,7 +16,7 @@ from buntime.web.accept import prefers_page
 JSON = b"application/json"
 VISIBLE = re.compile(rb"[\x21-\x7e]{1,128}")
 PIECE = 1 << 20  # bytes of an answer that are sent at once
-SMALL = 32 << 10  # bytes that a connection buffers
+SMALL = 32 << 10  # bytes that are sent without a time limit
 SLOWEST = 64 * 1024  # bytes a second: the lowest rate at which a client may read an answer …
 GRACE = 60.0  # … with this many seconds on top
 HOPS = b"x-buntime-hops"
@@ -105,11 +105,11 @@ class Exchange:
 
 
 async def _send_body(body: bytes, send: Send) -> None:
-    """Sends the body in pieces and waits for the client to take each one.
+    """Sends the body, a large one in pieces. Waits for the client to take each piece before the next.
 
-    Raises ClientLeft if the client reads too slowly.
+    Raises ClientLeft if the client reads them too slowly.
     """
-    if len(body) <= SMALL:  # it need not wait: the edge has taken all of the answer before
+    if len(body) <= SMALL:  # it does not wait: the edge has taken all of the connection's previous answer
         await send({"type": "http.response.body", "body": body})
         return
     try:

@@ -33,7 +33,7 @@ class Upload:
 
 @dataclass(slots=True)
 class Call[Q, B]:
-    """One call of an operation, decoded and checked against its shape. Body and upload fill in as they arrive."""
+    """One call of an operation, decoded and checked against its shape. `body` is None until all of it is read."""
 
     operations: Operations
     config: Config

@@ -146,11 +146,11 @@ class GuestContexts:
             failed = result.exit_code not in (0, TIMEOUT_EXIT)
             return replace(result, disk_full=True) if failed and await self._disk_is_full(started) else result
         finally:
-            figures.close()
             if goes_on:
                 self._leave(group, turn)
             else:
                 self._machinery.tasks.start(self._settle(context_id, group, turn, running), f"end in {context_id}")
+            figures.close()
 
     def _watched_group(self, context_id: str, figures: OpenFiles) -> str | None:
         """The context's cgroup, held and watched for the run that begins."""

@@ -20,6 +20,7 @@ from buntime.sandboxes.kernel.cgroup_tree import OpenFiles
 from buntime.sandboxes.machinery import Machinery
 
 TIMEOUT_EXIT = 124
+NOTHING = RunUsage(cpu_ms=0, peak_memory=0, memory_kills=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ class GuestRuns:
 
         figures = OpenFiles()
         timer = loop.call_later(run.timeout, time_out)
-        opening = loop.call_soon(self._open, spare.run, figures)  # behind the request
+        opening = loop.call_soon(self._open, spare.run, figures)  # most often behind the request
         try:
             async with asyncio.timeout(None) as answering, self._launcher.ending_an_impostor():
                 outcome = await run_program(self._guest, spare.pid, run, env, sinks.sink, prepared=prepared)
@@ -119,7 +120,8 @@ class GuestRuns:
                 await killing
             elif met_limit:
                 await self._kill(spare.run, over, sinks)
-            usage = self._launcher.usage(spare.run, figures.text_of)
+            has_run = outcome.end.started or killing is not None
+            usage = self._launcher.usage(spare.run, figures.text_of) if has_run else NOTHING
             return Attempt(outcome, killing is not None, met_limit, usage)
         except BaseException as failure:  # the caller has left, too: nothing may run on for nobody
             self._launcher.end_later(spare.run)
@@ -131,12 +133,12 @@ class GuestRuns:
         finally:
             timer.cancel()
             opening.cancel()
-            figures.close()
             if not over.done():
                 over.set_result(None)
+            figures.close()
 
     def _open(self, run: str, figures: OpenFiles) -> None:
-        """Opens the files of the run's figures while the program runs, by reading them."""
+        """Opens the files of the run's figures by reading them, so that they are open when the program has ended."""
         with suppress(SandboxGone):  # the run itself will find that
             self._launcher.met_limit(run, figures.text_of)
             self._launcher.usage(run, figures.text_of)
