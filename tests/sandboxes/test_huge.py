@@ -16,6 +16,7 @@ from buntime.sandboxes.kernel.huge import BUN, GUEST, ROOT, Huge
 from buntime.sandboxes.kernel.image import GUEST_DIR, ensure_image
 from buntime.sandboxes.kernel.mount_calls import mount
 from tests.contracts.test_sandboxes import LIMITS, REAL, LocalHost
+from tests.sandboxes.processes import processes_in
 
 pytestmark = REAL
 UID = 1_000_000
@@ -74,10 +75,9 @@ async def test_a_session_sees_the_file_and_its_directories_as_they_are_in_the_im
 def maps_in(host: LocalHost, sandbox: Sandbox) -> str:
     """What all processes of the sandbox have mapped."""
     found = ""
-    for process in Path("/proc").glob("[0-9]*"):
+    for process in processes_in(host, sandbox):
         with suppress(OSError):
-            if f"/buntime-{host.instance}/{sandbox.id}" in (process / "cgroup").read_text():
-                found += (process / "maps").read_text()
+            found += (process / "maps").read_text()
     return found
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from buntime.plan import Limits
 from buntime.ports import Run, Sandbox
 from buntime.sandboxes import local
 from tests.contracts.test_sandboxes import REAL, LocalHost
+from tests.sandboxes.processes import processes_in
 from tests.waiting import eventually
 
 pytestmark = REAL
@@ -38,14 +40,10 @@ async def host(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LocalHost]:
 
 def guest_of(host: LocalHost, sandbox: Sandbox) -> Path:
     """Its directory in /proc."""
-    inside = f"/buntime-{host.instance}/{sandbox.id}"
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (process / "cmdline").read_bytes()
-            if command == b"/run/guest/guest\0" and inside in (process / "cgroup").read_text():
+    for process in processes_in(host, sandbox):
+        with suppress(OSError):
+            if (process / "cmdline").read_bytes() == b"/run/guest/guest\0":
                 return process
-        except OSError:
-            continue
     raise AssertionError("no guest")
 
 

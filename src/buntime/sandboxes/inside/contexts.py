@@ -22,14 +22,13 @@ from buntime.sandboxes.guest.client import LARGEST_NUMBER, Count, Guest, Nothing
 from buntime.sandboxes.inside.evaluations import Evaluated, read_evaluation
 from buntime.sandboxes.inside.launcher import ANSWER_SECONDS, Launcher, Spare
 from buntime.sandboxes.inside.sinks import WatchedSinks
-from buntime.sandboxes.kernel.cgroup import RunUsage
+from buntime.sandboxes.kernel.cgroup import NO_USAGE, RunUsage
 from buntime.sandboxes.kernel.cgroup_tree import OpenFiles
 from buntime.sandboxes.machinery import Machinery
 
 TIMEOUT_EXIT, INTERRUPTED_EXIT, THREW_EXIT = 124, 130, 1
 MOST = 2000  # contexts that a guest may list …
 LARGEST_LIST = 2 << 20  # … in so many bytes
-NOTHING = RunUsage(cpu_ms=0, peak_memory=0, memory_kills=0)
 
 
 class _Context(msgspec.Struct, rename="camel"):
@@ -218,9 +217,9 @@ class GuestContexts:
 
     def _usage(self, group: str | None, figures: OpenFiles) -> RunUsage:
         try:
-            return NOTHING if group is None else self._launcher.usage(group, figures.text_of)
+            return NO_USAGE if group is None else self._launcher.usage(group, figures.text_of)
         except SandboxGone:
-            return NOTHING
+            return NO_USAGE
 
     def _evaluation(
         self, evaluated: Evaluated, before: RunUsage, after: RunUsage, wall_ms: int, *, late: bool, met_limit: bool

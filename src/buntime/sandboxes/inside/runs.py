@@ -15,12 +15,11 @@ from buntime.sandboxes.guest.runs import run_program
 from buntime.sandboxes.inside.launcher import ANSWER_SECONDS, Launcher, Spare
 from buntime.sandboxes.inside.prepared import Prepared
 from buntime.sandboxes.inside.sinks import WatchedSinks
-from buntime.sandboxes.kernel.cgroup import RunUsage
+from buntime.sandboxes.kernel.cgroup import NO_USAGE, RunUsage
 from buntime.sandboxes.kernel.cgroup_tree import OpenFiles
 from buntime.sandboxes.machinery import Machinery
 
 TIMEOUT_EXIT = 124
-NOTHING = RunUsage(cpu_ms=0, peak_memory=0, memory_kills=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +120,7 @@ class GuestRuns:
             elif met_limit:
                 await self._kill(spare.run, over, sinks)
             has_run = outcome.end.started or killing is not None
-            usage = self._launcher.usage(spare.run, figures.text_of) if has_run else NOTHING
+            usage = self._launcher.usage(spare.run, figures.text_of) if has_run else NO_USAGE
             return Attempt(outcome, killing is not None, met_limit, usage)
         except BaseException as failure:  # the caller has left, too: nothing may run on for nobody
             self._launcher.end_later(spare.run)

@@ -46,6 +46,9 @@ class RunUsage:
     memory_kills: int  # processes that the kernel killed for memory
 
 
+NO_USAGE = RunUsage(cpu_ms=0, peak_memory=0, memory_kills=0)
+
+
 class Cgroups(Protocol):
     """Methods are idempotent where they can be. `sandbox` and `run` are the server's own names, never a session's."""
 

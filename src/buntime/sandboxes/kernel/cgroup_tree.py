@@ -88,9 +88,9 @@ def put_if_there(path: Path | str, text: str) -> bool:
     return True
 
 
-def field_of(path: Path | str, name: str, read: Read | None = None) -> int:
+def field_of(path: Path | str, name: str, read: Read = text_of) -> int:
     """A number from lines of names and numbers. 0 where the name is missing."""
-    for line in (text_of(path) if read is None else read(str(path))).splitlines():
+    for line in read(str(path)).splitlines():
         key, _, value = line.partition(" ")
         if key == name:
             return int(value)
