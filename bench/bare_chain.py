@@ -55,6 +55,10 @@ class BareChain:
         """`1+1` in a Bun that goes on."""
         return await stopwatch(self._client.get(f"/e/{guest}"))
 
+    async def context_run(self, guest: int) -> float:
+        """The same as a context must run it: the code may be TypeScript, and SIGINT can end it."""
+        return await stopwatch(self._client.get(f"/i/{guest}"))
+
     async def command(self, guest: int) -> float:
         """`true`, by bash."""
         return await self._used("t", guest)

@@ -5,6 +5,7 @@
  *     c  when a Bun that had started has run `console.log(1)` and ended, and its output is read
  *     p  when both wait again; they are started only then
  *     e  when another Bun, which goes on, has evaluated `1+1`
+ *     i  the same as a context must: it may be TypeScript, names would stay, and SIGINT could end it
  *
  * After `k`, the connection is a shell's terminal. After `s` and five digits, so many pieces of 64 KB come that a Bun
  * writes to a pipe, and then the connection ends.
@@ -12,8 +13,15 @@
 const HOLD = "read -r x <&0 || exit; exec bash -c true";
 const LINE = 'require("fs").writeSync(2,"r");require("fs").readSync(0,new Uint8Array(1));console.log(1)';
 const EVALUATE = `
+const vm = require("vm");
+const transpiler = new Bun.Transpiler({ loader: "tsx", target: "bun", replMode: true });
+const plain = (code) => vm.runInThisContext(code);
+const inContext = (code) => vm.runInThisContext(transpiler.transformSync(code), { breakOnSigint: true }).value;
 Bun.connect({ unix: "\\0" + process.env.LINK, socket: {
-  data: (socket, code) => void socket.write(String(require("vm").runInThisContext(code.toString()))),
+  data(socket, asked) {
+    const [letter, code] = [asked.toString("latin1", 0, 1), asked.toString("utf8", 1)];
+    socket.write(String((letter === "i" ? inContext : plain)(code)));
+  },
   close: () => process.exit(),
 }});`;
 const WRITE = `
@@ -64,10 +72,10 @@ async function answer(letter) {
     const [said] = await Promise.all([new Response(child.stdout).text(), child.exited]);
     if (said !== "1\n") throw new Error(`it said ${said}`);
   }
-  if (letter === "e") {
+  if (letter === "e" || letter === "i") {
     evaluator ??= await evaluatorStarted();
     const value = new Promise((resolve) => (evaluated = resolve));
-    evaluator.write("1+1");
+    evaluator.write(`${letter}1+1`);
     if ((await value) !== "2") throw new Error(`it said ${await value}`);
   }
 }

@@ -320,6 +320,8 @@ def serve(config: Config, missing: Sequence[str] = ()) -> None:
 
 
 async def _serve(config: Config) -> None:
+    # uvloop would note each asynchronous generator, to close those that are left at its end. Ours end with their tasks.
+    sys.set_asyncgen_hooks(firstiter=None)
     stopped = asyncio.get_running_loop().create_future()
     starting = asyncio.current_task()
     assert starting is not None

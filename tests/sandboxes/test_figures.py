@@ -1,5 +1,6 @@
 """The files of a run's figures are open while it runs, and no longer."""
 
+import asyncio
 from pathlib import Path
 
 from buntime.ids import new_id
@@ -52,4 +53,5 @@ async def test_the_files_of_a_contexts_figures_are_open_only_while_it_runs(host:
     assert seen
     assert (await sandbox.contexts.run(context.id, "throw 1", 60)).exit_code == 1
     assert (await sandbox.contexts.run(context.id, "for (;;) {}", 1)).timed_out
+    await asyncio.sleep(0)  # they are closed behind the answer
     assert open_figures(host) == []

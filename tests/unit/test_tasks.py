@@ -9,7 +9,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from buntime.daemon.tasks import Tasks, begun, to_its_end, within
+from buntime.daemon.tasks import Tasks, begun, ends_within, to_its_end, within
 from tests.waiting import eventually
 
 
@@ -234,3 +234,43 @@ async def test_what_listens_inherits_nothing_and_fails_alone() -> None:
         tasks.listen(listen(), "one")
         await eventually(lambda: bool(seen), "it to begin")
     assert seen == ["nothing"]
+
+
+@pytest.mark.parametrize("failure", [None, Boom()])
+async def test_what_ends_in_time_has_ended_in_whatever_way(failure: Boom | None) -> None:
+    async def work() -> None:
+        await asyncio.sleep(0.01)
+        if failure is not None:
+            raise failure
+
+    task = asyncio.create_task(work())
+    assert await ends_within(60, task)
+    assert task.exception() is failure
+    assert await ends_within(60, task)
+
+
+async def test_a_cancelled_task_has_ended_too() -> None:
+    task = asyncio.create_task(asyncio.sleep(60))
+    asyncio.get_running_loop().call_soon(task.cancel)
+    assert await ends_within(60, task)
+    assert task.cancelled()
+
+
+async def test_what_takes_longer_goes_on() -> None:
+    done = asyncio.Event()
+    task = asyncio.create_task(done.wait())
+    assert not await ends_within(0.01, task)
+    done.set()
+    assert await task
+
+
+async def test_who_stops_waiting_for_an_end_leaves_the_task_alone() -> None:
+    done = asyncio.Event()
+    task = asyncio.create_task(done.wait())
+    waiter = asyncio.create_task(ends_within(60, task))
+    await asyncio.sleep(0)
+    waiter.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiter
+    done.set()
+    assert await task

@@ -140,6 +140,28 @@ def begun[T](work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
     return asyncio.Task(work, loop=asyncio.get_running_loop(), name=name, eager_start=True)
 
 
+async def ends_within(seconds: float, task: asyncio.Future[Any]) -> bool:
+    """Waits until the task has ended, in whatever way, but no longer than `seconds`. Returns whether it has. Like
+    `asyncio.wait` for one, in half the time."""
+    if task.done():
+        return True
+    loop = asyncio.get_running_loop()
+    waits: asyncio.Future[None] = loop.create_future()
+
+    def wake(_: object = None) -> None:
+        if not waits.done():
+            waits.set_result(None)
+
+    timer = loop.call_later(seconds, wake)
+    task.add_done_callback(wake)
+    try:
+        await waits
+    finally:
+        timer.cancel()
+        task.remove_done_callback(wake)
+    return task.done()
+
+
 async def within[T](seconds: float, work: Coroutine[Any, Any, T], name: str) -> T:
     """Awaits the work. Raises TimeoutError if it waits for longer. Work that never waits costs no timer."""
     task = begun(work, name)

@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
 from starlette.types import Receive
 
@@ -27,13 +27,12 @@ class BodyMemory:
         self._patience = patience
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
-    @asynccontextmanager
-    async def room(self, size: int) -> AsyncIterator[None]:
+    def room(self, size: int) -> AbstractAsyncContextManager[None]:
         """Holds `size` bytes within the block. Raises Unavailable if none are free in time."""
-        if size <= SMALL:
-            yield
-            return
-        size = min(size, self._limit)
+        return nullcontext() if size <= SMALL else self._queued(min(size, self._limit))
+
+    @asynccontextmanager
+    async def _queued(self, size: int) -> AsyncIterator[None]:
         await self._take(size)
         try:
             yield

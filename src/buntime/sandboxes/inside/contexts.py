@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 import msgspec
 from msgspec import Meta
 
-from buntime.daemon.tasks import begun
+from buntime.daemon.tasks import begun, ends_within
 from buntime.errors import BuntimeError, ContextLost, ContextNotFound, InvalidRequest, SessionBusy
 from buntime.inside import Context, ContextFailure, Evaluation, NewContext, Shows, Sink
 from buntime.ports import OUTPUT_LIMIT, SandboxGone
@@ -124,12 +124,14 @@ class GuestContexts:
         turn = self._turns.setdefault(context_id, asyncio.Lock())
         await turn.acquire()
         figures = OpenFiles()
-        group = self._watched_group(context_id, figures)
+        group = self._held_group(context_id)
         sinks = WatchedSinks(sink, shows)
         started = time.monotonic()
         running = begun(self._evaluate(context_id, code, sinks), f"run in {context_id}")  # it sends the request
         goes_on = False
         try:
+            if group is not None:  # behind the request: the code begins much later than this
+                self._launcher.watch(group, figures.text_of, used=True)
             before = self._usage(group, figures)
             late = await self._wait(context_id, running, sinks, timeout)
             wall_ms = int((time.monotonic() - started) * 1000)
@@ -149,14 +151,13 @@ class GuestContexts:
                 self._leave(group, turn)
             else:
                 self._machinery.tasks.start(self._settle(context_id, group, turn, running), f"end in {context_id}")
-            figures.close()
+            asyncio.get_running_loop().call_soon(figures.close)  # behind the answer
 
-    def _watched_group(self, context_id: str, figures: OpenFiles) -> str | None:
-        """The context's cgroup, held and watched for the run that begins."""
+    def _held_group(self, context_id: str) -> str | None:
+        """The context's cgroup, held for the run that begins."""
         group = self._launcher.named(context_id)
         if group is not None:
             self._launcher.hold(group)
-            self._launcher.watch(group, figures.text_of, used=True)
         return group
 
     async def _evaluate(self, context_id: str, code: str, sinks: WatchedSinks) -> Evaluated:
@@ -170,7 +171,7 @@ class GuestContexts:
     ) -> bool:
         """Waits until the run has ended. True when it reached its timeout and was interrupted."""
         with self._machinery.runs.one():
-            if (await asyncio.wait({running}, timeout=timeout))[0]:
+            if await ends_within(timeout, running):
                 return False
             await self._launcher.until_thawed()
             thaws = self._launcher.thaws()

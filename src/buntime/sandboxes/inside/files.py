@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from buntime.daemon.tasks import cancel_and_wait
+from buntime.daemon.tasks import cancel_and_wait, ends_within
 from buntime.errors import BuntimeError, FileConflict, RangeNotSatisfiable
 from buntime.inside import (
     Content,
@@ -112,7 +112,7 @@ class GuestFiles:
         """Waits without a time limit, but checks that the guest still answers: one that was stopped never would."""
         task = asyncio.ensure_future(work)
         try:
-            while not (await asyncio.wait({task}, timeout=LOOK_SECONDS))[0]:
+            while not await ends_within(LOOK_SECONDS, task):
                 await self._launcher.in_time(self._guest.check(), ANSWER_SECONDS)
             async with self._launcher.ending_an_impostor():
                 return task.result()

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from buntime.daemon.tasks import ends_within
 from buntime.errors import InvalidRequest, InvalidState, ProcessNotFound, SessionBusy
 from buntime.inside import LogEntry, LogPage, NewProcess, Process, ProcessUsage, Reason, Status
 from buntime.ports import SandboxGone
@@ -208,7 +209,7 @@ class GuestProcesses:
         """Waits without a time limit while the sandbox runs."""
         task: asyncio.Future[LogPage] = asyncio.ensure_future(anext(pages))
         try:
-            while not (await asyncio.wait({task}, timeout=LOOK_SECONDS))[0]:
+            while not await ends_within(LOOK_SECONDS, task):
                 if not self._launcher.is_alive():
                     raise SandboxGone("it ended while a log was followed")
             try:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Mapping
 from typing import Any
 
+from buntime.daemon.tasks import ends_within
 from buntime.inside import Shows, Sink, Stream
 
 
@@ -21,7 +22,7 @@ class WatchedSinks:
         """Waits while a client still takes output, however slowly. False when nothing happens for `seconds`."""
         while True:
             before = self.taken
-            if (await asyncio.wait({running}, timeout=seconds))[0]:
+            if await ends_within(seconds, running):
                 return True
             if not self.busy and self.taken == before:
                 return False

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Protocol
 
-from buntime.daemon.tasks import cancel_and_wait
+from buntime.daemon.tasks import cancel_and_wait, ends_within
 from buntime.errors import BuntimeError, ExecutionTimeout, FileConflict, InvalidRequest
 from buntime.inside import NoTickets, Stream, Ticket
 from buntime.paths import for_client, shown
@@ -178,7 +178,7 @@ async def _unpack(files: FileAccess, runner: Runner, path: str, taken: "_Progres
     running = asyncio.create_task(runner.run(run, sink), name="tar")
     try:
         before = None
-        while not (await asyncio.wait({running}, timeout=STALL_SECONDS))[0]:
+        while not await ends_within(STALL_SECONDS, running):
             if taken.progress == before:
                 raise ExecutionTimeout("The session's tar makes no progress.")
             before = taken.progress
