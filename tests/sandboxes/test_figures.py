@@ -3,10 +3,12 @@
 import asyncio
 from pathlib import Path
 
+from buntime.daemon.tasks import cancel_and_wait
 from buntime.ids import new_id
 from buntime.inside import NewContext, Stream
 from buntime.ports import Run, Sandbox
 from tests.contracts.test_sandboxes import LIMITS, REAL, LocalHost
+from tests.waiting import eventually
 
 pytestmark = REAL
 SESSION = "ses_abc123def456ghi789"
@@ -55,3 +57,16 @@ async def test_the_files_of_a_contexts_figures_are_open_only_while_it_runs(host:
     assert (await sandbox.contexts.run(context.id, "for (;;) {}", 1)).timed_out
     await asyncio.sleep(0)  # they are closed behind the answer
     assert open_figures(host) == []
+
+
+async def test_no_file_of_figures_stays_open_when_a_client_leaves(host: LocalHost) -> None:
+    sandbox: Sandbox = (await host.sandboxes.claim(SESSION, LIMITS)).sandbox
+    context = await sandbox.contexts.create(NewContext(new_id("ctx_"), {}, "/workspace"))
+    for work in (
+        sandbox.run(Run(60, command="sleep 60")),
+        sandbox.contexts.run(context.id, "await Bun.sleep(60_000)", 60),
+    ):
+        running = asyncio.create_task(work)
+        await eventually(lambda: open_figures(host) != [], "its figures to be open")
+        await cancel_and_wait(running)
+        await eventually(lambda: open_figures(host) == [], "them to be closed")
