@@ -39,6 +39,7 @@ async def test_the_files_of_a_runs_figures_are_open_only_while_it_runs(host: Loc
     assert seen
     assert await sandbox.run(Run(60, command="exit 3")) is not None
     assert (await sandbox.run(Run(1, command="sleep 60"))).timed_out
+    await asyncio.sleep(0)  # they are closed behind the answer
     assert open_figures(host) == []
 
 
@@ -69,4 +70,5 @@ async def test_no_file_of_figures_stays_open_when_a_client_leaves(host: LocalHos
         running = asyncio.create_task(work)
         await eventually(lambda: open_figures(host) != [], "its figures to be open")
         await cancel_and_wait(running)
-        await eventually(lambda: open_figures(host) == [], "them to be closed")
+        await asyncio.sleep(0)
+        assert open_figures(host) == []

@@ -130,7 +130,7 @@ class GuestContexts:
         running = begun(self._evaluate(context_id, code, sinks), f"run in {context_id}")  # it sends the request
         goes_on = False
         try:
-            if group is not None:  # behind the request: the code begins much later than this
+            if group is not None:  # behind the request, which takes longer than this to reach the code
                 self._launcher.watch(group, figures.text_of, used=True)
             before = self._usage(group, figures)
             late = await self._wait(context_id, running, sinks, timeout)

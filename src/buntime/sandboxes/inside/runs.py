@@ -134,7 +134,7 @@ class GuestRuns:
             opening.cancel()
             if not over.done():
                 over.set_result(None)
-            figures.close()
+            loop.call_soon(figures.close)  # behind the answer
 
     def _open(self, run: str, figures: OpenFiles) -> None:
         """Opens the files of the run's figures by reading them, so that they are open when the program has ended."""
